@@ -1,0 +1,273 @@
+"""The typed configuration of every verb, and the checks that need no torch.
+
+conf/*.yaml is composed by Hydra and merged into these dataclasses (see compose.py), so that an unknown
+key or a wrong type is refused before anything starts. `check()` refuses impossible combinations with one
+sentence that names the key, what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.errors import InputError
+
+VOCAB_MULTIPLE = 128  # independent of tp, so that every layout holds the same padded vocabulary
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InputError(message) unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def require_choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Refuse a value outside a closed list, naming the key, the value and the list."""
+    names = ", ".join("null" if a is None else str(a) for a in allowed)
+    require(value in allowed, f"{key}={value}: allowed are {names}.")
+
+
+def divisors(n: int) -> str:
+    """The divisors of n as text, for error messages: divisors(4) == '1, 2, 4'."""
+    return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
+
+
+@dataclass
+class RunConfig:
+    """The run being written: its name and its folder."""
+
+    name: str
+    dir: str
+
+
+@dataclass
+class ModelConfig:
+    """Architecture, Llama-2 style (RMSNorm, SwiGLU, rotary positions, no biases)."""
+
+    name: str
+    hidden_size: int
+    ffn_hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    num_query_groups: int
+    max_position_embeddings: int
+    vocab_size: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+    init_std: float = 0.02
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """The vocabulary rounded up to a multiple of 128."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    def matmul_parameters(self) -> int:
+        """Weights that take part in a matrix product per token: all linear layers and the output head."""
+        attention = (
+            self.hidden_size * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_query_groups)
+        )
+        mlp = 3 * self.hidden_size * self.ffn_hidden_size
+        return self.num_layers * (attention + mlp) + self.hidden_size * self.padded_vocab_size
+
+    def flops_per_token(self, seq_length: int) -> float:
+        """FLOPs of forward and backward per token: 6 per matmul weight + causal attention.
+
+        The attention term counts QK^T and AV, 2 FLOPs a multiply-add, three passes, half of the square
+        (PaLM, appendix B, with the causal half).
+        """
+        attention = 6 * self.num_layers * self.num_attention_heads * self.head_dim * seq_length
+        return 6.0 * self.matmul_parameters() + attention
+
+    def check(self) -> None:
+        """Refuse sizes that do not fit each other."""
+        for key in ("hidden_size", "ffn_hidden_size", "num_layers", "num_attention_heads", "vocab_size"):
+            require(getattr(self, key) > 0, f"model.{key}={getattr(self, key)}: must be at least 1.")
+        heads, groups = self.num_attention_heads, self.num_query_groups
+        require(
+            self.hidden_size % heads == 0,
+            f"model.num_attention_heads={heads} does not divide model.hidden_size={self.hidden_size}.",
+        )
+        require(
+            self.head_dim % 2 == 0, f"model.hidden_size/num_attention_heads={self.head_dim}: must be even."
+        )
+        require(
+            groups > 0 and heads % groups == 0,
+            f"model.num_query_groups={groups}: must divide model.num_attention_heads={heads}, "
+            f"allowed are {divisors(heads)}.",
+        )
+
+
+@dataclass
+class ParallelConfig:
+    """How one model is cut over ranks; dp is what remains of the world."""
+
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    cp: int = 1
+    sp: bool = False
+
+    @property
+    def model_ranks(self) -> int:
+        """Ranks that hold one copy of the model: tp · pp · cp."""
+        return self.tp * self.pp * self.cp
+
+    def check(self, model: ModelConfig, world_size: int) -> None:
+        """Refuse a layout that does not fit the model or the world."""
+        for key in ("tp", "pp", "vpp", "cp"):
+            require(getattr(self, key) >= 1, f"parallel.{key}={getattr(self, key)}: must be at least 1.")
+        heads, groups, layers = model.num_attention_heads, model.num_query_groups, model.num_layers
+        require(
+            heads % self.tp == 0,
+            f"parallel.tp={self.tp} does not divide model.num_attention_heads={heads}; "
+            f"allowed are {divisors(heads)}.",
+        )
+        require(
+            groups % self.tp == 0,
+            f"parallel.tp={self.tp} does not divide model.num_query_groups={groups}; "
+            f"allowed are {divisors(groups)}.",
+        )
+        require(
+            model.ffn_hidden_size % self.tp == 0,
+            f"parallel.tp={self.tp} does not divide model.ffn_hidden_size={model.ffn_hidden_size}.",
+        )
+        require(
+            layers % (self.pp * self.vpp) == 0,
+            f"parallel.pp·vpp={self.pp * self.vpp} does not divide model.num_layers={layers}; "
+            f"allowed are {divisors(layers)}.",
+        )
+        require(
+            self.vpp == 1 or self.pp > 1, f"parallel.vpp={self.vpp} needs parallel.pp of at least 2, found 1."
+        )
+        require(not self.sp or self.tp > 1, "parallel.sp=true needs parallel.tp of at least 2, found 1.")
+        require(
+            world_size % self.model_ranks == 0,
+            f"parallel.tp·pp·cp={self.model_ranks} does not divide the {world_size} ranks of the cluster "
+            "(cluster.nodes × cluster.tasks_per_node).",
+        )
+
+
+@dataclass
+class TrainConfig:
+    """The loop: length, batch, optimizer, schedule, and how often things happen."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    global_batch_size: int = 32
+    micro_batch_size: int = 4
+    seq_length: int = 256
+    seed: int = 1234
+    precision: str = "fp32"
+    optimizer: str = "adamw"
+    lr: float = 3e-4
+    min_lr: float = 3e-5
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    wsd_decay_steps: int = 0
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip_grad: float = 1.0
+    distributed_optimizer: bool = True
+    recompute: str = "none"
+    log_every: int = 1
+    save_every: int = 100
+    eval_every: int = 100
+    eval_batches: int | None = None
+    keep_last: int = 3
+    log_sample_ids: bool = False
+    init_from: str | None = None
+
+    def check(self, model: ModelConfig, dp: int) -> None:
+        """Refuse lengths, batches and choices that cannot be."""
+        require(
+            (self.steps is None) != (self.epochs is None),
+            f"train.steps={self.steps} and train.epochs={self.epochs}: give exactly one of the two.",
+        )
+        for key in ("steps", "epochs", "global_batch_size", "micro_batch_size", "seq_length", "keep_last"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"train.{key}={value}: must be above 0.")
+        for key in ("log_every", "save_every", "eval_every"):
+            require(getattr(self, key) > 0, f"train.{key}={getattr(self, key)}: must be at least 1.")
+        unit = self.micro_batch_size * dp
+        require(
+            self.global_batch_size % unit == 0,
+            f"train.global_batch_size={self.global_batch_size} is not a multiple of "
+            f"train.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
+        )
+        require(
+            self.seq_length <= model.max_position_embeddings,
+            f"train.seq_length={self.seq_length} is longer than "
+            f"model.max_position_embeddings={model.max_position_embeddings}.",
+        )
+        require_choice("train.precision", self.precision, ("fp32", "bf16", "fp8"))
+        require_choice("train.schedule", self.schedule, ("cosine", "wsd", "constant"))
+        require_choice("train.optimizer", self.optimizer, ("adamw",))
+        require_choice("train.recompute", self.recompute, ("none", "selective", "full"))
+
+
+@dataclass
+class ClusterConfig:
+    """Where ranks run. A site is one YAML in conf/cluster/; see slurm/submit.py for each key's meaning."""
+
+    name: str = "local"
+    executor: str = "local"  # local | slurm | allocation
+    device: str = "cpu"  # cpu | gpu
+    nodes: int = 1
+    tasks_per_node: int | None = None  # null: what the layout needs (local), or one per GPU
+    gpus_per_node: int = 0
+    time: str | None = None
+
+
+@dataclass
+class PretrainConfig:
+    """Everything of `python launch/pretrain.py`."""
+
+    run: RunConfig
+    model: ModelConfig
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    train: TrainConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the whole job."""
+        return self.cluster.nodes * (self.cluster.tasks_per_node or self._default_tasks_per_node())
+
+    def _default_tasks_per_node(self) -> int:
+        if self.cluster.gpus_per_node:
+            return self.cluster.gpus_per_node
+        return -(-self.parallel.model_ranks // self.cluster.nodes)
+
+    @property
+    def dp(self) -> int:
+        """Data-parallel copies of the model."""
+        return self.world_size // self.parallel.model_ranks
+
+    def check(self) -> None:
+        """Refuse what cannot run, before anything starts."""
+        self.model.check()
+        self.parallel.check(self.model, self.world_size)
+        self.train.check(self.model, self.dp)
+        micro_batches = self.train.global_batch_size // (self.train.micro_batch_size * self.dp)
+        require(
+            self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
+            f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a multiple of "
+            f"parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
+        )
+        require(
+            not self.parallel.sp or self.train.seq_length % self.parallel.tp == 0,
+            f"train.seq_length={self.train.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "
+            "which parallel.sp=true needs.",
+        )

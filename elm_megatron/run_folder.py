@@ -1,0 +1,131 @@
+"""A run's folder, and the one reader and writer of its run.json.
+
+    runs/<name>/config.yaml  run.json  metrics.jsonl  valid.jsonl  tensorboard/  checkpoints/  logs/
+
+run.json is written by the submitter until the first rank starts, then by rank 0 alone, always by an atomic
+rename, so that a reader (the queue tracker, a person) never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+
+SCHEMA = 1
+STATES = ("submitted", "running", "requeued", "held", "cancelled", "failed", "done")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write text to path through a temporary name in the same folder, fsync and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def git_commit() -> str:
+    """The suite's own commit, with '+changes' when the tree differs from it; 'unknown' outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if dirty else "")
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path).absolute()
+        self.config = self.path / "config.yaml"
+        self.run_json = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.lost_metrics = self.path / "metrics.lost.jsonl"
+        self.valid = self.path / "valid.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.latest = self.checkpoints / "latest"
+        self.logs = self.path / "logs"
+
+    def create(self) -> None:
+        """Make the folder and its logs/, readable by the owner alone (0700).
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.logs.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as e:
+            raise InputError(f"run.dir={self.path}: cannot be written ({e.strerror}).") from e
+
+    def read(self) -> dict[str, Any]:
+        """run.json as a dict, or {} when there is none yet.
+
+        Raises:
+            InputError: the file is not JSON or was written by a newer suite.
+        """
+        try:
+            data = json.loads(self.run_json.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise InputError(f"{self.run_json}: not readable as JSON ({e}).") from e
+        if data.get("schema") != SCHEMA:
+            raise InputError(
+                f"{self.run_json}: schema {data.get('schema')!r}, this suite reads schema {SCHEMA}."
+            )
+        return data
+
+    def update(self, **fields: Any) -> dict[str, Any]:
+        """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record."""
+        state = fields.get("state")
+        if state is not None and state not in STATES:
+            raise ValueError(f"state {state!r} is not one of {STATES}")
+        data = {"schema": SCHEMA, **self.read(), **fields, "updated": time.time()}
+        write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return data
+
+    def latest_step(self) -> int | None:
+        """The step named by checkpoints/latest, or None before the first save."""
+        try:
+            return int(self.latest.read_text().strip().removeprefix("step-"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def read_metrics(self, path: Path | None = None) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl (or of valid.jsonl, given as `path`), in file order.
+
+        A last line that is still being written is left out.
+        """
+        path = path or self.metrics
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one row as a line, flushed before returning."""
+    with path.open("a", encoding="utf-8") as f:
+        f.write(json.dumps(row) + "\n")
