@@ -1,0 +1,271 @@
+"""From a command line to a checked, typed configuration: the one place that talks to Hydra.
+
+A launcher is a function of its config:
+
+    @main("pretrain", PretrainConfig)
+    def launch(config: PretrainConfig) -> int: ...
+
+Hydra composes conf/<verb>.yaml with the groups and overrides of the command line. Every point of a sweep
+(`-m`) is composed and checked before the first is launched, so that a wrong one leaves nothing behind. Wrong
+input ends as one sentence on stderr and exit status 2; Hydra's own messages are rewritten to that form.
+No torch here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from data_prep.errors import InputError
+from elm_megatron import typed
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+# Hydra keeps no folder, no log and no working directory of its own: a run's files belong to its run folder.
+HYDRA_SETTINGS = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+    "hydra/job_logging=disabled",
+    "hydra/hydra_logging=disabled",
+    "hydra/launcher=basic",
+)
+
+# What no value of this suite needs, and what a shell, sbatch, YAML or OmegaConf would act upon.
+FORBIDDEN = (
+    (re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]"), "a control character or a newline"),
+    (re.compile(r"\$\{"), "an interpolation (${...}), which only the files in conf/ may use"),
+    (re.compile(r"[$`;#\\|&<>]"), "one of the characters $ ` ; # \\ | & < >"),
+    (re.compile(r"!!|=\s*!"), "a YAML tag"),
+    (re.compile(r"_(target|partial|args|recursive|convert)_"), "a word with which Hydra would call code"),
+)
+
+
+def main(verb: str, schema: type) -> Callable[[Callable[[Any], int | None]], Callable[[], None]]:
+    """Make a launcher out of a function of a typed config.
+
+    Args:
+        verb: conf/<verb>.yaml is the root.
+        schema: dataclass the composed config must fit; its `check()`, where it has one, is called.
+
+    Returns:
+        A decorator. The decorated function takes no argument, reads sys.argv and never returns: it exits with
+        the function's status (None is 0), 2 for wrong input, 130 after Ctrl-C.
+    """
+
+    def decorate(function: Callable[[Any], int | None]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def command() -> None:
+            os.umask(0o077)  # data and runs are private
+            try:
+                status = run(verb, schema, function, sys.argv[1:])
+            except InputError as error:
+                print(" ".join(str(error).split()), file=sys.stderr)
+                status = EXIT_INPUT
+            except KeyboardInterrupt:
+                print("Interrupted.", file=sys.stderr)
+                status = EXIT_INTERRUPTED
+            sys.exit(status)
+
+        return command
+
+    return decorate
+
+
+def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Sequence[str]) -> int:
+    """Compose, check, and call `function` once per point; the exit status of the worst point.
+
+    Raises:
+        InputError: wrong flags, keys, values or choices, in any point; nothing was called.
+    """
+    args = parse_flags(argv)
+    if args.help or args.hydra_help or args.info or args.shell_completion or args.cfg in ("hydra", "all"):
+        _hydra(verb, lambda config: None, argv)
+        return 0
+    overrides = check_overrides(args.overrides, schema)
+    points: list[tuple[DictConfig, Sequence[str]]] = []
+
+    def collect(config: DictConfig) -> None:
+        points.append((config, list(HydraConfig.get().overrides.task)))
+
+    with translated(schema), tempfile.TemporaryDirectory(prefix="elm-hydra-") as scratch:
+        mode = ["--multirun", f"hydra.sweep.dir={scratch}"] if args.multirun else []
+        _hydra(verb, collect, [*overrides, *mode])
+    configs = []
+    for config, task_overrides in points:
+        if args.multirun and "run" in config:
+            config.run.name = f"{config.run.name}{suffix(task_overrides)}"
+        configs.append(make(schema, config))
+    if args.cfg:
+        print("---\n".join(as_yaml(config) for config in configs), end="")
+        return 0
+    return max((int(function(config) or 0) for config in configs), default=0)
+
+
+def parse_flags(argv: Sequence[str]) -> Any:
+    """Hydra's own flags, its usage text replaced by a sentence; those that load foreign files are refused."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise InputError(f"{message}: write key=value, or one of --help, --cfg job, -m.")
+
+    parser.error = refuse  # type: ignore[assignment, method-assign]
+    args = parser.parse_args(list(argv))
+    for flag in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise InputError(f"--{name} is not used here: configurations live in {CONF.name}/.")
+    return args
+
+
+def check_overrides(overrides: Sequence[str], schema: type) -> list[str]:
+    """Refuse what may not come from a command line, and unknown keys, before Hydra sees any of it.
+
+    Returns:
+        The overrides for Hydra. A key that the schema knows and conf/ does not mention is added (`++key=`).
+    """
+    parsed = []
+    for text in overrides:
+        for pattern, what in FORBIDDEN:
+            if pattern.search(text):
+                raise InputError(f"override {typed.shown(text)!s} holds {what}.")
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            raise InputError(unreadable(text)) from error
+    result = []
+    for text, override in zip(overrides, parsed, strict=True):
+        key = override.key_or_group
+        if key.split(".")[0].split("/")[0] == "hydra":
+            raise InputError(f"override {text}: Hydra's own settings are fixed; use -m for a sweep.")
+        if (CONF / key).is_dir() or override.is_delete():
+            result.append(text)  # a group's choice: Hydra knows which there are
+            continue
+        hint = typed.lookup(schema, key)
+        if typed.is_group(hint) and not isinstance(override.value(), dict):
+            raise InputError(f"{text}: {key} is a group of keys, set one of them as {key}.<key>=<value>.")
+        result.append(f"++{text.lstrip('+')}")
+    return result
+
+
+def unreadable(text: str) -> str:
+    """The sentence for an override that Hydra's grammar cannot read."""
+    key, equals, _ = text.partition("=")
+    if not equals:
+        return f"cannot read {typed.shown(text)!s}: write key=value."
+    return (
+        f"cannot read the value of {typed.shown(key)!s}: a value with spaces, commas, brackets or '=' needs "
+        f"quotes inside quotes, as in {typed.shown(key)!s}=\"'a b'\"."
+    )
+
+
+def _hydra(verb: str, function: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
+    """Run hydra.main on argv. Its exceptions pass through instead of being printed (HYDRA_FULL_ERROR)."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [sys.argv[0], *argv, *HYDRA_SETTINGS]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(function)()
+    finally:
+        sys.argv = before[0]
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before[1] is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+@contextlib.contextmanager
+def translated(schema: type) -> Iterator[None]:
+    """Turn the exceptions of Hydra and OmegaConf into InputError."""
+    try:
+        yield
+    except MissingConfigException as error:
+        group, _, choice = str(error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+        options = ", ".join(error.options or [])
+        raise InputError(f"{group}={choice}: no such choice; allowed are {options}.") from error
+    except OverrideParseException as error:
+        raise InputError(unreadable(error.override)) from error
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key} is not set and has no default.") from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(first_line(error, schema)) from error
+
+
+def first_line(error: Exception, schema: type) -> str:
+    """One sentence out of a message of several lines."""
+    cause = error.__cause__ or error
+    key = getattr(cause, "full_key", None)
+    if isinstance(key, str) and key and not isinstance(cause, InterpolationResolutionError):
+        typed.lookup(schema, key)  # raises the sentence that names the keys there are
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'", lines[0]) if lines else None
+    if ambiguous:
+        key = ambiguous.group(1).partition("=")[0].lstrip("+")
+        return f"{key} holds several values: add -m for a sweep, or write {key}=[a,b] for a list."
+    return lines[0] if lines else repr(error)
+
+
+def make(schema: type, config: DictConfig) -> Any:
+    """Resolve a composed config, fit it into `schema` and call its check().
+
+    Raises:
+        InputError: one sentence about the first thing that is wrong.
+    """
+    with translated(schema):
+        data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    result = typed.build(schema, data)
+    check = getattr(result, "check", None)
+    if check is not None:
+        check()
+    return result
+
+
+def suffix(overrides: Sequence[str]) -> str:
+    """What a point of a sweep adds to run.name: its sorted overrides, in letters fit for a folder and a job.
+
+    Left out: choices that the default name already holds, and where the point runs.
+    """
+    held = ("run.name", "run.dir", "dry_run", "model", "corpus", "cluster", "corpus.name", "corpus.path")
+    parts: list[str] = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group not in held:
+            parts.append(f"{override.key_or_group}={_value_text(override)}")
+    return "".join("-" + re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in sorted(parts))
+
+
+def _value_text(override: Override) -> str:
+    return str(override.get_value_element_as_str()).replace(" ", "").strip("'\"[]{}")
+
+
+def as_yaml(config: Any) -> str:
+    """A typed config as YAML text, every default written out."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as the dicts, lists and text that YAML and JSON hold."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in typed.names(type(value))}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
