@@ -1,9 +1,9 @@
-"""The one exception that means "the input is wrong", shared by every room.
-
-A launcher prints its text as a single sentence and exits non-zero; any other exception is a defect of
-the suite and keeps its traceback.
-"""
+"""The one exception for wrong input: a sentence for the person who typed the command."""
 
 
 class InputError(Exception):
-    """Wrong input by the user: says which key or file, what was found, and what is allowed."""
+    """Something the user gave is wrong; the message is one sentence that names it and what is allowed.
+
+    Launchers print the message without a traceback and exit with status 2. Anything else that is raised is a
+    fault of this software and keeps its traceback.
+    """

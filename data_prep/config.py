@@ -1,0 +1,303 @@
+"""What can be set for data preparation, with types and the checks that need no data.
+
+The same names stand in ``conf/preprocess.yaml``, ``conf/corpus/`` and ``conf/tokenizer/``. Importing this
+module also registers the ``folder_name`` resolver which those files use for ``corpus.name``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from data_prep.errors import InputError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+PACKAGE = "pkg://"
+FORMATS = ("txt", "pdf")
+LANGUAGES = ("nl", "en", "other")
+SMALLEST_VOCAB = 261  # four special pieces, 256 bytes, and one more
+
+
+def folder_name(path: str) -> str:
+    """The name a corpus takes from its folder: the last part, with other characters than ``A-Za-z0-9._-`` as ``-``."""
+    last = Path(path.removeprefix(PACKAGE)).expanduser().absolute().resolve().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "corpus"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+@dataclass
+class HarvestSource:
+    """One OAI-PMH server.
+
+    Attributes:
+        name: short name; starts the ids of its works.
+        url: the base URL of the server.
+        prefix: metadata format to ask for.
+        set: OAI set, or empty for everything.
+    """
+
+    name: str = ""
+    url: str = ""
+    prefix: str = "oai_dc"
+    set: str = ""
+
+
+@dataclass
+class HarvestConfig:
+    """Fetching new works before a build. Dates are ``YYYY-MM-DD``, inclusive, compared by the server."""
+
+    enabled: bool = False
+    sources: list[HarvestSource] = field(default_factory=list)
+    from_date: str | None = None
+    until_date: str | None = None
+    requests_per_second: float = 1.0
+    timeout_seconds: float = 60.0
+    retries: int = 5
+    max_answer_mb: int = 32
+    max_file_mb: int = 100
+    user_agent: str = "elm-suite (research corpus; contact the data steward of the university)"
+
+
+@dataclass
+class CorpusConfig:
+    """Where the raw works are and under which terms.
+
+    Attributes:
+        name: names the data folder and its files.
+        path: folder of raw files; ``pkg://data_prep/sample`` is the sample that comes with the code.
+        formats: file types that are works, out of ``txt`` and ``pdf``; other files are ignored and counted.
+        quarantine: true sets a broken file aside with a reason and goes on, false stops the build there.
+        expected_tokens: training tokens expected, for a dry run before the dataset exists.
+        source: where works without a record of their own come from.
+        licence: the licence of works without a record of their own.
+        max_file_mb: larger files are not read.
+    """
+
+    name: str = "sample"
+    path: str = "pkg://data_prep/sample"
+    formats: list[str] = field(default_factory=lambda: ["txt"])
+    quarantine: bool = False
+    expected_tokens: int = 20_000
+    source: str = "folder"
+    licence: str = "unknown"
+    max_file_mb: int = 50
+    harvest: HarvestConfig = field(default_factory=HarvestConfig)
+
+    def folder(self) -> Path:
+        """The absolute folder of raw files."""
+        if self.path.startswith(PACKAGE):
+            package, _, rest = self.path.removeprefix(PACKAGE).partition("/")
+            spec = find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                raise InputError(f"corpus.path={self.path}: there is no package {package!r}")
+            return Path(next(iter(spec.submodule_search_locations))) / rest
+        return Path(self.path).expanduser().absolute()
+
+
+@dataclass
+class TokenizerConfig:
+    """SentencePiece with Llama's settings; only what may differ between corpora can be set.
+
+    Attributes:
+        vocab_size: pieces, the four special and 256 byte pieces included.
+        character_coverage: share of character occurrences that get a piece; the rest is spelt in bytes.
+        sample_mb: at most this much text (10^6 bytes) trains the tokenizer, whole works chosen by seed.
+        seed: chooses the works of that sample.
+    """
+
+    vocab_size: int = 512
+    character_coverage: float = 0.9999
+    sample_mb: int = 200
+    seed: int = 1
+
+
+@dataclass
+class RedactConfig:
+    """Personal data that is replaced by a placeholder and counted; the values are never shown or stored."""
+
+    email: bool = True
+    phone: bool = True
+    iban: bool = True
+    citizen_number: bool = True
+    student_number: bool = True
+    cover_names: bool = True
+
+
+@dataclass
+class QualityConfig:
+    """Rules on a whole document; each is a reason of its own in ``dropped.parquet``, ``null`` switches it off.
+
+    Attributes:
+        min_words: fewer words: ``too_short``.
+        max_mean_word: mean word longer than this many characters: ``mean_word_length``.
+        min_mean_word: mean word shorter than this many characters: ``mean_word_length``.
+        max_symbol_share: larger share of characters that are neither letter, digit, space nor common
+            punctuation: ``symbols``.
+        max_digit_share: larger share of digits among characters: ``digits``.
+        max_repeated_share: larger share of lines that stood earlier in the document: ``repetition``.
+    """
+
+    min_words: int | None = 50
+    min_mean_word: float | None = 3.0
+    max_mean_word: float | None = 12.0
+    max_symbol_share: float | None = 0.10
+    max_digit_share: float | None = 0.25
+    max_repeated_share: float | None = 0.40
+
+
+@dataclass
+class DedupConfig:
+    """Removal of text that stood in an earlier work.
+
+    Attributes:
+        exact: drop works with the same cleaned text.
+        near: drop works whose estimated Jaccard similarity of 5-word shingles reaches ``threshold``.
+        blocks: drop blocks that are (nearly) the same as a block of an earlier work.
+        threshold: similarity from which two works count as the same.
+        block_threshold: similarity from which two blocks count as the same.
+        memory_mb: state held in memory; more is spilled to the build folder.
+    """
+
+    exact: bool = True
+    near: bool = True
+    blocks: bool = True
+    threshold: float = 0.8
+    block_threshold: float = 0.9
+    memory_mb: int = 512
+
+
+@dataclass
+class CleanConfig:
+    """What happens to a work between its raw file and ``documents.parquet``; every rule can be switched off.
+
+    Attributes:
+        min_block_tokens: blocks with fewer words (runs without white space) are dropped, as in the
+            published model; counted in words since the tokenizer is trained only after cleaning.
+        mojibake: repair UTF-8 that was read as Windows-1252 and ligatures written as one character.
+        boilerplate: drop tables of contents, page furniture and declarations that say nothing of the work.
+        references: drop the reference list too.
+        languages: keep only works in these languages, out of ``nl``, ``en``, ``other``.
+    """
+
+    min_block_tokens: int = 25
+    mojibake: bool = True
+    boilerplate: bool = True
+    references: bool = False
+    languages: list[str] = field(default_factory=lambda: ["nl", "en"])
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    redact: RedactConfig = field(default_factory=RedactConfig)
+
+
+@dataclass
+class BuildConfig:
+    """How the dataset is made; nothing here but ``valid_fraction`` changes the bytes that come out.
+
+    Attributes:
+        ranks: processes; more than one needs MPI (``mpiexec -n ranks`` here, ``srun`` on Slurm).
+        chunk_mb: text per rank and round (10^6 bytes), the unit of memory and of restart.
+        valid_fraction: share of works whose hash puts them in the validation split.
+    """
+
+    ranks: int = 1
+    chunk_mb: int = 8
+    valid_fraction: float = 0.05
+
+
+@dataclass
+class DataConfig:
+    """``data.dir``: the dataset's folder, relative to the caller's folder."""
+
+    dir: str = "data/sample"
+
+
+@dataclass
+class PreprocessConfig:
+    """Everything ``data_prep.job.Preprocess`` reads; a launcher's root adds ``run`` and ``cluster`` beside it.
+
+    Attributes:
+        remove: id of a work to take down instead of building.
+        runs_dir: folder of the runs that a take-down searches for lineage.
+    """
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    preprocess: BuildConfig = field(default_factory=BuildConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    remove: str | None = None
+    runs_dir: str = "runs"
+
+    def data_dir(self) -> Path:
+        """The absolute dataset folder."""
+        return Path(self.data.dir).expanduser().absolute()
+
+    def check(self) -> None:
+        """Check every value on its own and against the others.
+
+        Raises:
+            InputError: naming the key, what was found and what is allowed.
+        """
+        corpus, tok, clean, build = self.corpus, self.tokenizer, self.clean, self.preprocess
+        _within("corpus.name", NAME.fullmatch(corpus.name), corpus.name, "letters, digits, '.', '_' and '-'")
+        _within("corpus.formats", corpus.formats, corpus.formats, f"a list out of {', '.join(FORMATS)}")
+        for item in corpus.formats:
+            _within("corpus.formats", item in FORMATS, item, f"out of {', '.join(FORMATS)}")
+        _at_least("corpus.max_file_mb", corpus.max_file_mb, 1)
+        _at_least("corpus.expected_tokens", corpus.expected_tokens, 1)
+        _at_least("tokenizer.vocab_size", tok.vocab_size, SMALLEST_VOCAB)
+        _at_least("tokenizer.sample_mb", tok.sample_mb, 1)
+        coverage = tok.character_coverage
+        _within("tokenizer.character_coverage", 0.9 <= coverage <= 1, coverage, "between 0.9 and 1")
+        _at_least("clean.min_block_tokens", clean.min_block_tokens, 0)
+        for item in clean.languages:
+            _within("clean.languages", item in LANGUAGES, item, f"out of {', '.join(LANGUAGES)}")
+        for key in ("threshold", "block_threshold"):
+            value = getattr(clean.dedup, key)
+            _within(f"clean.dedup.{key}", 0.5 <= value <= 1, value, "between 0.5 and 1")
+        _at_least("clean.dedup.memory_mb", clean.dedup.memory_mb, 1)
+        _at_least("preprocess.ranks", build.ranks, 1)
+        _within("preprocess.chunk_mb", 1 <= build.chunk_mb <= 1024, build.chunk_mb, "between 1 and 1024")
+        share = build.valid_fraction
+        _within("preprocess.valid_fraction", 0 < share < 1, share, "between 0 and 1")
+
+
+def _within(key: str, good: object, found: object, allowed: str) -> None:
+    if not good:
+        raise InputError(f"{key}={found}: must be {allowed}.")
+
+
+def _at_least(key: str, found: float, least: int) -> None:
+    _within(key, found >= least, found, f"at least {least}")
+
+
+def to_mapping(config: PreprocessConfig) -> dict:
+    """The keys of `PreprocessConfig` as plain dictionaries (a launcher's own keys beside them are left out)."""
+    return {item.name: _plain(getattr(config, item.name)) for item in fields(PreprocessConfig)}
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def from_mapping(values: dict) -> PreprocessConfig:
+    """The inverse of `to_mapping`; absent keys take their defaults."""
+    return _build(PreprocessConfig, values)
+
+
+def _build(cls: type, values: dict) -> object:
+    default, built = cls(), {}
+    for name, value in values.items():
+        current = getattr(default, name)
+        if is_dataclass(current):
+            value = _build(type(current), value)
+        elif name == "sources":
+            value = [HarvestSource(**item) for item in value]
+        built[name] = value
+    return cls(**built)

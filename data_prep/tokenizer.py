@@ -1,0 +1,60 @@
+"""Reading a trained tokenizer. Training it is `train_tokenizer.py`; the fast bulk encoder is `encoder.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.errors import InputError
+
+MODEL_FILE = "tokenizer.model"
+JSON_FILE = "tokenizer.json"
+UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
+
+
+class Tokenizer:
+    """Text to token ids and back, with SentencePiece as the one authority on ids.
+
+    Attributes:
+        vocab_size: number of pieces, not padded.
+        bos_id: id of ``<s>``.
+        eos_id: id of ``</s>``, which closes every document of a dataset.
+        pad_id: id of ``<pad>``, different from the others.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """Read a SentencePiece model.
+
+        Args:
+            model: the bytes of ``tokenizer.model``.
+        """
+        from sentencepiece import SentencePieceProcessor
+
+        self.processor = SentencePieceProcessor(model_proto=model)
+        self.vocab_size: int = self.processor.vocab_size()
+        self.bos_id: int = self.processor.bos_id()
+        self.eos_id: int = self.processor.eos_id()
+        self.pad_id: int = self.processor.pad_id()
+
+    @classmethod
+    def load(cls, data_dir: Path) -> Tokenizer:
+        """Load ``tokenizer.model`` of a dataset folder or of an exported model folder.
+
+        Raises:
+            InputError: the file is missing or is not a SentencePiece model.
+        """
+        path = Path(data_dir) / MODEL_FILE
+        try:
+            return cls(path.read_bytes())
+        except FileNotFoundError as error:
+            raise InputError(f"{path} does not exist: the folder holds no tokenizer.") from error
+        except RuntimeError as error:
+            raise InputError(f"{path} is not a SentencePiece model.") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, content only: no BOS, EOS or PAD, even where the text spells ``</s>``."""
+        return self.processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; BOS, EOS and PAD give nothing."""
+        return self.processor.decode([int(i) for i in ids])
