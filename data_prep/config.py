@@ -23,7 +23,7 @@ SMALLEST_VOCAB = 261  # four special pieces, 256 bytes, and one more
 
 
 def folder_name(path: str) -> str:
-    """The name a corpus takes from its folder: the last part, with other characters than ``A-Za-z0-9._-`` as ``-``."""
+    """The name a corpus takes from its folder: its last part, unusual characters written as ``-``."""
     last = Path(path.removeprefix(PACKAGE)).expanduser().absolute().resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "corpus"
 
@@ -131,7 +131,7 @@ class RedactConfig:
 
 @dataclass
 class QualityConfig:
-    """Rules on a whole document; each is a reason of its own in ``dropped.parquet``, ``null`` switches it off.
+    """Rules on a whole document; each is a reason of its own in ``dropped.parquet``, ``null`` is off.
 
     Attributes:
         min_words: fewer words: ``too_short``.
@@ -219,7 +219,7 @@ class DataConfig:
 
 @dataclass
 class PreprocessConfig:
-    """Everything ``data_prep.job.Preprocess`` reads; a launcher's root adds ``run`` and ``cluster`` beside it.
+    """Everything ``data_prep.job.Preprocess`` reads; a launcher adds ``run`` and ``cluster``.
 
     Attributes:
         remove: id of a work to take down instead of building.
@@ -278,7 +278,7 @@ def _at_least(key: str, found: float, least: int) -> None:
 
 
 def to_mapping(config: PreprocessConfig) -> dict:
-    """The keys of `PreprocessConfig` as plain dictionaries (a launcher's own keys beside them are left out)."""
+    """The keys of `PreprocessConfig` as plain dictionaries (a launcher's own keys are left out)."""
     return {item.name: _plain(getattr(config, item.name)) for item in fields(PreprocessConfig)}
 
 
