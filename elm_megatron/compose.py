@@ -28,7 +28,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
@@ -109,7 +109,7 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
 
     with translated(schema), tempfile.TemporaryDirectory(prefix="elm-hydra-") as scratch:
         mode = ["--multirun", f"hydra.sweep.dir={scratch}"] if args.multirun else []
-        _hydra(verb, collect, [*overrides, *mode])
+        _hydra(verb, collect, [*mode, *overrides])
     configs = []
     for config, task_overrides in points:
         if args.multirun and "run" in config:
@@ -157,14 +157,28 @@ def check_overrides(overrides: Sequence[str], schema: type) -> list[str]:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] == "hydra":
             raise InputError(f"override {text}: Hydra's own settings are fixed; use -m for a sweep.")
-        if (CONF / key).is_dir() or override.is_delete():
-            result.append(text)  # a group's choice: Hydra knows which there are
+        if (CONF / key).is_dir():
+            check_choice(key, override)
+            result.append(text)
             continue
+        if override.is_delete():
+            raise InputError(f"override {text}: nothing is deleted here; set {key}=null.")
         hint = typed.lookup(schema, key)
         if typed.is_group(hint) and not isinstance(override.value(), dict):
             raise InputError(f"{text}: {key} is a group of keys, set one of them as {key}.<key>=<value>.")
         result.append(f"++{text.lstrip('+')}")
     return result
+
+
+def check_choice(group: str, override: Override) -> None:
+    """Refuse a choice that has no file in conf/<group>/; with -m, each of the choices."""
+    value = override.value()
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+        text = str(getattr(choice, "text", choice))  # a quoted value is an object with its text
+        if text not in options:
+            allowed = ", ".join(options)
+            raise InputError(f"{group}={typed.shown(text)}: no such choice; allowed are {allowed}.")
 
 
 def unreadable(text: str) -> str:
