@@ -75,20 +75,24 @@ def main(verb: str, schema: type) -> Callable[[Callable[[Any], int | None]], Cal
     def decorate(function: Callable[[Any], int | None]) -> Callable[[], None]:
         @functools.wraps(function)
         def command() -> None:
-            os.umask(0o077)  # data and runs are private
-            try:
-                status = run(verb, schema, function, sys.argv[1:])
-            except InputError as error:
-                print(" ".join(str(error).split()), file=sys.stderr)
-                status = EXIT_INPUT
-            except KeyboardInterrupt:
-                print("Interrupted.", file=sys.stderr)
-                status = EXIT_INTERRUPTED
-            sys.exit(status)
+            sys.exit(guarded(lambda: run(verb, schema, function, sys.argv[1:])))
 
         return command
 
     return decorate
+
+
+def guarded(function: Callable[[], int | None]) -> int:
+    """Call `function` under this suite's rules for umask and exit status; returns that status."""
+    os.umask(0o077)  # data and runs are private
+    try:
+        return function() or 0
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Sequence[str]) -> int:

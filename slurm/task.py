@@ -1,0 +1,104 @@
+"""What one rank does around its job, here and on Slurm. Holds no torch and no submitit.
+
+    world → signals → job(world) → outcome
+
+Until a job installs its own handlers, SIGTERM and USR2 end it by an exception: SIGTERM means stop for good,
+USR2 means save and start again. A job that cannot be cut off anywhere, as training, replaces the handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from data_prep.errors import InputError
+from elm_megatron.world import Outcome, World
+
+ORPHAN_POLL_SECONDS = 1.0
+ORPHAN_GRACE_SECONDS = 60.0
+
+
+class Stop(BaseException):
+    """Raised by a signal inside a job that has no handlers of its own; holds the outcome."""
+
+    def __init__(self, outcome: Outcome):
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+def run(job: Callable[[World], Outcome], world: World, launcher: int | None = None) -> Outcome:
+    """Run a job as one rank of a world.
+
+    Args:
+        job: the job; its result says how it ended.
+        world: this rank's place.
+        launcher: pid of the local launcher; when it is gone the rank ends itself. None on Slurm.
+
+    Raises:
+        Exception: whatever the job raised, after its traceback was printed with the rank's name.
+    """
+    os.umask(0o077)
+    if launcher is not None:
+        threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
+    signal.signal(signal.SIGTERM, _stop("cancelled"))
+    signal.signal(signal.SIGUSR2, _stop("requeue"))
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    world.rendezvous.mkdir(parents=True, exist_ok=True)
+    try:
+        return job(world)
+    except Stop as stop:
+        print(f"rank {world.rank}: stopped by a signal, outcome {stop.outcome}.", flush=True)
+        return stop.outcome
+    except InputError as error:
+        print(f"rank {world.rank}: {error}", file=sys.stderr, flush=True)
+        raise
+    except Exception:
+        trace = traceback.format_exc()
+        print(
+            f"rank {world.rank} of {world.world_size} on {socket.gethostname()} failed:\n{trace}", flush=True
+        )
+        raise
+
+
+def _stop(outcome: Outcome) -> Callable[[int, FrameType | None], None]:
+    def handler(signum: int, frame: FrameType | None) -> None:
+        raise Stop(outcome)
+
+    return handler
+
+
+def _follow(launcher: int) -> None:
+    """End this rank when its launcher is gone: first as by Ctrl-C, and for good if that does not help."""
+    while os.getppid() == launcher:
+        time.sleep(ORPHAN_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE_SECONDS)
+    os.killpg(0, signal.SIGKILL)  # the rank leads its own group: its helpers end with it
+
+
+def local_world(run_folder: Path, rank: int, ranks: int, job_id: str) -> World:
+    """The world of a rank on this machine."""
+    return World(
+        rank=rank,
+        world_size=ranks,
+        local_rank=rank,
+        node_rank=0,
+        nodes=1,
+        job_id=job_id,
+        restart=0,
+        hostname="127.0.0.1",
+        rendezvous=rendezvous(run_folder, job_id, 0),
+    )
+
+
+def rendezvous(run_folder: Path, job_id: str, restart: int) -> Path:
+    """Folder of one start of one job, so that no rank ever meets the address of an earlier start."""
+    return run_folder / "rendezvous" / f"{job_id}-{restart}"

@@ -1,0 +1,88 @@
+"""Jobs without torch that do what a test asks; imported by the ranks of tests/slurm/test_local.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import InputError
+from elm_megatron.config import ClusterConfig
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import Outcome, World
+
+
+@dataclass
+class Fake:
+    """One behaviour, by name."""
+
+    behaviour: str
+
+    def __call__(self, world: World) -> Outcome:
+        print(f"hello from {world.rank} of {world.world_size}", flush=True)
+        (world.rendezvous / f"pid-{world.rank}").write_text(str(os.getpid()))
+        return getattr(self, self.behaviour)(world)
+
+    def succeed(self, world: World) -> Outcome:
+        print(os.environ["OMP_NUM_THREADS"], repr(os.environ.get("CUDA_VISIBLE_DEVICES")), flush=True)
+        print({name for name in os.environ if name.startswith(("SLURM_", "PMI"))}, flush=True)
+        return "done"
+
+    def raise_on_1(self, world: World) -> Outcome:
+        if world.rank == 1:
+            raise ZeroDivisionError("on purpose")
+        time.sleep(600)
+        return "done"
+
+    def refuse(self, world: World) -> Outcome:
+        raise InputError("data.dir=nowhere: there is no dataset.")
+
+    def sleep(self, world: World) -> Outcome:
+        time.sleep(600)
+        return "done"
+
+    def sleep_with_child(self, world: World) -> Outcome:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (world.rendezvous / f"child-{world.rank}").write_text(str(child.pid))
+        time.sleep(600)
+        return "done"
+
+    def save_on_term(self, world: World) -> Outcome:
+        """As training: a flag is set, the loop sees it at the next step and saves."""
+        stop: list[int] = []
+        signal.signal(signal.SIGTERM, lambda signum, frame: stop.append(signum))
+        signal.signal(signal.SIGINT, lambda signum, frame: print("SIGINT came through", flush=True))
+        print("ready", flush=True)
+        while not stop:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        print(f"saved by {world.rank}", flush=True)
+        return "cancelled"
+
+    def deaf_to_term(self, world: World) -> Outcome:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+        return "done"
+
+    def deaf(self, world: World) -> Outcome:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        return "done"
+
+
+if __name__ == "__main__":
+    from fake_jobs import Fake as ImportedFake
+
+    from elm_megatron.compose import guarded
+    from slurm.submit import submit
+
+    behaviour, folder, ranks = sys.argv[1:]
+    sys.exit(
+        guarded(lambda: submit(ImportedFake(behaviour), ClusterConfig(), RunFolder(Path(folder)), int(ranks)))
+    )
