@@ -55,7 +55,7 @@ FORBIDDEN = (
     (re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]"), "a control character or a newline"),
     (re.compile(r"\$\{"), "an interpolation (${...}), which only the files in conf/ may use"),
     (re.compile(r"[$`;#\\|&<>]"), "one of the characters $ ` ; # \\ | & < >"),
-    (re.compile(r"!!|=\s*!"), "a YAML tag"),
+    (re.compile(r"!!|[=,\[{]\s*['\"]?!"), "a YAML tag"),
     (re.compile(r"_(target|partial|args|recursive|convert)_"), "a word with which Hydra would call code"),
 )
 

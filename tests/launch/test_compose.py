@@ -1,0 +1,175 @@
+"""The command line: typed configs, one sentence for every mistake, nothing left behind, no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import InputError
+from elm_megatron import compose, typed
+from elm_megatron.config import PretrainConfig
+
+SCRIPT = """
+from elm_megatron.compose import main
+from elm_megatron.config import PretrainConfig
+
+@main("pretrain", PretrainConfig)
+def launch(config):
+    print(config.run.name, config.train.steps, config.cluster.nodes)
+    return 3 if config.train.steps == 33 else 0
+
+launch()
+"""
+
+
+def points(*argv: str) -> list[PretrainConfig]:
+    found: list[PretrainConfig] = []
+    compose.run("pretrain", PretrainConfig, lambda config: found.append(config), argv)
+    return found
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(InputError) as caught:
+        points(*argv)
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 700
+    return text
+
+
+def test_defaults_and_overrides() -> None:
+    (config,) = points("train.steps=7", "run.name=x", "train.lr=1e-3")
+    assert (config.train.steps, config.train.lr, config.run.dir) == (7, 1e-3, "runs/x")
+    assert config.model.name == "tiny" and config.corpus.name == "sample"
+
+
+@pytest.mark.parametrize(
+    ("model", "corpus", "vocabulary"), [("tiny", "sample", 512), ("large", "eur", 32000)]
+)
+def test_a_model_implies_its_corpus_and_tokenizer(model: str, corpus: str, vocabulary: int) -> None:
+    (config,) = points(f"model={model}")
+    assert (config.corpus.name, config.data.dir) == (corpus, f"data/{corpus}")
+    assert config.model.vocab_size == config.tokenizer.vocab_size == vocabulary
+
+
+def test_a_chosen_corpus_wins_over_the_implied_one() -> None:
+    (config,) = points("model=small", "corpus=sample")
+    assert (config.corpus.name, config.tokenizer.vocab_size) == ("sample", 512)
+
+
+def test_corpus_path_names_the_dataset(tmp_path: Path) -> None:
+    (config,) = points(f"corpus.path={tmp_path}/theses")
+    assert (config.corpus.name, config.data.dir) == ("theses", "data/theses")
+    assert config.run.name == "pretrain-tiny-theses"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.stepz=1", ["unknown key train.stepz", "did you mean train.steps?", "global_batch_size"]),
+        ("modl=tiny", ["unknown key modl", "did you mean model?"]),
+        ("+train.extra=1", ["unknown key train.extra"]),
+        ("model.name.x=3", ["model.name is a single value"]),
+        ("model=gigantic", ["model=gigantic", "allowed are large, small, tiny"]),
+        ("train=3", ["train=3", "allowed are"]),
+        ("cluster=mars", ["cluster=mars", "local"]),
+        ("train.steps=abc", ["train.steps=abc", "a whole number"]),
+        ("train.steps=1.5", ["train.steps=1.5", "a whole number"]),
+        ("train.steps=true", ["train.steps=true", "a whole number"]),
+        ("train.lr=fast", ["train.lr=fast", "a number"]),
+        ("parallel.sp=2", ["parallel.sp=2", "true or false"]),
+        ("train={steps:3}", ["train"]),
+        ("data=x", ["data is a group of keys"]),
+        ("train.steps=1,2", ["train.steps holds several values", "-m"]),
+        ("train.steps=[1", ["cannot read the value of train.steps"]),
+        ("run.name=a=b", ["cannot read the value of run.name"]),
+        ("train.steps", ["cannot read train.steps: write key=value"]),
+        ("~train.steps", ["train.steps=null"]),
+        ("--nope", ["--nope", "key=value"]),
+        ("--config-dir=/tmp", ["--config-dir"]),
+        ("hydra.run.dir=/tmp/x", ["Hydra's own settings"]),
+        ("hydra/launcher=basic", ["Hydra's own settings"]),
+        ("parallel.tp=3", ["parallel.tp=3", "1, 2, 4"]),
+    ],
+)
+def test_mistakes_are_one_sentence(override: str, words: list[str]) -> None:
+    text = refusal(override)
+    for word in words:
+        assert word in text, text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["${oc.env:HOME}", "a\nb", "a\x00b", "a\tb", "`id`", "$(id)", "a;b", "#SBATCH", "a|b", "a&b", "a\\b",
+     "!!python/x", "!x", "{_target_:os.system}", "_target_", "\u2028"],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["run.name", "run.dir", "corpus.path", "cluster.time", "data.dir"])
+def test_values_that_something_would_act_upon_are_refused(key: str, value: str) -> None:
+    refusal(f"{key}={value}")
+    refusal(f"{key}='{value}'")
+
+
+def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() -> None:
+    assert [c.run.name for c in points("-m", "cluster.nodes=1,2", "run.name=x", "train.steps=2,5")] == [
+        "x-cluster.nodes=1-train.steps=2",
+        "x-cluster.nodes=1-train.steps=5",
+        "x-cluster.nodes=2-train.steps=2",
+        "x-cluster.nodes=2-train.steps=5",
+    ]
+    assert [c.run.dir for c in points("-m", "model=tiny,small")] == [
+        "runs/pretrain-tiny-sample",
+        "runs/pretrain-small-eur",
+    ]
+    called: list[PretrainConfig] = []
+    with pytest.raises(InputError, match=r"train\.steps=x"):
+        compose.run("pretrain", PretrainConfig, called.append, ["-m", "train.steps=1,x"])
+    assert called == []
+
+
+def test_the_command_leaves_nothing_and_returns_the_worst_status(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    folder = tmp_path / "caller"
+    folder.mkdir()
+
+    def command(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(script), *argv], cwd=folder, capture_output=True, text=True, timeout=60
+        )
+
+    assert command("train.steps=33").returncode == 3
+    swept = command("-m", "train.steps=1,33,2", "run.name=x")
+    assert (swept.returncode, swept.stderr) == (3, "")
+    assert swept.stdout == "x-train.steps=1 1 1\nx-train.steps=33 33 1\nx-train.steps=2 2 1\n"
+    wrong = command("train.stepz=1")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
+    shown = command("--cfg", "job", "model=large")
+    assert shown.returncode == 0 and "hidden_size: 2048" in shown.stdout
+    assert list(folder.iterdir()) == []
+
+
+def test_cfg_job_takes_less_than_a_second(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        subprocess.run([sys.executable, str(script), "--cfg", "job"], check=True, capture_output=True)
+        times.append(time.monotonic() - begin)
+    assert min(times) < 1.0, times
+
+
+def test_typed_walk() -> None:
+    assert typed.shown("a\nb") == "a\\nb"
+    assert typed.convert(float, 3, "k") == 3.0
+    assert typed.convert(int, 1e6, "k") == 1_000_000
+    assert typed.convert(list[str], ["a"], "k") == ["a"]
+    assert typed.convert(str | None, None, "k") is None
+    with pytest.raises(InputError, match=r"k\[1\]=x"):
+        typed.convert(list[int], [1, "x"], "k")
+    with pytest.raises(InputError, match="must be a list"):
+        typed.convert(list[int], "x", "k")
