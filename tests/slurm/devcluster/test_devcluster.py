@@ -58,6 +58,7 @@ def test_a_high_job_requeues_a_low_one_under_the_same_id(devcluster: DevCluster,
     assert (tmp_path / "lives").read_text().split() == ["1"], "the first life has no restart count"
 
 
+@pytest.mark.slow
 def test_a_killed_node_requeues_its_job_and_comes_back(devcluster: DevCluster, tmp_path: Path) -> None:
     script = "sleep $((SLURM_RESTART_COUNT ? 0 : 300))"
     job = submit(devcluster, "--nodelist=n3", script=script, folder=tmp_path)
