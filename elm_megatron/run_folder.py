@@ -124,6 +124,24 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1] if line]
 
+    def cut_after(self, step: int) -> int:
+        """Take rows after `step` out of metrics.jsonl and valid.jsonl; returns how many training rows.
+
+        They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
+        A torn last line is dropped.
+        """
+        lost = 0
+        for path in (self.metrics, self.valid):
+            rows = self.read_metrics(path)
+            gone = [row for row in rows if row["step"] > step]
+            if path.exists():
+                kept = [row for row in rows if row["step"] <= step]
+                write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+            for row in gone:
+                append_jsonl(self.lost_metrics, row)
+            lost += len(gone) if path == self.metrics else 0
+        return lost
+
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Append one row as a line, flushed before returning."""

@@ -1,0 +1,213 @@
+"""Checkpoints that commit atomically, are written while training goes on, and are verified before they load.
+
+    checkpoints/.step-00000200.<job>-<restart>.tmp/rank-00000.safetensors …   while being written
+    checkpoints/step-00000200/manifest.json                                  committed
+    checkpoints/latest                                                       names it, moved last
+
+Every rank writes its file from a copy of its numbers in a thread of its own. Ranks tell each other that they
+are done by files alone, so the thread needs no collective. Rank 0 then writes the manifest with the size and
+sha256 of every file, renames the folder and moves `latest`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from elm_megatron.engine.shards import Piece, Reader, sha256, write_file
+from elm_megatron.run_folder import RunFolder, write_atomically
+from elm_megatron.world import World
+
+SCHEMA = 1
+COMMIT_SECONDS = 1800
+
+
+def step_name(step: int) -> str:
+    """Folder name of a step: 200 → step-00000200."""
+    return f"step-{step:08d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One committed step folder.
+
+    Attributes:
+        folder: the step folder.
+        manifest: its manifest.json.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read the manifest of a step folder.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        path = folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise InputError(f"{path}: not readable ({e}).") from e
+        if manifest.get("schema") != SCHEMA:
+            raise InputError(f"{path}: schema {manifest.get('schema')!r}, this suite reads {SCHEMA}.")
+        return cls(folder, manifest)
+
+    @property
+    def step(self) -> int:
+        """Updates done when it was written."""
+        return self.manifest["step"]
+
+    def reader(self) -> Reader:
+        """Reads its tensors; `verify` first."""
+        return Reader(self.folder, self.manifest["files"])
+
+    def verify(self, part: int = 0, parts: int = 1) -> None:
+        """Check sizes and hashes of the files part, part + parts, … of the manifest.
+
+        Raises:
+            InputError: naming the first file that is missing or differs, and how.
+        """
+        for name in sorted(self.manifest["files"])[part::parts]:
+            path, entry = self.folder / name, self.manifest["files"][name]
+            if Path(name).name != name:
+                raise InputError(f"{self.folder}: the manifest names a file outside the folder, {name!r}.")
+            if not path.is_file():
+                raise InputError(f"{path}: missing.")
+            if path.stat().st_size != entry["bytes"]:
+                raise InputError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}.")
+            if sha256(path) != entry["sha256"]:
+                raise InputError(f"{path}: sha256 differs from the manifest's; the file was changed.")
+
+
+def committed(run: RunFolder) -> list[Path]:
+    """All step folders with a manifest, newest first."""
+    found = run.checkpoints.glob("step-*/manifest.json")
+    return sorted((path.parent for path in found), reverse=True)
+
+
+def newest_verified(run: RunFolder) -> Checkpoint | None:
+    """The newest checkpoint that verifies, saying aloud which were passed over; None when there is none.
+
+    For one process alone; ranks of a world share the work in `Checkpoints.newest_verified`.
+    """
+    for folder in committed(run):
+        try:
+            checkpoint = Checkpoint.open(folder)
+            checkpoint.verify()
+            return checkpoint
+        except InputError as e:
+            print(f"warning: checkpoint passed over: {e}", file=sys.stderr, flush=True)
+    return None
+
+
+class Checkpoints:
+    """Saves one run's checkpoints from all ranks of a world.
+
+    Args:
+        run: the run's folder.
+        world: this rank's place.
+        keep_last: committed checkpoints to keep; older ones are removed.
+    """
+
+    def __init__(self, run: RunFolder, world: World, keep_last: int):
+        self._run, self._world, self._keep_last = run, world, keep_last
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
+        """Start writing a checkpoint; returns once an earlier one is committed and this one under way.
+
+        Args:
+            pieces: this rank's copies; nobody may change them afterwards.
+            state: what rank 0 puts into the manifest beside the files: consumed_samples, tokens, …
+        """
+        self.wait()
+        self._thread = threading.Thread(
+            target=self._guarded, args=(step, pieces, state), name=f"save-{step}", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the save under way is written (rank 0: committed), and raise what went wrong in it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _guarded(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
+        try:
+            self._write(step, pieces, state)
+        except BaseException as e:
+            self._error = e
+
+    def _write(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
+        life = f"{self._world.job_id}-{self._world.restart}"
+        temporary = self._run.checkpoints / f".{step_name(step)}.{life}.tmp"
+        temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = f"rank-{self._world.rank:05d}.safetensors"
+        entry = write_file(temporary / name, pieces)
+        write_atomically(temporary / f"{name}.json", json.dumps(entry))
+        if self._world.rank == 0:
+            self._commit(step, temporary, state)
+
+    def _commit(self, step: int, temporary: Path, state: dict[str, Any]) -> None:
+        files = {}
+        deadline = time.monotonic() + COMMIT_SECONDS
+        for rank in range(self._world.world_size):
+            entry = temporary / f"rank-{rank:05d}.safetensors.json"
+            while not entry.exists():
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"rank {rank} did not write {entry} within {COMMIT_SECONDS} s")
+                time.sleep(0.02)
+            files[entry.stem] = json.loads(entry.read_text())
+            entry.unlink()
+        manifest = {"schema": SCHEMA, "step": step, **state, "files": files}
+        write_atomically(temporary / "manifest.json", json.dumps(manifest))
+        _fsync_folder(temporary)
+        final = self._run.checkpoints / step_name(step)
+        self._require_ownership()
+        if final.exists():
+            shutil.rmtree(
+                final
+            )  # an earlier life wrote it, and it did not verify or this life would start there
+        temporary.rename(final)
+        _fsync_folder(self._run.checkpoints)
+        write_atomically(self._run.latest, f"{final.name}\n")
+        self._remove_old(final)
+
+    def _require_ownership(self) -> None:
+        """A task that lost its node must not write after a newer one has started."""
+        owner = self._run.read().get("life")
+        mine = [self._world.job_id, self._world.restart]
+        if owner is not None and owner != mine:
+            raise RuntimeError(
+                f"the run now belongs to job {owner[0]} (restart {owner[1]}); nothing was committed"
+            )
+
+    def _remove_old(self, newest: Path) -> None:
+        for folder in committed(self._run)[self._keep_last :]:
+            if folder != newest:
+                shutil.rmtree(folder)
+        for leftover in self._run.checkpoints.glob(".step-*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

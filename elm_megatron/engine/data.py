@@ -1,0 +1,131 @@
+"""Samples for the loop: megatron-core's GPTDataset over one epoch, and which of them each step takes.
+
+One epoch is cut into samples once. Every epoch then visits all of them in its own order, drawn from the seed
+and the epoch's number, so a sample's position depends neither on the layout nor on how long the run will be:
+`consumed_samples` alone says where to go on. The index of one epoch is small and built in memory by each
+rank, so there is no cache on disk that could be stale or half-written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+from megatron.core.datasets.utils import Split
+
+from data_prep.errors import InputError
+from data_prep.manifest import Manifest, TokenizerInfo
+
+
+class _Ids:
+    """What GPTDataset asks of a tokenizer: a few ids."""
+
+    def __init__(self, info: TokenizerInfo):
+        self.eod = self.eos = self.eos_id = info.eos_id
+        self.pad = self.pad_id = info.pad_id
+        self.bos = self.bos_id = info.bos_id
+        self.vocab_size = info.vocab_size
+        self.unique_identifiers = {"sha256": info.sha256}
+
+
+def open_split(manifest: Manifest, split: str, seq_length: int, seed: int) -> GPTDataset:
+    """One epoch of a split as samples of seq_length + 1 tokens.
+
+    Args:
+        split: "train" (a last partial sample is dropped) or "valid" (it is padded and masked).
+
+    Raises:
+        InputError: the split holds no whole sample.
+    """
+    prefix = str(manifest.prefix(split))
+    if split == "train" and manifest.splits[split].tokens <= seq_length:
+        raise InputError(
+            f"{prefix}.bin holds {manifest.splits[split].tokens} tokens, fewer than one sequence of "
+            f"train.seq_length={seq_length} + 1; give a larger corpus or a shorter train.seq_length."
+        )
+    config = GPTDatasetConfig(
+        random_seed=seed,
+        sequence_length=seq_length,
+        blend=([prefix], None),
+        split="1",
+        path_to_cache="",  # empty, not None: build in memory
+        tokenizer=_Ids(manifest.tokenizer),
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+        create_attention_mask=False,
+        drop_last_partial_validation_sequence=False,
+    )
+    indexed = IndexedDataset(prefix, multimodal=False, mmap=True)
+    documents = np.arange(indexed.sequence_lengths.shape[0], dtype=np.int32)
+    return GPTDataset(indexed, prefix, documents, None, Split[split], config)
+
+
+def sample_counts(tokens: int, seq_length: int) -> int:
+    """Whole samples in one epoch of `tokens` tokens; the first sample needs one token more than the rest."""
+    return max(0, (tokens - 1) // seq_length)
+
+
+def steps_of_epochs(epochs: float, tokens: int, seq_length: int, global_batch_size: int) -> tuple[int, int]:
+    """Whole steps in a number of epochs, and the samples of the last partial batch, which are dropped."""
+    samples = int(epochs * sample_counts(tokens, seq_length))
+    return samples // global_batch_size, samples % global_batch_size
+
+
+@cache
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
+
+
+def sample_ids(consumed: int, count: int, samples: int, seed: int) -> np.ndarray:
+    """Ids of the next `count` samples after `consumed`, int64 [count]; epochs follow without a gap."""
+    positions = np.arange(consumed, consumed + count)
+    epochs, offsets = np.divmod(positions, samples)
+    ids = np.empty(count, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        ids[chosen] = _permutation(seed, int(epoch), samples)[offsets[chosen]]
+    return ids
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the device: tokens, labels, positions int64 and loss_mask fp32, each [b, s]."""
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+    loss_mask: torch.Tensor
+
+
+def micro_batches(
+    dataset: GPTDataset, ids: np.ndarray, micro_batch_size: int, dp_rank: int, dp: int, device: torch.device
+) -> Iterator[Batch]:
+    """This rank's micro-batches of one global batch.
+
+    Args:
+        ids: sample ids of the global batch, -1 for a place to be filled with a masked sample; their number
+            is a multiple of micro_batch_size · dp.
+    """
+    unit = micro_batch_size * dp
+    for start in range(0, len(ids), unit):
+        mine = ids[start + dp_rank * micro_batch_size : start + (dp_rank + 1) * micro_batch_size]
+        rows = [dataset[None if i < 0 else int(i)] for i in mine]
+        yield Batch(
+            **{
+                name: torch.stack([row[name] for row in rows]).to(device, non_blocking=True)
+                for name in ("tokens", "labels", "position_ids", "loss_mask")
+            }
+        )
+
+
+def padded_ids(count: int, unit: int) -> np.ndarray:
+    """0 … count-1, filled with -1 up to a multiple of `unit`; validation walks over it."""
+    ids = np.full(-(-count // unit) * unit, -1, dtype=np.int64)
+    ids[:count] = np.arange(count)
+    return ids

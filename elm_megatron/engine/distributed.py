@@ -1,0 +1,89 @@
+"""Forming the world: rendezvous through the run folder, process groups, and their end.
+
+Rank 0 opens a TCP store on a port the kernel gives it and publishes `host:port` in a file named after the job
+and its restart, so that two jobs on one node, or two lives of one job, can never meet.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+
+from elm_megatron.config import ParallelConfig
+from elm_megatron.model import device as devices
+from elm_megatron.run_folder import write_atomically
+from elm_megatron.world import World
+
+RENDEZVOUS_SECONDS = 600
+
+
+def rendezvous_file(world: World) -> Path:
+    """Where rank 0 of this life of this job publishes its address."""
+    return world.rendezvous / f"rendezvous-{world.job_id}-{world.restart}"
+
+
+def _store(world: World, timeout: timedelta) -> dist.TCPStore:
+    path = rendezvous_file(world)
+    if world.rank == 0:
+        store = dist.TCPStore("0.0.0.0", 0, world.world_size, True, timeout, wait_for_workers=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, f"{world.hostname}:{store.port}\n")
+        return store
+    deadline = time.monotonic() + timeout.total_seconds()
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank 0 did not publish {path} within {timeout.total_seconds():.0f} s")
+        time.sleep(0.05)
+    host, port = path.read_text().strip().rsplit(":", 1)
+    return dist.TCPStore(host, int(port), world.world_size, False, timeout, wait_for_workers=False)
+
+
+def join(world: World, device: torch.device, parallel: ParallelConfig, timeout_seconds: float = 600) -> None:
+    """Join the world and make megatron-core's process groups for the layout."""
+    store = _store(world, timedelta(seconds=RENDEZVOUS_SECONDS))
+    dist.init_process_group(
+        devices.backend(device),
+        store=store,
+        rank=world.rank,
+        world_size=world.world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+        device_id=device if device.type == "cuda" else None,
+    )
+    model_parallel(parallel)
+
+
+def model_parallel(parallel: ParallelConfig) -> None:
+    """megatron-core's groups over torch's initialised default group."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tp,
+        pipeline_model_parallel_size=parallel.pp,
+        virtual_pipeline_model_parallel_size=parallel.vpp if parallel.vpp > 1 else None,
+        context_parallel_size=parallel.cp,
+        create_gloo_process_groups=False,
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's and megatron-core's generators of this rank."""
+    torch.manual_seed(seed)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed, force_reset_rng=True)
+
+
+def leave() -> None:
+    """Destroy the groups; safe to call when they were never made."""
+    if parallel_state.model_parallel_is_initialized():
+        parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def largest(value: float, device: torch.device) -> float:
+    """The largest of a number over all ranks."""
+    tensor = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor.item()

@@ -1,0 +1,68 @@
+"""What a run says of itself while it trains: metrics.jsonl, valid.jsonl, TensorBoard, a line on screen.
+
+Only rank 0 makes one.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from elm_megatron.run_folder import RunFolder, append_jsonl
+
+SCREEN_SECONDS = 2.0
+TENSORBOARD = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "step_seconds", "memory_bytes")
+
+
+class Metrics:
+    """Writes a run's rows.
+
+    Args:
+        run: the run's folder.
+        steps: updates of the whole run.
+        step: updates done already; TensorBoard forgets what lies after it.
+    """
+
+    def __init__(self, run: RunFolder, steps: int, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._run, self._steps = run, steps
+        self._first, self._start = step, time.monotonic()
+        self._last_line = 0.0
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+
+    def train(self, row: dict[str, Any]) -> None:
+        """One logged training step; row has `step`, `loss`, … as in metrics.jsonl."""
+        append_jsonl(self._run.metrics, row)
+        for name in TENSORBOARD:
+            if row[name] is not None:
+                self._board.add_scalar(f"train/{name}", row[name], row["step"])
+        now = time.monotonic()
+        last = row["step"] == self._steps
+        if last or now - self._last_line >= SCREEN_SECONDS:
+            self._last_line = now
+            print(self._line(row, now), flush=True)
+
+    def _line(self, row: dict[str, Any], now: float) -> str:
+        done = row["step"] - self._first
+        left = timedelta(seconds=round((now - self._start) / max(1, done) * (self._steps - row["step"])))
+        mfu = "" if row["mfu"] is None else f"  mfu {row['mfu']:.0%}"
+        return (
+            f"step {row['step']:>{len(str(self._steps))}}/{self._steps}  loss {row['loss']:.4f}  "
+            f"lr {row['lr']:.2e}  grad_norm {row['grad_norm']:.3f}  "
+            f"{row['tokens_per_second']:,.0f} tokens/s{mfu}  left {left}"
+        )
+
+    def valid(self, row: dict[str, Any]) -> None:
+        """One validation; row has `step`, `loss`, `perplexity`, `tokens`, `time`."""
+        append_jsonl(self._run.valid, row)
+        self._board.add_scalar("valid/loss", row["loss"], row["step"])
+        print(
+            f"step {row['step']}: validation loss {row['loss']:.4f}  perplexity {row['perplexity']:.1f}",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self._board.close()

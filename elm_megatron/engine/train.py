@@ -1,0 +1,307 @@
+"""The training loop: real megatron-core ranks, one step at a time.
+
+Started by `python launch/pretrain.py …` through engine/job.py. Every rank runs the same `Trainer`; rank 0
+alone writes metrics and run.json.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from data_prep.manifest import Manifest
+from elm_megatron.config import PretrainConfig
+from elm_megatron.engine import data, distributed, state
+from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, committed
+from elm_megatron.engine.guards import BadNumbers
+from elm_megatron.engine.metrics import Metrics
+from elm_megatron.engine.optimizer import Optimizer
+from elm_megatron.engine.schedule import learning_rate
+from elm_megatron.engine.signals import Request, Signals, request_of
+from elm_megatron.model import device as devices
+from elm_megatron.model import llama
+from elm_megatron.model.specs import has_transformer_engine
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import Outcome, World
+
+
+class Trainer:
+    """One rank of a pretraining run.
+
+    Args:
+        config: the checked configuration.
+        world: this rank's place.
+        device: this rank's device; the process groups are already formed.
+    """
+
+    def __init__(self, config: PretrainConfig, world: World, device: torch.device):
+        self.config, self.world, self.device = config, world, device
+        self.run = RunFolder(config.run.dir)
+        self.signals = Signals()
+        train = config.train
+        self.dp = parallel_state.get_data_parallel_world_size()
+        self.dp_rank = parallel_state.get_data_parallel_rank()
+        self.manifest = Manifest.load(config.data.dir)
+        self.train_set = data.open_split(self.manifest, "train", train.seq_length, train.seed)
+        self.valid_set = data.open_split(self.manifest, "valid", train.seq_length, train.seed)
+        self.steps = train.steps or self._steps_of_epochs()
+        self.step = 0
+        self.distributed_optimizer = train.distributed_optimizer and self.dp > 1
+        self._build_model()
+        self.saver = Checkpoints(self.run, world, train.keep_last)
+        self.forward_backward = get_forward_backward_func()
+        self.peak_flops = devices.peak_flops(device, train.precision)
+        self.metrics: Metrics | None = None
+
+    # -- construction ---------------------------------------------------------------------------------
+
+    def _steps_of_epochs(self) -> int:
+        train, tokens = self.config.train, self.manifest.splits["train"].tokens
+        steps, dropped = data.steps_of_epochs(train.epochs, tokens, train.seq_length, train.global_batch_size)
+        if self.world.rank == 0:
+            print(
+                f"{train.epochs:g} epochs are {steps} steps; the last partial batch, {dropped} samples, is dropped"
+            )
+        return steps
+
+    def _build_model(self) -> None:
+        config, train = self.config, self.config.train
+        mcore = llama.transformer_config(config.model, config.parallel, train.precision, train.recompute)
+        transformer_engine = self.device.type == "cuda" and has_transformer_engine()
+        modules = llama.build(config.model, config.parallel, mcore, transformer_engine)
+        llama.initialize(modules, config.model, train.seed)
+        ddp = DistributedDataParallelConfig(
+            use_distributed_optimizer=self.distributed_optimizer, grad_reduce_in_fp32=True
+        )
+        self.chunks = [
+            DistributedDataParallel(mcore, ddp, module.to(self.device), disable_bucketing=i > 0)
+            for i, module in enumerate(modules)
+        ]
+        self.optimizer = Optimizer(self.chunks, train, self.distributed_optimizer)
+        mcore.finalize_model_grads_func = finalize_model_grads
+
+    # -- start and resume -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the newest checkpoint that verifies, or begin with initial weights."""
+        checkpoint = self._newest_verified()
+        if checkpoint is not None:
+            state.restore(self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step)
+            self.step = checkpoint.step
+        if self.world.rank == 0:
+            self._announce(checkpoint)
+            self.metrics = Metrics(self.run, self.steps, self.step)
+        dist.barrier()
+
+    def _announce(self, checkpoint: Checkpoint | None) -> None:
+        lost = self.run.cut_after(self.step)
+        parallel = self.config.parallel
+        print(
+            f"{self.config.run.name}: {self.world.world_size} ranks (tp={parallel.tp} pp={parallel.pp} "
+            f"vpp={parallel.vpp} dp={self.dp}), {self.steps} steps, {len(self.train_set):,} samples an epoch",
+            flush=True,
+        )
+        if checkpoint is not None:
+            print(f"resumed from step {self.step}; {lost} logged steps after it are done again", flush=True)
+        self.run.update(
+            state="running",
+            life=[self.world.job_id, self.world.restart],
+            step=self.step,
+            steps=self.steps,
+            manifest_sha256=self.manifest.sha256,
+            unigram_entropy=self.manifest.splits["valid"].unigram_entropy,
+            world_size=self.world.world_size,
+            started=self.run.read().get("started", time.time()),
+        )
+
+    def _newest_verified(self) -> Checkpoint | None:
+        """The newest checkpoint all ranks find intact; each checks its share of the files."""
+        folders: list[Any] = [committed(self.run)]
+        dist.broadcast_object_list(folders, src=0, device=self.device)
+        for folder in folders[0]:
+            problem = None
+            try:
+                checkpoint = Checkpoint.open(folder)
+                checkpoint.verify(self.world.rank, self.world.world_size)
+            except Exception as e:
+                problem = e
+            if not distributed.largest(float(problem is not None), self.device):
+                return checkpoint
+            if problem is not None:
+                print(f"warning: checkpoint passed over: {problem}", flush=True)
+        return None
+
+    # -- the loop -------------------------------------------------------------------------------------
+
+    def fit(self) -> Outcome:
+        """Train to the last step, or until a signal asks to leave."""
+        self.signals.install()
+        self.start()
+        if self.step == 0:
+            self.evaluate()
+        train, asked, began = self.config.train, None, time.perf_counter()
+        while self.step < self.steps and asked is None:
+            row, asked = self.train_step()
+            if self.metrics and (self.step % train.log_every == 0 or self.step == self.steps):
+                self.metrics.train(row)
+            if self.step % train.eval_every == 0 or self.step == self.steps:
+                self.evaluate()
+            if self.step % train.save_every == 0 or self.step == self.steps or asked:
+                self.save(row)
+        self.saver.wait()
+        dist.barrier()
+        return self._finish(asked, time.perf_counter() - began)
+
+    def train_step(self) -> tuple[dict[str, Any], Request | None]:
+        """One update; returns its metrics row and what signals ask for."""
+        train, began = self.config.train, time.perf_counter()
+        ids = data.sample_ids(
+            self.step * train.global_batch_size, train.global_batch_size, len(self.train_set), train.seed
+        )
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        total, count = self._run_batches(self.train_set, ids, forward_only=False)
+        loss, code = self._agree(total, count)
+        norm = self.optimizer.gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise BadNumbers(self.step + 1, self.world.rank, loss, norm)
+        self.step += 1
+        lr = learning_rate(self.step, self.steps, train)
+        self.optimizer.set_learning_rate(lr)
+        self.optimizer.update(norm)
+        devices.synchronize(self.device)
+        seconds = time.perf_counter() - began
+        return self._row(loss, lr, norm, seconds), request_of(code)
+
+    def _row(self, loss: float, lr: float, norm: float, seconds: float) -> dict[str, Any]:
+        train = self.config.train
+        tokens = train.global_batch_size * train.seq_length
+        logged = self.step % train.log_every == 0 or self.step == self.steps
+        memory = distributed.largest(devices.peak_memory_bytes(self.device), self.device) if logged else 0
+        flops = self.config.model.flops_per_token(train.seq_length) * tokens / seconds
+        peak = self.peak_flops and self.peak_flops * self.world.world_size
+        return {
+            "step": self.step,
+            "tokens": self.step * tokens,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": norm,
+            "tokens_per_second": tokens / seconds,
+            "mfu": flops / peak if peak else None,
+            "step_seconds": seconds,
+            "memory_bytes": int(memory),
+            "time": time.time(),
+        }
+
+    def _run_batches(self, dataset: data.GPTDataset, ids: Any, forward_only: bool) -> tuple[float, float]:
+        """Run one global batch through the pipeline; returns this rank's (Σ loss, Σ tokens) in nats.
+
+        Only tensor-parallel rank 0 of the last stage reports numbers, so that their sum over the world
+        counts every token once.
+        """
+        train = self.config.train
+        batches = [
+            data.micro_batches(dataset, ids, train.micro_batch_size, self.dp_rank, self.dp, self.device)
+            for _ in self.chunks
+        ]
+        results = self.forward_backward(
+            forward_step_func=_forward_step,
+            data_iterator=batches if len(batches) > 1 else batches[0],
+            model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
+            num_microbatches=len(ids) // (train.micro_batch_size * self.dp),
+            seq_length=train.seq_length,
+            micro_batch_size=train.micro_batch_size,
+            forward_only=forward_only,
+        )
+        reports = parallel_state.get_tensor_model_parallel_rank() == 0
+        if not results or not reports:
+            return 0.0, 0.0
+        sums = torch.stack(results).double().sum(0)
+        return sums[0].item(), sums[1].item()
+
+    def _agree(self, total: float, count: float) -> tuple[float, int]:
+        """The mean loss of the whole batch, and the strongest request any rank has received."""
+        codes = [float(self.signals.code == code) for code in (1, 2)]
+        shared = torch.tensor([total, count, *codes], dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared)
+        total, count, requeue, stop = shared.tolist()
+        return total / count, 2 if stop else int(requeue > 0)
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss per token of the validation split, in nats; logged by rank 0."""
+        train = self.config.train
+        for chunk in self.chunks:
+            chunk.eval()
+        ids = data.padded_ids(len(self.valid_set), train.micro_batch_size * self.dp)
+        if train.eval_batches is not None:
+            ids = ids[: train.eval_batches * train.global_batch_size]
+        total, count = self._run_batches(self.valid_set, ids, forward_only=True)
+        loss, _ = self._agree(total, count)
+        for chunk in self.chunks:
+            chunk.train()
+        if self.metrics:
+            perplexity = math.exp(min(loss, 700.0))
+            row = {"step": self.step, "loss": loss, "perplexity": perplexity, "time": time.time()}
+            self.metrics.valid(row)
+        self.valid_loss = loss
+        return loss
+
+    # -- saving and leaving ---------------------------------------------------------------------------
+
+    def save(self, row: dict[str, Any]) -> None:
+        """Copy this rank's numbers and start writing them; training goes on meanwhile."""
+        pieces = state.snapshot(self.chunks, self.optimizer, self.distributed_optimizer)
+        consumed = self.step * self.config.train.global_batch_size
+        self.saver.save(self.step, pieces, {"consumed_samples": consumed, "loss": row["loss"]})
+        if self.metrics:
+            self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"])
+
+    def _finish(self, asked: Request | None, seconds: float) -> Outcome:
+        outcome: Outcome = {"requeue": "requeue", "stop": "cancelled", None: "done"}[asked]
+        if self.step == self.steps:
+            outcome = "done"
+        if self.metrics:
+            self.metrics.close()
+            before = self.run.read()
+            valid = [row["loss"] for row in self.run.read_metrics(self.run.valid)]
+            self.run.update(
+                state={"requeue": "requeued", "cancelled": "cancelled", "done": "done"}[outcome],
+                step=self.step,
+                seconds=before.get("seconds", 0.0) + seconds,
+                valid_loss_first=valid[0] if valid else None,
+                valid_loss=valid[-1] if valid else None,
+            )
+        return outcome
+
+
+def _forward_step(batches: Iterator[data.Batch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+    """One micro-batch through this stage, in the form megatron-core's schedules ask for."""
+    batch = next(batches)
+    output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
+    return output, partial(_mean_loss, batch.loss_mask)
+
+
+def _mean_loss(mask: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss of a micro-batch, to differentiate, and (Σ loss, Σ tokens) to report.
+
+    Args:
+        mask: fp32 [b, s].
+        losses: nats, fp32 [b, s].
+    """
+    total, count = (losses.float() * mask).sum(), mask.sum()
+    return total / count.clamp(min=1.0), torch.stack([total.detach(), count])

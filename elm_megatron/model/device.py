@@ -1,0 +1,86 @@
+"""The one module that knows whether this machine has CUDA.
+
+`prepare()` must be called before megatron-core builds anything: on a machine without a GPU (or with
+`cluster.device=cpu`) it puts the CPU stand-in of `cuda_on_cpu.py` in place.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from data_prep.errors import InputError
+
+
+def prepare(device: str, local_rank: int) -> torch.device:
+    """Choose this rank's device and make megatron-core able to use it.
+
+    Args:
+        device: `cluster.device`, "cpu" or "gpu".
+        local_rank: index of the rank on its node, which is its GPU.
+
+    Raises:
+        InputError: a GPU was asked for and this machine shows none.
+    """
+    if device == "cpu":
+        from elm_megatron.model import cuda_on_cpu
+
+        cuda_on_cpu.install()
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("cluster.device=gpu: torch sees no CUDA device on this node; allowed here is cpu.")
+    torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def backend(device: torch.device) -> str:
+    """The collective backend that serves this device."""
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done everything asked of it (nothing to do on a CPU)."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak bytes this process ever held on its device (a CPU: its largest resident set)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# Dense peak FLOP/s by precision, from NVIDIA's data sheets (without sparsity).
+GPU_PEAK_FLOPS = {
+    "H100": {"fp32": 494e12, "bf16": 989e12, "fp8": 1979e12},  # fp32 runs as TF32
+    "H200": {"fp32": 494e12, "bf16": 989e12, "fp8": 1979e12},
+    "A100": {"fp32": 156e12, "bf16": 312e12, "fp8": 312e12},
+}
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Peak FLOP/s of one rank's device: the data sheet's on a known GPU, measured on a CPU.
+
+    Returns None for an unknown GPU; an MFU is then not reported rather than invented.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return next((peak[precision] for key, peak in GPU_PEAK_FLOPS.items() if key in name), None)
+    return _measured_matmul_flops(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def _measured_matmul_flops(dtype: torch.dtype, n: int = 768, rounds: int = 5) -> float:
+    """FLOP/s of an n×n matrix product on this process's threads: the best of a few rounds."""
+    import time
+
+    a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
+    out = torch.empty(n, n, dtype=dtype)
+    torch.mm(a, b, out=out)
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * n**3 / best

@@ -1,0 +1,67 @@
+"""Core attention on torch's `scaled_dot_product_attention`: causal, no mask tensor, grouped queries."""
+
+from __future__ import annotations
+
+import torch
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+
+class TorchCoreAttention(torch.nn.Module):
+    """softmax(q·kᵀ/√d)·v with torch's fused kernel.
+
+    Takes the arguments megatron-core gives a core attention. Heads are already split over tensor-parallel
+    ranks. Being causal by flag, it builds no mask and so needs no device name in recompute's backward.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        **_: object,
+    ):
+        super().__init__()
+        if config.context_parallel_size > 1:
+            raise ValueError("parallel.cp above 1 needs Transformer Engine's attention")
+        self.scale = softmax_scale
+        self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        attn_mask_type: AttnMaskType | None = None,
+        attention_bias: torch.Tensor | None = None,
+        packed_seq_params: object | None = None,
+        **_: object,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            query: [s, b, heads, d].
+            key: [s, b, groups, d].
+            value: [s, b, groups, d].
+            attention_mask: None for causal attention; else bool [b, 1, s, s], True where a key is hidden
+                (Megatron's convention).
+
+        Returns:
+            [s, b, heads·d], the dtype of query.
+        """
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if attention_mask is None else ~attention_mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=attention_mask is None,
+            scale=self.scale,
+            enable_gqa=k.size(1) != q.size(1),
+        )
+        return out.permute(2, 0, 1, 3).flatten(2)

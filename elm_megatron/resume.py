@@ -1,0 +1,66 @@
+"""What may change when a command is repeated with the same run.name, and what may not.
+
+Torch-free, so that a launcher refuses before anything starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_prep.errors import InputError
+
+# Keys that do not change what is learnt. Everything else must stay as it was.
+FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
+FREE_KEYS = (
+    "train.micro_batch_size",
+    "train.keep_last",
+    "train.log_sample_ids",
+    "train.distributed_optimizer",
+)
+FREE_SUFFIXES = ("_every",)
+GROWING_SCHEDULES = ("constant", "wsd")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: {"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key may change between the lives of one run."""
+    return key.startswith(FREE_PREFIXES) or key in FREE_KEYS or key.endswith(FREE_SUFFIXES)
+
+
+def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None:
+    """Refuse to go on with a run under a configuration that is not the same run.
+
+    Args:
+        old: the run folder's config.yaml, nested.
+        new: the configuration asked for now, nested.
+        run_dir: named in the refusal.
+
+    Raises:
+        InputError: naming the first key that differs and may not.
+    """
+    before, after = flatten(old), flatten(new)
+    for key in sorted(before.keys() | after.keys()):
+        was, wants = before.get(key), after.get(key)
+        if was == wants or is_free(key):
+            continue
+        if key == "train.steps" and None not in (was, wants) and wants > was:
+            if after.get("train.schedule") in GROWING_SCHEDULES:
+                continue
+            raise InputError(
+                f"train.steps={wants}: {run_dir} was started with {was}, and steps may grow only with "
+                f"train.schedule {' or '.join(GROWING_SCHEDULES)}; give another run.name."
+            )
+        raise InputError(
+            f"{key}={wants}: {run_dir} was started with {key}={was}, which may not change on resume; "
+            "repeat the first value or give another run.name."
+        )

@@ -1,0 +1,63 @@
+"""Small configurations for engine tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from elm_megatron.config import (
+    ClusterConfig,
+    ModelConfig,
+    ParallelConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+from tests.elm_megatron.small_dataset import VOCAB
+
+TRAIN: dict[str, Any] = {
+    "steps": 10,
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+    "seq_length": 64,
+    "lr": 3e-3,
+    "min_lr": 3e-3,
+    "save_every": 1000,
+    "eval_every": 1000,
+}
+
+
+def small_model(**changes: Any) -> ModelConfig:
+    """A model that every layout of four ranks can hold."""
+    values: dict[str, Any] = {
+        "name": "test",
+        "hidden_size": 64,
+        "ffn_hidden_size": 160,
+        "num_layers": 4,
+        "num_attention_heads": 4,
+        "num_query_groups": 2,
+        "max_position_embeddings": 64,
+        "vocab_size": VOCAB,
+    }
+    return ModelConfig(**{**values, **changes})
+
+
+def pretrain_config(
+    run_dir: Path, data_dir: Path, ranks: int = 1, model: ModelConfig | None = None, **changes: Any
+) -> PretrainConfig:
+    """A checked pretraining configuration; `changes` are keys of parallel and train."""
+    layout = {k: changes.pop(k) for k in ("tp", "pp", "vpp", "cp", "sp") if k in changes}
+    config = PretrainConfig(
+        run=RunConfig(run_dir.name, str(run_dir)),
+        model=model or small_model(),
+        corpus=CorpusConfig(name="small"),
+        tokenizer=TokenizerConfig(vocab_size=512),
+        data=DataConfig(dir=data_dir),
+        train=TrainConfig(**{**TRAIN, **changes}),
+        parallel=ParallelConfig(**layout),
+        cluster=ClusterConfig(tasks_per_node=ranks),
+    )
+    config.check()
+    return config

@@ -1,0 +1,68 @@
+"""A tiny tokenized dataset with its manifest, made without the data room: a noisy walk a model can learn."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.manifest import FileInfo, Manifest, Split, TokenizerInfo
+
+VOCAB = 250  # not a multiple of 128, so that the padding is exercised
+
+
+def _walk(rng: np.random.Generator, n: int) -> np.ndarray:
+    steps = rng.choice([1, 2, 5], size=n, p=[0.7, 0.2, 0.1])
+    return (4 + np.cumsum(steps) % (VOCAB - 4)).astype(np.uint16)
+
+
+def _write_index(path: Path, lengths: np.ndarray) -> None:
+    pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * 2])
+    head = b"MMIDIDX\x00\x00" + np.uint64(1).tobytes() + np.uint8(8).tobytes()
+    counts = np.uint64(len(lengths)).tobytes() + np.uint64(len(lengths) + 1).tobytes()
+    documents = np.arange(len(lengths) + 1, dtype=np.int64)
+    body = lengths.astype(np.int32).tobytes() + pointers.astype(np.int64).tobytes() + documents.tobytes()
+    path.write_bytes(head + counts + body)
+
+
+def _split(folder: Path, name: str, rng: np.random.Generator, tokens: int) -> Split:
+    lengths = np.array([tokens // 3, tokens // 3, tokens - 2 * (tokens // 3)])
+    ids = np.concatenate([np.append(_walk(rng, n - 1), np.uint16(2)) for n in lengths])
+    binary, index = folder / f"small-{name}.bin", folder / f"small-{name}.idx"
+    binary.write_bytes(ids.tobytes())
+    _write_index(index, lengths)
+    p = np.bincount(ids) / len(ids)
+    entropy = float(-(p[p > 0] * np.log(p[p > 0])).sum())
+    files = [FileInfo(f.stat().st_size, hashlib.sha256(f.read_bytes()).hexdigest()) for f in (binary, index)]
+    return Split(f"small-{name}", len(lengths), len(ids), binary.stat().st_size, entropy, *files)
+
+
+def make_dataset(folder: Path, train_tokens: int = 8000, valid_tokens: int = 700) -> Path:
+    """Write the dataset and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    splits = {
+        "train": _split(folder, "train", rng, train_tokens),
+        "valid": _split(folder, "valid", rng, valid_tokens),
+    }
+    tokenizer = TokenizerInfo("0" * 64, VOCAB, 1, 2, 3)
+    empty: dict = {}
+    manifest = Manifest(
+        "small",
+        "key",
+        "uint16",
+        tokenizer,
+        splits,
+        {},
+        {"in": 6, "out": 6, "dropped": {}},
+        empty,
+        {},
+        {},
+        {},
+        {},
+        [],
+        {},
+    )
+    (folder / "manifest.json").write_bytes(manifest.dumps())
+    return folder
