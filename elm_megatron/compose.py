@@ -50,6 +50,9 @@ HYDRA_SETTINGS = (
     "hydra/launcher=basic",
 )
 
+# Shell lines and variables of a job: whoever may write conf/ decides on them.
+FILE_ONLY = ("cluster.setup", "cluster.env", "cluster.executor", "cluster.name", "cluster.site")
+
 # What no value of this suite needs, and what a shell, sbatch, YAML or OmegaConf would act upon.
 FORBIDDEN = (
     (re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]"), "a control character or a newline"),
@@ -165,10 +168,12 @@ def check_overrides(overrides: Sequence[str], schema: type) -> list[str]:
             check_choice(key, override)
             result.append(text)
             continue
+        if key.startswith(FILE_ONLY):
+            raise InputError(f"override {text}: {key} is set only by the files in {CONF.name}/.")
         if override.is_delete():
             raise InputError(f"override {text}: nothing is deleted here; set {key}=null.")
         hint = typed.lookup(schema, key)
-        if typed.is_group(hint) and not isinstance(override.value(), dict):
+        if typed.is_group(hint) or isinstance(override.value(), dict):
             raise InputError(f"{text}: {key} is a group of keys, set one of them as {key}.<key>=<value>.")
         result.append(f"++{text.lstrip('+')}")
     return result
@@ -250,9 +255,9 @@ def make(schema: type, config: DictConfig) -> Any:
     with translated(schema):
         data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     result = typed.build(schema, data)
-    check = getattr(result, "check", None)
-    if check is not None:
-        check()
+    for part in (getattr(result, "cluster", None), result):
+        if hasattr(part, "check"):
+            part.check()
     return result
 
 

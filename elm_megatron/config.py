@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
 from data_prep.errors import InputError
+from elm_megatron.cluster import ClusterConfig
 
 VOCAB_MULTIPLE = 128  # independent of tp, so that every layout holds the same padded vocabulary
 
@@ -211,19 +212,6 @@ class TrainConfig:
         require_choice("train.schedule", self.schedule, ("cosine", "wsd", "constant"))
         require_choice("train.optimizer", self.optimizer, ("adamw",))
         require_choice("train.recompute", self.recompute, ("none", "selective", "full"))
-
-
-@dataclass
-class ClusterConfig:
-    """Where ranks run. A site is one YAML in conf/cluster/; see slurm/submit.py for each key's meaning."""
-
-    name: str = "local"
-    executor: str = "local"  # local | slurm | allocation
-    device: str = "cpu"  # cpu | gpu
-    nodes: int = 1
-    tasks_per_node: int | None = None  # null: what the layout needs (local), or one per GPU
-    gpus_per_node: int = 0
-    time: str | None = None
 
 
 @dataclass

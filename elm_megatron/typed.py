@@ -115,10 +115,11 @@ def lookup(schema: type, key: str) -> object:
     hint: object = schema
     parts = key.split(".")
     for depth, part in enumerate(parts):
+        if typing.get_origin(hint) is dict:
+            hint = typing.get_args(hint)[1]  # any name may stand here
+            continue
         inner = _dataclass_of(hint)
         if inner is None:
-            if typing.get_origin(hint) is dict or hint is dict:
-                return object
             raise InputError(f"{key}: {'.'.join(parts[:depth])} is a single value and has no key {part!r}.")
         if part not in names(inner):
             raise unknown(".".join(parts[: depth + 1]), names(inner))
@@ -133,7 +134,11 @@ def is_group(hint: object) -> bool:
 
 def _dataclass_of(hint: object) -> type | None:
     for choice in (hint, *typing.get_args(hint)):
-        if isinstance(choice, type) and dataclasses.is_dataclass(choice):
+        if (
+            typing.get_origin(hint) is not dict
+            and isinstance(choice, type)
+            and dataclasses.is_dataclass(choice)
+        ):
             return choice
     return None
 

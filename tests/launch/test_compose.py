@@ -93,6 +93,11 @@ def test_corpus_path_names_the_dataset(tmp_path: Path) -> None:
         ("hydra.run.dir=/tmp/x", ["Hydra's own settings"]),
         ("hydra/launcher=basic", ["Hydra's own settings"]),
         ("parallel.tp=3", ["parallel.tp=3", "1, 2, 4"]),
+        ("cluster.setup=[id]", ["cluster.setup is set only by the files in conf/"]),
+        ("+cluster.env.LD_PRELOAD=x", ["set only by the files"]),
+        ("cluster.executor=slurm", ["set only by the files"]),
+        ("cluster.nodes=2", ["cluster.nodes=2", "one machine"]),
+        ("cluster.time=12:00", ["cluster.time='12:00'", "D-HH:MM:SS"]),
     ],
 )
 def test_mistakes_are_one_sentence(override: str, words: list[str]) -> None:
@@ -113,11 +118,11 @@ def test_values_that_something_would_act_upon_are_refused(key: str, value: str) 
 
 
 def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() -> None:
-    assert [c.run.name for c in points("-m", "cluster.nodes=1,2", "run.name=x", "train.steps=2,5")] == [
-        "x-cluster.nodes=1-train.steps=2",
-        "x-cluster.nodes=1-train.steps=5",
-        "x-cluster.nodes=2-train.steps=2",
-        "x-cluster.nodes=2-train.steps=5",
+    assert [c.run.name for c in points("-m", "parallel.tp=1,2", "run.name=x", "train.steps=2,5")] == [
+        "x-parallel.tp=1-train.steps=2",
+        "x-parallel.tp=1-train.steps=5",
+        "x-parallel.tp=2-train.steps=2",
+        "x-parallel.tp=2-train.steps=5",
     ]
     assert [c.run.dir for c in points("-m", "model=tiny,small")] == [
         "runs/pretrain-tiny-sample",
