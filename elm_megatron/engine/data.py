@@ -8,6 +8,7 @@ rank, so there is no cache on disk that could be stale or half-written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,9 @@ from megatron.core.datasets.utils import Split
 
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
+
+# It warns that an index in memory was not saved, which is what is wanted here.
+logging.getLogger("megatron.core.datasets.gpt_dataset").setLevel(logging.ERROR)
 
 
 class _Ids:

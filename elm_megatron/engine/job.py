@@ -20,11 +20,13 @@ class Pretrain:
         Raises:
             BadNumbers: loss or gradient is not finite.
         """
-        from elm_megatron.engine import distributed
-        from elm_megatron.engine.train import Trainer
         from elm_megatron.model import device as devices
 
         device = devices.prepare(self.config.cluster.device, world.local_rank)
+
+        from elm_megatron.engine import distributed
+        from elm_megatron.engine.train import Trainer
+
         distributed.join(world, device, self.config.parallel)
         distributed.seed_everything(self.config.train.seed)
         outcome = Trainer(self.config, world, device).fit()

@@ -72,9 +72,7 @@ class Trainer:
         train, tokens = self.config.train, self.manifest.splits["train"].tokens
         steps, dropped = data.steps_of_epochs(train.epochs, tokens, train.seq_length, train.global_batch_size)
         if self.world.rank == 0:
-            print(
-                f"{train.epochs:g} epochs are {steps} steps; the last partial batch, {dropped} samples, is dropped"
-            )
+            print(f"{train.epochs:g} epochs are {steps} steps; {dropped} samples left over are dropped")
         return steps
 
     def _build_model(self) -> None:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from data_prep.errors import InputError
@@ -21,6 +23,7 @@ def prepare(device: str, local_rank: int) -> torch.device:
     Raises:
         InputError: a GPU was asked for and this machine shows none.
     """
+    _quiet_megatron()
     if device == "cpu":
         from elm_megatron.model import cuda_on_cpu
 
@@ -30,6 +33,12 @@ def prepare(device: str, local_rank: int) -> torch.device:
         raise InputError("cluster.device=gpu: torch sees no CUDA device on this node; allowed here is cpu.")
     torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def _quiet_megatron() -> None:
+    """megatron-core says on every rank that optional kernels are missing; `doctor` says it once."""
+    warnings.filterwarnings("ignore", module="megatron")
+    warnings.filterwarnings("ignore", module="torch.distributed")
 
 
 def backend(device: torch.device) -> str:

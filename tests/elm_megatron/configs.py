@@ -14,7 +14,6 @@ from elm_megatron.config import (
     RunConfig,
     TrainConfig,
 )
-
 from tests.elm_megatron.small_dataset import VOCAB
 
 TRAIN: dict[str, Any] = {

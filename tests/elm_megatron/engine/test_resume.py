@@ -1,0 +1,106 @@
+"""Runs that are cut and go on: the same layout bit for bit, another layout within rounding."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from elm_megatron.engine.checkpoint import committed
+from tests.elm_megatron.configs import pretrain_config
+from tests.elm_megatron.engine import cases
+from tests.elm_megatron.rank_pool import RankPool
+
+COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
+
+
+def columns(rows: list[dict]) -> list[tuple]:
+    """What must not depend on how often a run was cut."""
+    return [tuple(row[name] for name in COLUMNS) for row in rows]
+
+
+def test_cut_and_repeated_is_bit_identical(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    whole = pretrain_config(tmp_path / "whole", small_data, 2, tp=2, save_every=4)
+    cut = pretrain_config(tmp_path / "cut", small_data, 2, tp=2, save_every=4)
+    for config in (whole, cut):
+        cases.folder(config)
+    ranks.run(2, cases.train, config=whole)
+    outcome = ranks.run(2, cases.train_with_signal, config=cut, step=6, number=signal.SIGUSR2)
+    assert outcome == ["requeue"] * 2
+    run = cases.folder(cut)
+    assert run.read()["state"] == "requeued"
+    assert run.latest_step() == 6
+    assert ranks.run(2, cases.train, config=cut) == ["done"] * 2
+    assert columns(run.read_metrics()) == columns(cases.folder(whole).read_metrics())
+    assert run.read()["state"] == "done"
+
+
+def test_sigterm_saves_and_is_cancelled(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, 2, tp=2)
+    run = cases.folder(config)
+    outcome = ranks.run(2, cases.train_with_signal, config=config, step=3, number=signal.SIGTERM)
+    assert outcome == ["cancelled"] * 2
+    assert run.latest_step() == 3
+    assert run.read()["state"] == "cancelled"
+
+
+def test_rows_after_the_checkpoint_are_taken_back(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """A run killed between two saves logs its lost steps again, and each stands once."""
+    config = pretrain_config(tmp_path / "run", small_data, save_every=4)
+    run = cases.folder(config)
+    ranks.run(1, cases.train, config=config)
+    expected = columns(run.read_metrics())
+    for folder in committed(run):
+        if folder.name != "step-00000004":
+            (folder / "manifest.json").unlink()  # as if steps 5 to 10 had never been saved
+    ranks.run(1, cases.train, config=config)
+    assert columns(run.read_metrics()) == expected
+    assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == list(range(5, 11))
+
+
+def test_other_layouts_go_on(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """tp2 → dp2 → pp2 → one rank within one run, over more than three epochs."""
+    length = {"steps": 16, "global_batch_size": 32, "save_every": 4, "eval_every": 4}
+    whole = pretrain_config(tmp_path / "whole", small_data, **length)
+    cases.folder(whole)
+    ranks.run(1, cases.train, config=whole)
+    lives = [(2, {"tp": 2}, 4), (2, {}, 8), (2, {"pp": 2}, 12), (1, {}, None)]
+    for world, layout, stop in lives:
+        config = pretrain_config(tmp_path / "changing", small_data, world, **length, **layout)
+        run = cases.folder(config)
+        if stop is None:
+            ranks.run(world, cases.train, config=config)
+        else:
+            ranks.run(world, cases.train_with_signal, config=config, step=stop, number=signal.SIGUSR2)
+            assert run.latest_step() == stop
+    mine, reference = run.read_metrics(), cases.folder(whole).read_metrics()
+    assert [row["step"] for row in mine] == list(range(1, 17))
+    for a, b in zip(mine, reference, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_bad_numbers_stop_before_the_update(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, 2, tp=2, save_every=4)
+    run = cases.folder(config)
+    texts = ranks.run(2, cases.train_to_bad_numbers, config=config, step=6)
+    assert all("step 6" in text and "the update was not made" in text for text in texts)
+    assert run.latest_step() == 4
+    assert run.read_metrics()[-1]["step"] == 5
+
+
+def test_flipped_bit_is_found_and_the_one_before_used(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, save_every=4)
+    run = cases.folder(config)
+    ranks.run(1, cases.train, config=config)
+    expected = columns(run.read_metrics())
+    newest = committed(run)[0] / "rank-00000.safetensors"
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    ranks.run(1, cases.train, config=config)
+    assert columns(run.read_metrics()) == expected
+    assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == [9, 10]
