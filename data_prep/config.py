@@ -76,17 +76,19 @@ class CorpusConfig:
         expected_tokens: training tokens expected, for a dry run before the dataset exists.
         source: where works without a record of their own come from.
         licence: the licence of works without a record of their own.
-        max_file_mb: larger files are not read.
+        max_file_mb: larger files are not read (10^6 bytes).
+        max_text_mb: a work with more text than this is not a thesis but an accident, and is set aside.
     """
 
     name: str = "sample"
     path: str = "pkg://data_prep/sample"
     formats: list[str] = field(default_factory=lambda: ["txt"])
     quarantine: bool = False
-    expected_tokens: int = 20_000
+    expected_tokens: int = 27_000
     source: str = "folder"
     licence: str = "unknown"
     max_file_mb: int = 50
+    max_text_mb: int = 10
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
 
     def folder(self) -> Path:
@@ -250,6 +252,7 @@ class PreprocessConfig:
         for item in corpus.formats:
             _within("corpus.formats", item in FORMATS, item, f"out of {', '.join(FORMATS)}")
         _at_least("corpus.max_file_mb", corpus.max_file_mb, 1)
+        _at_least("corpus.max_text_mb", corpus.max_text_mb, 1)
         _at_least("corpus.expected_tokens", corpus.expected_tokens, 1)
         _at_least("tokenizer.vocab_size", tok.vocab_size, SMALLEST_VOCAB)
         _at_least("tokenizer.sample_mb", tok.sample_mb, 1)

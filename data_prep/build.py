@@ -1,0 +1,349 @@
+"""A dataset from a corpus folder: the stages in order, each resumed where an earlier attempt stopped.
+
+    mpiexec -n 4 python -m data_prep.build --ranks 4 settings.json
+
+Everything is made in a hidden work folder inside the dataset folder and moved into place at the end, the
+manifest last, so that a finished dataset stays intact until the new one is whole. The work folder is named by
+the hash of inputs and settings: the same command finds it again, other settings start a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from data_prep import raw
+from data_prep.binarize import binarize
+from data_prep.comm import Alone
+from data_prep.config import PreprocessConfig, to_mapping
+from data_prep.documents import DOCUMENTS, DROPPED, Account, cut_for_validation, make_parts, merge_parts
+from data_prep.errors import InputError
+from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
+from data_prep.manifest import FILE as MANIFEST
+from data_prep.manifest import SPLITS, FileInfo, Manifest, Split, TokenizerInfo
+from data_prep.progress import Progress
+from data_prep.takedown import tombstones
+from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
+from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
+
+VERSION = 1  # raise it when the same inputs and settings give other bytes
+WORK = ".build-"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rank 0 found before anything is written; the same on every rank."""
+
+    scan: raw.Scan
+    tombstones: set[str]
+    key: str
+    work: Path
+
+
+def build(config: PreprocessConfig, comm: Alone, progress: Progress) -> Manifest:
+    """Make the dataset of a corpus, or find it made; every rank calls this and gets the manifest.
+
+    Raises:
+        InputError: wrong settings or inputs, on every rank; a dataset that stood there stands there still.
+    """
+    started = time.perf_counter()
+    data_dir = config.data_dir()
+    plan = _everywhere(comm, lambda: make_plan(config, data_dir))
+    finished = comm.bcast(_finished(data_dir, plan.key) if comm.rank == 0 else None)
+    if finished is not None:
+        progress.say(f"{data_dir} is finished and up to date: nothing to do.")
+        return finished
+    made = not data_dir.exists()
+    with _held(data_dir, comm):
+        try:
+            manifest = _stages(config, plan, comm, progress)
+        except InputError:
+            if comm.rank == 0:
+                shutil.rmtree(plan.work, ignore_errors=True)
+            raise
+        finally:
+            if comm.rank == 0 and made:
+                _remove_if_empty(data_dir)
+    progress.say(f"{data_dir} is built, {time.perf_counter() - started:.1f} s.")
+    return manifest
+
+
+def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
+    """Check the settings and list the inputs; writes nothing.
+
+    Raises:
+        InputError: wrong settings, no works, or a dataset folder that cannot be written.
+    """
+    config.check()
+    scan = raw.scan(config.corpus)
+    _check_writable(data_dir)
+    stones = tombstones(config)
+    settings = to_mapping(config)
+    del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
+    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
+    chunk_mb = settings["preprocess"].pop("chunk_mb")  # moves no byte of the dataset, but cuts the parts
+    inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
+    text = json.dumps([VERSION, settings, inputs, sorted(scan.rejected), sorted(stones)], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    work = hashlib.sha256(f"{key} {chunk_mb}".encode()).hexdigest()[:12]
+    return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
+
+
+def _everywhere(comm: Alone, function):
+    """Rank 0's result of a function on every rank, or its InputError on every rank."""
+    value = error = None
+    if comm.rank == 0:
+        try:
+            value = function()
+        except InputError as found:
+            error = str(found)
+    comm.agree(error)
+    return comm.bcast(value)
+
+
+def _check_writable(data_dir: Path) -> None:
+    """Refuse a folder in which nothing can be made, before hours are spent."""
+    place = data_dir
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"data.dir={data_dir}: {place} is a file, not a folder.")
+    # The permission bits say nothing to root on a read-only disk, so a file is really made.
+    probe = place / f".elm-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"data.dir={data_dir}: {place} cannot be written ({error.strerror}).") from error
+
+
+def _finished(data_dir: Path, key: str) -> Manifest | None:
+    """The manifest of a dataset made from the same inputs and settings, whose files are all there."""
+    try:
+        manifest = Manifest.load(data_dir)
+        manifest.check_files()
+    except InputError:
+        return None
+    return manifest if manifest.key == key and not manifest.stale else None
+
+
+@contextmanager
+def _held(data_dir: Path, comm: Alone) -> Iterator[None]:
+    """Hold the dataset folder against a second build. The kernel lets go when rank 0 ends."""
+    handle = None
+
+    def take() -> None:
+        nonlocal handle
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(data_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink == 0:  # its holder finished, and removed it, a moment ago
+                raise BlockingIOError
+        except OSError as error:
+            os.close(handle)
+            raise InputError(f"data.dir={data_dir}: another process is building this dataset now.") from error
+
+    _everywhere(comm, take)
+    try:
+        yield
+    finally:
+        if comm.rank == 0 and handle is not None:
+            (data_dir / ".lock").unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _stages(config: PreprocessConfig, plan: Plan, comm: Alone, progress: Progress) -> Manifest:
+    """The build itself, in the work folder; each stage is skipped when its last file is there."""
+    work, data_dir = plan.work, config.data_dir()
+    if comm.rank == 0:
+        for other in data_dir.glob(f"{WORK}*"):
+            if other != work:
+                shutil.rmtree(other)
+        (work / "parts").mkdir(parents=True, exist_ok=True, mode=0o700)
+    comm.bcast(None)
+    if not comm.bcast((work / MANIFEST).exists()):
+        account = _documents(config, plan, comm, progress)
+        tokenizer = _tokenizer(config, work, account, comm, progress)
+        with progress.stage("binarize", "chunks") as report:
+            _, _, why = binarize(work, tokenizer, comm, report)
+        if comm.rank == 0:
+            with progress.stage("finish", ""):
+                _finish(config, plan, tokenizer, account, why)
+    if comm.rank == 0:
+        _commit(work, data_dir, config.corpus.name)
+    return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
+
+
+def _documents(config: PreprocessConfig, plan: Plan, comm: Alone, progress: Progress) -> Account:
+    """Stage 1; the account is kept beside the documents for a build that goes on later."""
+    path = plan.work / "account.json"
+    if not comm.bcast(path.exists()):
+        with progress.stage("documents", "works") as report:
+            done, mine = 0, -(-len(plan.scan.works) // comm.size)
+            for count in make_parts(plan.scan.works, config, plan.tombstones, plan.work / "parts", comm):
+                done += count
+                report(done, max(mine, done))
+
+        def merge() -> None:
+            account = merge_parts(plan.scan, config, plan.work / "parts", plan.work)
+            if account.works_out == 0:
+                reasons = ", ".join(f"{key} {n}" for key, n in sorted(account.works_dropped.items()))
+                raise InputError(
+                    f"corpus.path={config.corpus.path}: none of the {account.works_in} works is left after "
+                    f"cleaning ({reasons}); look at the clean.* settings."
+                )
+            _write(path, json.dumps(vars(account)).encode())
+            shutil.rmtree(plan.work / "parts")
+
+        _everywhere(comm, merge)
+    return comm.bcast(Account(**json.loads(path.read_text())) if comm.rank == 0 else None)
+
+
+def _tokenizer(
+    config: PreprocessConfig, work: Path, account: Account, comm: Alone, progress: Progress
+) -> Tokenizer:
+    """Stage 2: train on rank 0, read on all."""
+    path = work / MODEL_FILE
+
+    def make() -> None:
+        with progress.stage("tokenizer", ""):
+            model = train(training_texts(work / DOCUMENTS, config), config.tokenizer)
+            tokenizer = Tokenizer(model)
+            text_json = to_json(tokenizer)
+            some = [
+                text[:2000]
+                for text, _ in zip(training_texts(work / DOCUMENTS, config), range(200), strict=False)
+            ]
+            different = json_differences(tokenizer, text_json, some)
+            if different:
+                raise AssertionError(
+                    f"tokenizer.json differs on {len(different)} texts, first {different[0]!r:.80}"
+                )
+            _write(work / JSON_FILE, text_json.encode())
+            _write(path, model)
+
+    if not comm.bcast(path.exists()):
+        _everywhere(comm, make)
+    return Tokenizer(comm.bcast(path.read_bytes() if comm.rank == 0 else None))
+
+
+def training_texts(path: Path, config: PreprocessConfig) -> Iterator[str]:
+    """Training documents for the tokenizer: a seeded share of at most ``tokenizer.sample_mb``."""
+    file = pq.ParquetFile(path)
+    groups = range(file.num_row_groups)
+    size = sum(file.metadata.row_group(group).column(6).total_uncompressed_size for group in groups)
+    share = config.tokenizer.sample_mb * raw.MEGABYTE / max(size, 1)
+    left = config.tokenizer.sample_mb * raw.MEGABYTE
+    for group in groups:
+        table = file.read_row_group(group, columns=["id", "split", "text"])
+        for row in zip(table["id"], table["split"], table["text"], strict=True):
+            identifier, split, text = (item.as_py() for item in row)
+            if split == "valid" or not in_sample(identifier, config.tokenizer.seed, share):
+                continue
+            text = cut_for_validation(text)[0] if split == "both" else text
+            left -= len(text)
+            if left < 0:
+                return
+            yield text
+
+
+def _finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: Account, why: str) -> None:
+    """Stage 4: the index, the report, and last of all the manifest."""
+    from data_prep.report import write_report
+
+    work, name = plan.work, config.corpus.name
+    dtype = dtype_for(tokenizer.vocab_size)
+    splits = {}
+    for split in SPLITS:
+        prefix = f"{name}-{split}"
+        lengths = np.fromfile(work / f"{split}.lengths", "<i4")
+        digest, counts = sha256_and_counts(work / f"{split}.bin", dtype, tokenizer.vocab_size)
+        size = (work / f"{split}.bin").stat().st_size
+        if int(lengths.sum(dtype=np.int64)) * dtype.itemsize != size:
+            raise AssertionError(f"{split}: lengths sum to {lengths.sum()} tokens, the .bin has {size} bytes")
+        if counts[tokenizer.eos_id] != len(lengths):
+            raise AssertionError(f"{split}: {counts[tokenizer.eos_id]} EOS for {len(lengths)} documents")
+        index = index_bytes(lengths, dtype)
+        _write(work / f"{split}.idx", index)
+        splits[split] = Split(
+            prefix, len(lengths), int(counts.sum()), size, entropy(counts),
+            FileInfo(size, digest), FileInfo(len(index), hashlib.sha256(index).hexdigest()),
+        )  # fmt: skip
+    notes = [
+        f"{count} .{kind} file(s) ignored: not a work" for kind, count in sorted(plan.scan.ignored.items())
+    ]
+    if why:
+        notes.append(f"encoded by SentencePiece alone: {why}")
+    manifest = Manifest(
+        corpus=name,
+        key=plan.key,
+        dtype=dtype.name,
+        tokenizer=TokenizerInfo(
+            _file_info(work / MODEL_FILE).sha256, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id,
+            tokenizer.pad_id,
+        ),
+        splits=splits,
+        files={item: _file_info(work / item) for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED)},
+        works={"in": account.works_in, "out": account.works_out, "dropped": account.works_dropped},
+        blocks={"in": account.blocks_in, "out": account.blocks_out, "dropped": account.blocks_dropped},
+        redactions=account.redactions,
+        languages=account.languages,
+        sources=account.sources,
+        licences=account.licences,
+        notes=notes,
+        settings={key: to_mapping(config)[key] for key in ("corpus", "tokenizer", "clean", "preprocess")},
+    )  # fmt: skip
+    write_report(manifest, work)
+    _write(work / MANIFEST, manifest.dumps())
+
+
+def _file_info(path: Path) -> FileInfo:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(BLOCK):
+            digest.update(data)
+    return FileInfo(path.stat().st_size, digest.hexdigest())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _commit(work: Path, data_dir: Path, name: str) -> None:
+    """Move the finished files into place, the manifest last.
+
+    Killed in between, the folder holds a manifest that does not fit its files, which `Manifest.check_files`
+    refuses; the same command finds the work folder, whose manifest is there, and moves the rest.
+    """
+    from data_prep.report import REPORT
+
+    moves = {item: item for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED, REPORT)}
+    moves |= {f"{split}.{kind}": f"{name}-{split}.{kind}" for split in SPLITS for kind in ("bin", "idx")}
+    for source, target in moves.items():
+        if (work / source).exists():
+            (work / source).replace(data_dir / target)
+    (work / MANIFEST).replace(data_dir / MANIFEST)
+    shutil.rmtree(work)

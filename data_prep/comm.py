@@ -1,0 +1,98 @@
+"""Ranks that work together: MPI when there are several, nothing at all when there is one.
+
+Both classes have the same methods, so that a build reads the same for one process, `mpiexec` and `srun`.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import InputError
+
+
+class Alone:
+    """A world of one process; never imports MPI."""
+
+    rank = 0
+    size = 1
+
+    def bcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        return value
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value in rank order, on rank 0; None elsewhere."""
+        return [value]
+
+    def exscan(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of an int64 vector over the ranks before this one, and over all ranks."""
+        return np.zeros_like(values), values
+
+    def agree(self, error: str | None) -> None:
+        """Raise the first rank's error on every rank, so that all leave a stage together.
+
+        Raises:
+            InputError: when any rank gave an error.
+        """
+        if error is not None:
+            raise InputError(error)
+
+    def abort(self) -> None:
+        """End every rank after an unexpected error; a world of one just returns."""
+
+
+class Mpi(Alone):
+    """The ranks of ``COMM_WORLD``."""
+
+    def __init__(self, ranks: int) -> None:
+        """Join the world.
+
+        Args:
+            ranks: the number of ranks that must be there.
+
+        Raises:
+            InputError: mpi4py is missing or cannot find an MPI library.
+            RuntimeError: the world has another size, as when every rank started a world of its own.
+        """
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise InputError(
+                f"preprocess.ranks={ranks} needs MPI: pip install mpi4py mpich, or set it to 1."
+            ) from error
+        self._comm = MPI.COMM_WORLD
+        self.rank, self.size = self._comm.rank, self._comm.size
+        if self.size != ranks:
+            raise RuntimeError(
+                f"expected {ranks} MPI ranks but this world has {self.size}: the launcher and the MPI "
+                "library do not know each other (on Slurm, see cluster.mpi and `srun --mpi=list`)"
+            )
+
+    def bcast(self, value: Any) -> Any:
+        return self._comm.bcast(value)
+
+    def gather(self, value: Any) -> list[Any] | None:
+        return self._comm.gather(value)
+
+    def exscan(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        every = np.stack(self._comm.allgather(values))
+        return every[: self.rank].sum(axis=0), every.sum(axis=0)
+
+    def agree(self, error: str | None) -> None:
+        for found in self._comm.allgather(error):
+            if found is not None:
+                raise InputError(found)
+
+    def abort(self) -> None:
+        traceback.print_exc()
+        sys.stderr.flush()
+        self._comm.Abort(1)
+
+
+def world(ranks: int) -> Alone:
+    """The communicator for a number of ranks."""
+    return Alone() if ranks == 1 else Mpi(ranks)

@@ -1,0 +1,310 @@
+"""Raw files to ``documents.parquet`` and ``dropped.parquet``.
+
+The canonical order of the works is cut into chunks by input bytes. Ranks take chunks in turn; each chunk
+becomes a part file, which is also the unit of restart. Rank 0 then removes duplicates, decides the split and
+writes the parts, in order, into one file. So the result does not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep import raw
+from data_prep.clean import BLOCK_BREAK, clean
+from data_prep.comm import Alone
+from data_prep.config import PreprocessConfig
+from data_prep.dedup import Decisions, Fingerprints, decide, fingerprints
+from data_prep.errors import InputError
+from data_prep.extract import blocks_of
+from data_prep.raw import Unreadable, Work
+
+DOCUMENTS, DROPPED = "documents.parquet", "dropped.parquet"
+CHUNK_WORKS = 1000  # works of a chunk at most, so that many small files are restarted in steps too
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("year", pa.int32()),
+        ("language", pa.string()),
+        ("licence", pa.string()),
+        ("text", pa.large_string()),
+        ("sha256", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+PART_SCHEMA = pa.schema([*list(SCHEMA)[:-1], ("signature", pa.binary()), ("blocks", pa.binary())])
+DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
+
+
+@dataclass
+class Account:
+    """What happened to works and blocks; `check` asserts that nothing is lost."""
+
+    works_in: int = 0
+    works_out: int = 0
+    works_dropped: Counter[str] = field(default_factory=Counter)
+    blocks_in: int = 0
+    blocks_out: int = 0
+    blocks_dropped: Counter[str] = field(default_factory=Counter)
+    redactions: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+
+    def check(self) -> None:
+        """Assert in = out + dropped, for works and for blocks."""
+        for name in ("works", "blocks"):
+            came, went = getattr(self, f"{name}_in"), getattr(self, f"{name}_out")
+            dropped = sum(getattr(self, f"{name}_dropped").values())
+            if came != went + dropped:
+                raise AssertionError(f"{name}: {came} in, but {went} out and {dropped} dropped")
+
+
+def chunks(works: list[Work], chunk_bytes: int) -> list[list[Work]]:
+    """Consecutive works with at least `chunk_bytes` together, or `CHUNK_WORKS` of them."""
+    result: list[list[Work]] = []
+    size = chunk_bytes
+    for work in works:
+        if size >= chunk_bytes or len(result[-1]) >= CHUNK_WORKS:
+            result.append([])
+            size = 0
+        result[-1].append(work)
+        size += work.size
+    return result
+
+
+def make_parts(
+    works: list[Work], config: PreprocessConfig, tombstones: set[str], folder: Path, comm: Alone
+) -> Iterator[int]:
+    """Read and clean this rank's chunks; a chunk whose part is there is not read again.
+
+    Args:
+        works: the same on every rank, in canonical order.
+        config: the build's settings.
+        tombstones: ids and sha256 of works that were taken down.
+        folder: where parts go.
+        comm: the ranks.
+
+    Yields:
+        Works done, after each chunk of this rank.
+
+    Raises:
+        InputError: on every rank, when a work cannot be read and ``corpus.quarantine`` is false.
+    """
+    error = None
+    for number, chunk in enumerate(chunks(works, config.preprocess.chunk_mb * raw.MEGABYTE)):
+        if number % comm.size != comm.rank:
+            continue
+        if not (folder / f"{number:06d}.json").exists():
+            try:
+                _make_part(chunk, config, tombstones, folder / f"{number:06d}")
+            except InputError as found:
+                error = str(found)
+                break
+        yield len(chunk)
+    comm.agree(error)
+
+
+def _make_part(chunk: list[Work], config: PreprocessConfig, tombstones: set[str], stem: Path) -> None:
+    rows, dropped, counts = [], [], Account()
+    for work in chunk:
+        try:
+            rows.append(_read_work(work, config, tombstones, counts))
+        except Unreadable as reason:
+            stage = "clean" if str(reason).startswith("clean:") else "read"
+            dropped.append((work.id, stage, str(reason).removeprefix("clean:")))
+    pq.write_table(pa.Table.from_pylist(rows, PART_SCHEMA), stem.with_suffix(".parquet"), compression="zstd")
+    account = {
+        "dropped": dropped,
+        "blocks_in": counts.blocks_in,
+        "blocks_out": counts.blocks_out,
+        "blocks_dropped": counts.blocks_dropped,
+        "redactions": counts.redactions,
+    }
+    temporary = stem.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(account))
+    temporary.rename(stem.with_suffix(".json"))
+
+
+def _read_work(work: Work, config: PreprocessConfig, tombstones: set[str], counts: Account) -> dict:
+    """One row of a part, or Unreadable with the reason for which the work is dropped."""
+    corpus = config.corpus
+    if work.id in tombstones:
+        raise Unreadable("taken_down")
+    try:
+        data = raw.read_bytes(corpus.folder(), work)
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in tombstones:
+            raise Unreadable("taken_down")
+        if not data.strip():
+            raise Unreadable("empty")
+        blocks = blocks_of(work.path, data, corpus.max_text_mb * raw.MEGABYTE)
+    except Unreadable as reason:
+        if not corpus.quarantine and str(reason) not in ("empty", "taken_down", "no_text"):
+            why = REASONS.get(str(reason), str(reason))
+            raise InputError(
+                f"corpus.path={corpus.path}: {work.path} cannot be used ({why}); "
+                "repair or remove it, or set corpus.quarantine=true to go on without it."
+            ) from reason
+        raise
+    result = clean(blocks, config.clean)
+    counts.blocks_in += len(blocks)
+    counts.blocks_dropped += result.dropped
+    counts.redactions += result.redactions
+    if result.reason:
+        counts.blocks_dropped[f"work:{result.reason}"] += len(result.blocks)
+        raise Unreadable(f"clean:{result.reason}")
+    counts.blocks_out += len(result.blocks)
+    prints = fingerprints(result.blocks, config.clean.dedup)
+    record = work.record
+    return {
+        "id": work.id,
+        "source": str(record.get("source") or corpus.source),
+        "title": str(record.get("title") or ""),
+        "year": record.get("year"),
+        "language": result.language,
+        "licence": str(record.get("licence") or corpus.licence),
+        "text": BLOCK_BREAK.join(result.blocks),
+        "sha256": digest,
+        "signature": prints.document,
+        "blocks": prints.blocks,
+    }
+
+
+REASONS = {
+    "not_utf8": "it is not UTF-8 text",
+    "binary": "it holds NUL bytes, so it is not text",
+    "text_too_long": "it holds more text than corpus.max_text_mb",
+    "pdf_encrypted": "the PDF is encrypted",
+    "pdf_damaged": "the PDF is damaged",
+    "cannot_be_opened": "it cannot be opened",
+}
+
+
+def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path) -> Account:
+    """Write ``documents.parquet`` and ``dropped.parquet`` out of the parts; rank 0 alone.
+
+    Returns:
+        The account of the whole corpus, checked.
+    """
+    account = Account(works_in=len(scan.works) + len(scan.rejected))
+    dropped = [(identifier, "scan", reason) for identifier, reason in scan.rejected]
+    stems = sorted(path.with_suffix("") for path in parts.glob("*.json"))
+    for stem in stems:
+        part = json.loads(stem.with_suffix(".json").read_text())
+        dropped += [tuple(item) for item in part["dropped"]]
+        account.blocks_in += part["blocks_in"]
+        account.blocks_out += part["blocks_out"]
+        account.blocks_dropped.update(part["blocks_dropped"])
+        account.redactions.update(part["redactions"])
+    prints, ids = _fingerprints(stems)
+    decisions = decide(prints, config.clean.dedup, parts)
+    kept = [identifier for index, identifier in enumerate(ids) if index not in decisions.documents]
+    splits = choose_split(kept, config.preprocess.valid_fraction)
+    with pq.ParquetWriter(out / f"{DOCUMENTS}.tmp", SCHEMA, compression="zstd") as writer:
+        rows: list[dict] = []
+        size, index = 0, -1
+        for row in _rows(stems):
+            index += 1
+            if not _keep_blocks(row, index, decisions, account):
+                dropped.append((row["id"], "dedup", decisions.documents[index]))
+                continue
+            for counter, key in (
+                (account.languages, "language"),
+                (account.sources, "source"),
+                (account.licences, "licence"),
+            ):
+                counter[row[key]] += 1
+            account.works_out += 1
+            rows.append({**row, "split": splits[row["id"]]})
+            size += len(row["text"].encode())
+            if size >= config.preprocess.chunk_mb * raw.MEGABYTE:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows, size = [], 0
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+    account.works_dropped.update(reason for _, _, reason in dropped)
+    account.check()
+    columns = zip(*sorted(dropped), strict=True) if dropped else ([], [], [])
+    table = pa.Table.from_arrays(
+        [pa.array(list(item), pa.string()) for item in columns], schema=DROPPED_SCHEMA
+    )
+    pq.write_table(table, out / f"{DROPPED}.tmp", compression="zstd")
+    for name in (DROPPED, DOCUMENTS):
+        (out / f"{name}.tmp").replace(out / name)
+    return account
+
+
+def _fingerprints(stems: list[Path]) -> tuple[Iterator[Fingerprints], list[str]]:
+    """The fingerprints of all works in order, read part by part, and their ids."""
+    ids = [item for stem in stems for item in pq.read_table(_parquet(stem), columns=["id"])["id"].to_pylist()]
+
+    def read() -> Iterator[Fingerprints]:
+        for stem in stems:
+            table = pq.read_table(_parquet(stem), columns=["signature", "blocks"])
+            for signature, blocks in zip(table["signature"], table["blocks"], strict=True):
+                yield Fingerprints(signature.as_py(), blocks.as_py())
+
+    return read(), ids
+
+
+def _rows(stems: list[Path]) -> Iterator[dict]:
+    for stem in stems:
+        yield from pq.read_table(_parquet(stem), columns=SCHEMA.names[:-1]).to_pylist()
+
+
+def _parquet(stem: Path) -> Path:
+    return stem.with_suffix(".parquet")
+
+
+def _keep_blocks(row: dict, index: int, decisions: Decisions, account: Account) -> bool:
+    """Take the duplicate blocks out of a row; False when the whole work goes. Moves the account along."""
+    blocks = row["text"].split(BLOCK_BREAK)
+    gone = decisions.blocks.get(index, set())
+    kept = [block for number, block in enumerate(blocks) if number not in gone]
+    if not kept:
+        decisions.documents.setdefault(index, "duplicate_blocks")
+    if index in decisions.documents:
+        account.blocks_out -= len(blocks)
+        account.blocks_dropped[f"work:{decisions.documents[index]}"] += len(blocks)
+        return False
+    account.blocks_out -= len(blocks) - len(kept)
+    account.blocks_dropped["duplicate"] += len(blocks) - len(kept)
+    row["text"] = BLOCK_BREAK.join(kept)
+    return True
+
+
+def choose_split(ids: list[str], valid_fraction: float) -> dict[str, str]:
+    """``train``, ``valid`` or ``both`` (the last tenth goes to validation) for each work.
+
+    A work's hash alone decides, so that it stays where it is when others come; at least one work is in each
+    split. With fewer than three works every one is cut.
+    """
+    if len(ids) < 3:
+        return dict.fromkeys(ids, "both")
+    ranks = {item: hashlib.sha256(f"split\x00{item}".encode()).digest() for item in ids}
+    bound = int(valid_fraction * 2**64).to_bytes(9, "big")[1:]
+    splits = {item: "valid" if rank[:8] < bound else "train" for item, rank in ranks.items()}
+    splits[min(ids, key=ranks.__getitem__)] = "valid"
+    if "train" not in splits.values():
+        splits[max(ids, key=ranks.__getitem__)] = "train"
+    return splits
+
+
+def cut_for_validation(text: str) -> tuple[str, str]:
+    """A text's first nine tenths and the rest, cut before a line or a word."""
+    near = len(text) * 9 // 10
+    for mark in ("\n", " "):
+        cut = text.find(mark, near)
+        if 0 < cut < len(text) - 1:
+            return text[:cut], text[cut + 1 :]
+    return text[:near], text[near:]

@@ -1,0 +1,22 @@
+"""The blocks of a raw file, by its type."""
+
+from __future__ import annotations
+
+from data_prep.raw import Unreadable, text_blocks
+
+
+def blocks_of(path: str, data: bytes, max_text: int) -> list[str]:
+    """The blocks of a work, lines separated by real line breaks.
+
+    Args:
+        path: its suffix says what it is.
+        data: the file.
+        max_text: most characters that a work may hold.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    blocks = text_blocks(data)
+    if sum(map(len, blocks)) > max_text:
+        raise Unreadable("text_too_long")
+    return blocks

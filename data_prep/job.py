@@ -1,0 +1,143 @@
+"""The preprocess stage as a job: what a launcher hands to submitit, here or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.config import PreprocessConfig, from_mapping, to_mapping
+from data_prep.errors import InputError
+
+EXIT_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Harvest, clean, tokenize and binarize one corpus.
+
+    Called as ``job(world)`` in every task. In a world of several tasks (``srun``) these are the MPI ranks. In
+    a world of one task it starts ``mpiexec -n preprocess.ranks`` itself, since local tasks know no MPI.
+    """
+
+    config: PreprocessConfig
+
+    def __call__(self, world: object = None) -> str:
+        """Build and return "done".
+
+        Args:
+            world: has ``world_size``; None stands for a world of one.
+
+        Raises:
+            InputError: wrong settings or inputs.
+            RuntimeError: a rank died.
+        """
+        os.umask(0o077)
+        tasks = getattr(world, "world_size", 1)
+        ranks = self.config.preprocess.ranks
+        if tasks > 1:
+            run(self.config, tasks)
+        elif ranks > 1:
+            self._mpiexec(ranks)
+        else:
+            run(self.config, 1)
+        return "done"
+
+    def _mpiexec(self, ranks: int) -> None:
+        """Run the ranks under mpiexec; their output is this process's output."""
+        self.config.check()
+        mpiexec = find_mpiexec()
+        with tempfile.TemporaryDirectory(prefix="elm-preprocess-") as scratch:
+            settings, sentence = Path(scratch) / "settings.json", Path(scratch) / "error"
+            settings.write_text(json.dumps(to_mapping(self.config)))
+            command = [
+                mpiexec,
+                "-n",
+                str(ranks),
+                sys.executable,
+                "-m",
+                "data_prep.job",
+                "--ranks",
+                str(ranks),
+            ]
+            command += ["--error", str(sentence), str(settings)]
+            status = subprocess.run(command, env=_own_world(), check=False).returncode
+            if sentence.exists():
+                raise InputError(sentence.read_text())
+        if status != 0:
+            raise RuntimeError(
+                f"a rank of the build ended with status {status}; the same command continues it"
+            )
+
+
+def find_mpiexec() -> str:
+    """The mpiexec beside this Python (the ``mpich`` wheel), or the one on PATH.
+
+    Raises:
+        InputError: there is none.
+    """
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise InputError("preprocess.ranks above 1 needs mpiexec: pip install mpich mpi4py, or set it to 1.")
+    return found
+
+
+def _own_world() -> dict[str, str]:
+    """The environment without the marks of a surrounding MPI or Slurm step, which new ranks would join."""
+    leaking = ("PMI", "MPI", "OMPI_", "HYDRA_", "HYDI_", "SLURM_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(leaking)}
+    # Its own checkout must be importable in the ranks, wherever the caller stands.
+    root = str(Path(__file__).resolve().parents[1])
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return kept
+
+
+def run(config: PreprocessConfig, ranks: int) -> None:
+    """Build in this process as one of `ranks` ranks, and print the tables on the first."""
+    from data_prep.build import build
+    from data_prep.comm import world
+    from data_prep.progress import Progress, show
+
+    comm = world(ranks)
+    try:
+        manifest = build(config, comm, Progress(comm.rank == 0))
+        if comm.rank == 0:
+            show(manifest)
+    except InputError:
+        raise
+    except BaseException:
+        comm.abort()
+        raise
+
+
+def main() -> int:
+    """One rank under mpiexec or srun: ``python -m data_prep.job --ranks N settings.json``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--ranks", type=int, default=1, help="ranks of the world this process is in")
+    parser.add_argument(
+        "--error", type=Path, help="file for the sentence about wrong input, instead of stderr"
+    )
+    parser.add_argument("settings", type=Path, help="JSON of the keys of PreprocessConfig")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    try:
+        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks)
+    except InputError as error:
+        if arguments.error is None:
+            print(error, file=sys.stderr)
+        else:
+            arguments.error.write_text(str(error))  # every rank writes the same sentence
+        return EXIT_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The folder of raw works: which files are works, and their bytes, trusted for nothing.
+
+EUR's text layout is one file per work and one line per block, in which the two characters ``\\`` ``n`` stand
+for a line break of the original page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.config import CorpusConfig
+from data_prep.errors import InputError
+
+RECORDS_FILE = "records.jsonl"  # written by the harvest: one JSON object per work
+LINE_BREAK = "\\n"  # two characters, as EUR publishes it
+MEGABYTE = 10**6
+
+
+class Unreadable(Exception):
+    """A work that cannot be used; the message is the reason, a short word with underscores."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One raw file and what is known about it before it is opened.
+
+    Attributes:
+        id: the file's path in the corpus folder without its suffix, or the harvest's id.
+        path: relative to the corpus folder, with forward slashes.
+        size: bytes.
+        mtime: modification time in nanoseconds.
+        record: the harvest's record of it, or empty.
+    """
+
+    id: str
+    path: str
+    size: int
+    mtime: int
+    record: dict = field(default_factory=dict)
+
+
+@dataclass
+class Scan:
+    """What a corpus folder holds: works in canonical order, files set aside with a reason, others ignored."""
+
+    works: list[Work]
+    rejected: list[tuple[str, str]]
+    ignored: Counter[str]
+
+
+def scan(corpus: CorpusConfig) -> Scan:
+    """List a corpus folder without opening works. Links are never followed.
+
+    Raises:
+        InputError: the folder is missing, is no folder, cannot be listed, or holds no work.
+    """
+    root = corpus.folder()
+    if not root.exists():
+        raise InputError(f"corpus.path={corpus.path}: {root} does not exist; give a folder of raw works.")
+    if not root.is_dir():
+        raise InputError(
+            f"corpus.path={corpus.path}: {root} is a file; give the folder that holds the works."
+        )
+    records = read_records(root)
+    works, rejected, ignored = [], [], Counter()
+    for path, info in _files(root):
+        suffix = Path(path).suffix.lower().removeprefix(".")
+        if Path(path).name == RECORDS_FILE:
+            continue
+        if suffix not in corpus.formats:
+            ignored[suffix or "no suffix"] += 1
+            continue
+        record = records.get(path, {})
+        identifier = str(record.get("id") or path[: -len(suffix) - 1])
+        if not _printable(identifier):
+            rejected.append((identifier.encode("ascii", "backslashreplace").decode(), "strange_name"))
+        elif stat.S_ISLNK(info.st_mode):
+            rejected.append((identifier, "symbolic_link"))
+        elif not stat.S_ISREG(info.st_mode):
+            rejected.append((identifier, "not_a_file"))
+        elif info.st_size > corpus.max_file_mb * MEGABYTE:
+            rejected.append((identifier, "file_too_large"))
+        else:
+            works.append(Work(identifier, path, info.st_size, info.st_mtime_ns, record))
+    works.sort(key=lambda work: (work.id, work.path))
+    works, twice = _unique(works)
+    if not works and not rejected and not twice:
+        kinds = " or ".join(f".{item}" for item in corpus.formats)
+        raise InputError(f"corpus.path={corpus.path}: {root} holds no work, that is no {kinds} file.")
+    return Scan(works, rejected + twice, ignored)
+
+
+def _files(root: Path) -> list[tuple[str, os.stat_result]]:
+    """(relative path, lstat) of everything below `root` that is not a folder or hidden, in order of name."""
+    found = []
+    stack = [""]
+    try:
+        while stack:
+            folder = stack.pop()
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    path = f"{folder}{entry.name}"
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(path + "/")
+                    else:
+                        found.append((path, entry.stat(follow_symlinks=False)))
+    except OSError as error:
+        raise InputError(f"corpus.path: {error.filename} cannot be read ({error.strerror}).") from error
+    return sorted(found, key=lambda item: item[0])
+
+
+def _printable(name: str) -> bool:
+    """Whether a name can be written in UTF-8, on one line, without moving a terminal's cursor."""
+    return name.isprintable() and not any(0xD800 <= ord(char) <= 0xDFFF for char in name)
+
+
+def _unique(works: list[Work]) -> tuple[list[Work], list[tuple[str, str]]]:
+    """Keep the first of works with one id (a.txt beside a.pdf); the text file comes first."""
+    kept, twice, seen = [], [], set()
+    for work in sorted(works, key=lambda work: (work.id, not work.path.endswith(".txt"))):
+        if work.id in seen:
+            twice.append((f"{work.id} ({work.path})", "same_id"))
+        else:
+            seen.add(work.id)
+            kept.append(work)
+    return kept, twice
+
+
+def read_records(root: Path) -> dict[str, dict]:
+    """The harvest's records by relative file path; a torn last line is left out."""
+    path = root / RECORDS_FILE
+    records: dict[str, dict] = {}
+    if not path.is_file():
+        return records
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and record.get("file"):
+                records[record["file"]] = record
+    return records
+
+
+def read_bytes(root: Path, work: Work) -> bytes:
+    """A work's bytes, refusing a link that took the file's place since the scan.
+
+    Raises:
+        Unreadable: it changed, vanished or may not be read.
+    """
+    try:
+        handle = os.open(root / work.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise Unreadable("cannot_be_opened") from error
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Unreadable("not_a_file")
+        data = file.read(work.size + 1)
+    if len(data) != work.size:
+        raise Unreadable("changed_while_reading")
+    return data
+
+
+def text_blocks(data: bytes) -> list[str]:
+    """The blocks of a file in EUR's layout, with real line breaks in them.
+
+    Raises:
+        Unreadable: not UTF-8, or binary data (NUL bytes).
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable("not_utf8") from error
+    if "\x00" in text:
+        raise Unreadable("binary")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.replace(LINE_BREAK, "\n") for line in lines if line.strip()]
