@@ -237,6 +237,7 @@ def start(
     env: dict[str, str],
     rank_env: Sequence[dict[str, str]],
     results: Sequence[Path],
+    inherit: Sequence[int] = (),
 ) -> list[Rank]:
     """Start one process per rank, each in a session of its own; all or none.
 
@@ -246,6 +247,7 @@ def start(
         env: what all share.
         rank_env: per rank what differs.
         results: per rank where its result will stand; stale ones are removed.
+        inherit: file descriptors the ranks keep open.
     """
     started: list[Rank] = []
     try:
@@ -259,6 +261,7 @@ def start(
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
+                    pass_fds=inherit,
                 )
             started.append(Rank(number, process, out, err, result))
     except BaseException:

@@ -1,6 +1,6 @@
 """Hands a job to submitit, here or on Slurm: the only module that imports it.
 
-    submit(Pretrain(config), config.cluster, RunFolder(config.run.dir), ranks=4) -> exit status
+    submit(Pretrain(config), config, ranks=4, verb="pretrain") -> exit status
 
 Local ranks are started by `WatchedExecutor`, submitit's local executor without its controller process: that
 one waits for every rank even after one was killed, and calls the job finished then.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from data_prep.errors import InputError
 from elm_megatron.config import ClusterConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
-from slurm import local, task
+from slurm import local, record, task
 
 Job = Callable[[World], Outcome]
 LOCAL_MINUTES = 30 * 24 * 60
@@ -50,9 +50,9 @@ class Task:
 class WatchedExecutor(submitit.LocalExecutor):
     """submitit's local executor, with the ranks as direct children of this process."""
 
-    def __init__(self, folder: Path, env: dict[str, str]):
+    def __init__(self, folder: Path, env: dict[str, str], inherit: Sequence[int]):
         super().__init__(folder)
-        self.env = env
+        self.env, self.inherit = env, inherit
         self.ranks: list[local.Rank] = []
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
@@ -72,35 +72,50 @@ class WatchedExecutor(submitit.LocalExecutor):
             {**self.env, **shared},
             [{"SUBMITIT_LOCAL_LOCALID": str(r), "SUBMITIT_LOCAL_GLOBALID": str(r)} for r in range(count)],
             [path.result_pickle for path in paths],
+            self.inherit,
         )
         return LocalJob(folder=self.folder, job_id=job_id, tasks=list(range(count)))
 
 
-def submit(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int) -> int:
+def submit(job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | None = None) -> int:
     """Run a job here, or queue it on a Slurm cluster.
 
     Args:
         job: what each rank calls with its World.
-        cluster: where.
-        run: the run being written; its folder is made if need be.
+        config: the checked config, with `run` (the run being written) and `cluster`.
         ranks: processes of the whole job.
+        verb: kept in run.json.
+        manifest_sha256: of the dataset it reads, which may not change while the run lives.
 
     Returns:
-        The exit status for the shell: 0 when the local job is done, or when Slurm took it.
+        The exit status for the shell: 0 when the local job is done, when Slurm took it, or when there was
+        nothing to do because the run is live or finished.
 
     Raises:
         InputError: the run folder cannot be used; nothing was started.
     """
+    run = RunFolder(config.run.dir)
     check_folder(run.path)
-    if cluster.nodes != 1:
-        raise InputError(f"cluster.nodes={cluster.nodes}: cluster={cluster.name} is one node.")
+    nothing = record.resumable(run, config, manifest_sha256)
+    if nothing:
+        print(nothing)
+        return 0
     run.create()
-    return _run_here(job, cluster, run, ranks)
+    try:
+        with record.local_lock(run.path) as lock:
+            record.write(run, config, verb, job_ids=[f"local-{os.getpid()}"])
+            status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
+            if status not in (0, 130) and run.read().get("state") in record.ACTIVE:
+                run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
+            return status
+    except record.AlreadyLive as live:
+        print(f"{config.run.name} is live already: {live}, see {run.logs}.")
+        return 0
 
 
-def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int) -> int:
+def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inherit: Sequence[int]) -> int:
     env = local.environment(dict(os.environ), ranks, gpu=cluster.device == "gpu")
-    executor = WatchedExecutor(run.logs, env)
+    executor = WatchedExecutor(run.logs, env, inherit)
     executor.update_parameters(timeout_min=LOCAL_MINUTES, tasks_per_node=ranks)
     remove_tree(task.rendezvous(run.path, str(os.getpid()), 0))
     with local.interruptible():

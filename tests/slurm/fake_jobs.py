@@ -7,13 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.errors import InputError
-from elm_megatron.config import ClusterConfig
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.cluster import ClusterConfig
+from elm_megatron.config import RunConfig
 from elm_megatron.world import Outcome, World
+
+
+@dataclass
+class FakeConfig:
+    """What `submit` reads of a config."""
+
+    run: RunConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass
@@ -83,6 +91,5 @@ if __name__ == "__main__":
     from slurm.submit import submit
 
     behaviour, folder, ranks = sys.argv[1:]
-    sys.exit(
-        guarded(lambda: submit(ImportedFake(behaviour), ClusterConfig(), RunFolder(Path(folder)), int(ranks)))
-    )
+    config = FakeConfig(RunConfig(Path(folder).name, folder))
+    sys.exit(guarded(lambda: submit(ImportedFake(behaviour), config, int(ranks), "fake")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -172,3 +173,21 @@ def test_folder_names_that_a_shell_would_act_upon_are_refused(tmp_path: Path, na
     status, _, err = finish(launch("succeed", tmp_path / name))
     assert status == 2 and err.startswith("run.dir=") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_live_run_is_not_started_twice(tmp_path: Path) -> None:
+    first = launch("save_on_term", tmp_path / "run")
+    started(tmp_path / "run")
+    status, out, _ = finish(launch("save_on_term", tmp_path / "run"))
+    assert status == 0 and f"process {first.pid} on" in out
+    first.send_signal(signal.SIGINT)
+    assert finish(first)[0] == 130
+
+
+def test_run_json_tells_how_a_local_run_ended(tmp_path: Path) -> None:
+    status, _, _ = finish(launch("raise_on_1", tmp_path / "run"))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert status == 1 and record["state"] == "failed" and "exit status 1" in record["reason"]
+    assert record["executor"] == "local" and len(record["job_ids"]) == 1
+    assert record["versions"]["submitit"] and len(record["git_commit"]) >= 7
+    assert "name: run" in (tmp_path / "run/config.yaml").read_text()

@@ -1,0 +1,140 @@
+"""The submitter's side of a run folder: is the run live, finished, or resumable, and what was handed in.
+
+Written here: config.yaml, and run.json until the first rank starts (and after a local world has ended).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.errors import InputError
+from elm_megatron.compose import plain
+from elm_megatron.resume import check_resume
+from elm_megatron.run_folder import RunFolder, git_commit, write_atomically
+
+PACKAGES = (
+    "torch",
+    "megatron-core",
+    "transformer-engine",
+    "numpy",
+    "sentencepiece",
+    "transformers",
+    "submitit",
+)
+ACTIVE = ("submitted", "running", "requeued", "held")
+
+
+def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str | None:
+    """Compare a run that exists with the one asked for.
+
+    Args:
+        run: its folder, which may not exist.
+        config: the typed config of this command.
+        manifest_sha256: of the dataset as it is now, None for a verb that reads none.
+
+    Returns:
+        Why there is nothing to do (one sentence), or None when it can start or go on.
+
+    Raises:
+        InputError: the folder holds another run.
+    """
+    record = run.read()
+    if not record:
+        return None
+    if run.config.exists():
+        old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        check_resume(old, plain(config), str(config.run.dir))
+    before = record.get("manifest_sha256")
+    if None not in (before, manifest_sha256) and before != manifest_sha256:
+        raise InputError(
+            f"data.dir={config.data.dir}: the dataset is not the one run {config.run.name} was started with "
+            f"(manifest {before[:12]}, now {manifest_sha256[:12]}); give another run.name."
+        )
+    if record.get("state") == "done" and not _asks_more(record, config):
+        return f"{config.run.name} is finished: {record.get('step', '?')} steps, see {run.path}."
+    return None
+
+
+def _asks_more(record: dict[str, Any], config: Any) -> bool:
+    """Whether the command's step count lies beyond what was done."""
+    part = getattr(config, "train", None) or getattr(config, "tune", None)
+    steps = getattr(part, "steps", None)
+    return steps is not None and steps > record.get("step", steps)
+
+
+def write(run: RunFolder, config: Any, verb: str, **fields: Any) -> None:
+    """Keep the resolved config and who handed in what with the run.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    run.create()
+    write_atomically(run.config, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    record = run.read()
+    fields["job_ids"] = [*record.get("job_ids", []), *fields.pop("job_ids", [])]
+    run.update(
+        state="submitted",
+        reason=None,
+        verb=verb,
+        name=config.run.name,
+        cluster=config.cluster.name,
+        executor=config.cluster.executor,
+        git_commit=git_commit(),
+        versions=versions(),
+        submitted=time.time(),
+        submit_host=socket.gethostname(),
+        **fields,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide on results; absent ones are left out."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def local_lock(folder: Path) -> Iterator[int | None]:
+    """Hold a run folder for the local world of this process.
+
+    The lock lives as long as any process holds the file open, so ranks that inherit it keep it even when
+    their launcher was killed.
+
+    Yields:
+        The file descriptor to hand to the ranks, None where the file system knows no locks.
+
+    Raises:
+        AlreadyLive: another local world writes this run.
+    """
+    path = folder / "lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyLive(file.read().strip()) from None
+        except OSError:  # some network file systems are mounted without locks
+            yield None
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+class AlreadyLive(Exception):
+    """Another job writes this run; the text says which."""
