@@ -7,9 +7,9 @@ sentence that names the key, what was found and what is allowed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.config import CorpusConfig, DataConfig, PreprocessConfig, TokenizerConfig
 from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig
 
@@ -259,3 +259,16 @@ class PretrainConfig:
             f"train.seq_length={self.train.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "
             "which parallel.sp=true needs.",
         )
+
+
+@dataclass
+class PreprocessCommand(PreprocessConfig):
+    """Everything of `python launch/preprocess.py`: the build's own keys, and where it runs."""
+
+    run: RunConfig = field(default_factory=lambda: RunConfig("preprocess", "runs/preprocess"))
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False
+
+    def job_config(self) -> PreprocessConfig:
+        """The build's part alone, which a rank reads."""
+        return PreprocessConfig(**{item.name: getattr(self, item.name) for item in fields(PreprocessConfig)})

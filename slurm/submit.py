@@ -77,7 +77,9 @@ class WatchedExecutor(submitit.LocalExecutor):
         return LocalJob(folder=self.folder, job_id=job_id, tasks=list(range(count)))
 
 
-def submit(job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | None = None) -> int:
+def submit(
+    job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | None = None, resumes: bool = True
+) -> int:
     """Run a job here, or queue it on a Slurm cluster.
 
     Args:
@@ -86,6 +88,8 @@ def submit(job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | 
         ranks: processes of the whole job.
         verb: kept in run.json.
         manifest_sha256: of the dataset it reads, which may not change while the run lives.
+        resumes: an existing run goes on only under the same config and ends once; otherwise the job itself
+            knows what is left to do.
 
     Returns:
         The exit status for the shell: 0 when the local job is done, when Slurm took it, or when there was
@@ -96,7 +100,7 @@ def submit(job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | 
     """
     run = RunFolder(config.run.dir)
     check_folder(run.path)
-    nothing = record.resumable(run, config, manifest_sha256)
+    nothing = record.resumable(run, config, manifest_sha256) if resumes else None
     if nothing:
         print(nothing)
         return 0

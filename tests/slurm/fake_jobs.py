@@ -32,7 +32,7 @@ class Fake:
 
     def __call__(self, world: World) -> Outcome:
         print(f"hello from {world.rank} of {world.world_size}", flush=True)
-        (world.rendezvous / f"pid-{world.rank}").write_text(str(os.getpid()))
+        (world.rendezvous.parents[1] / f"pid-{world.rank}").write_text(str(os.getpid()))
         return getattr(self, self.behaviour)(world)
 
     def succeed(self, world: World) -> Outcome:
@@ -55,7 +55,7 @@ class Fake:
 
     def sleep_with_child(self, world: World) -> Outcome:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        (world.rendezvous / f"child-{world.rank}").write_text(str(child.pid))
+        (world.rendezvous.parents[1] / f"child-{world.rank}").write_text(str(child.pid))
         time.sleep(600)
         return "done"
 

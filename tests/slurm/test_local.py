@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:
 
 
 def pids(folder: Path, kind: str = "pid") -> list[int]:
-    return [int(path.read_text()) for path in folder.glob(f"rendezvous/*/{kind}-*") if path.read_text()]
+    return [int(path.read_text()) for path in folder.glob(f"{kind}-*") if path.read_text()]
 
 
 def alive(pid: int) -> bool:

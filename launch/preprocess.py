@@ -1,0 +1,20 @@
+"""Make a dataset out of raw works: python launch/preprocess.py corpus=sample [corpus.path=DIR preprocess.ranks=N]
+
+The same command again continues an interrupted build, and does nothing when the dataset is complete.
+"""
+
+from data_prep.job import Preprocess
+from elm_megatron.compose import main
+from elm_megatron.config import PreprocessCommand
+from slurm.submit import submit
+
+
+@main("preprocess", PreprocessCommand)
+def launch(config: PreprocessCommand) -> int:
+    """Hand the build over: one task that starts MPI itself here, one task per rank on Slurm."""
+    ranks = 1 if config.cluster.executor == "local" else config.preprocess.ranks
+    return submit(Preprocess(config.job_config()), config, ranks, "preprocess", resumes=False)
+
+
+if __name__ == "__main__":
+    launch()

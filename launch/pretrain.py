@@ -1,0 +1,25 @@
+"""Pretrain a model: python launch/pretrain.py model=tiny [cluster=… run.name=… train.steps=… dry_run=true]
+
+The same command again goes on where the run stopped. `-m` with several values of a key is a sweep.
+"""
+
+from elm_megatron.compose import main
+from elm_megatron.config import PretrainConfig
+from elm_megatron.dataset import open_dataset
+from elm_megatron.engine.job import Pretrain
+from slurm.submit import submit
+
+
+@main("pretrain", PretrainConfig)
+def launch(config: PretrainConfig) -> int:
+    """Check the dataset, then hand the job over."""
+    if config.dry_run:
+        from slurm.dry_run import show
+
+        return show(config)
+    manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, config.train.seq_length)
+    return submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
+
+
+if __name__ == "__main__":
+    launch()
