@@ -64,17 +64,20 @@ def build(config: PreprocessConfig, comm: Alone, progress: Progress) -> Manifest
     if finished is not None:
         progress.say(f"{data_dir} is finished and up to date: nothing to do.")
         return finished
-    made = not data_dir.exists()
-    with _held(data_dir, comm):
-        try:
-            manifest = _stages(config, plan, comm, progress)
-        except InputError:
-            if comm.rank == 0:
-                shutil.rmtree(plan.work, ignore_errors=True)
-            raise
-        finally:
-            if comm.rank == 0 and made:
-                _remove_if_empty(data_dir)
+    made = _missing(data_dir) if comm.rank == 0 else []
+    try:
+        with _held(data_dir, comm):
+            try:
+                manifest = _stages(config, plan, comm, progress)
+            except InputError:
+                if comm.rank == 0:
+                    shutil.rmtree(plan.work, ignore_errors=True)
+                raise
+    except InputError:
+        for folder in made:  # wrong input leaves nothing behind
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
     progress.say(f"{data_dir} is built, {time.perf_counter() - started:.1f} s.")
     return manifest
 
@@ -164,9 +167,9 @@ def _held(data_dir: Path, comm: Alone) -> Iterator[None]:
             os.close(handle)
 
 
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _missing(folder: Path) -> list[Path]:
+    """The folders, innermost first, that making `folder` would make."""
+    return [item for item in (folder, *folder.parents) if not item.exists()]
 
 
 def _stages(config: PreprocessConfig, plan: Plan, comm: Alone, progress: Progress) -> Manifest:

@@ -1,14 +1,45 @@
-"""From the blocks of a raw work to the text that may be learnt from: every rule counted, none silent."""
+"""From the blocks of a raw work to the text that may be learnt from: every rule counted, none silent.
+
+The order: repair characters, redact personal data (with the cover still there to tell the names), leave out
+boilerplate and short blocks, then judge the language and the quality of what remains.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
+from data_prep.boilerplate import drop_boilerplate, reference_blocks
 from data_prep.config import CleanConfig
 from data_prep.encoder import SPACE
+from data_prep.language import identify
+from data_prep.quality import reason_to_drop
+from data_prep.redact import redact
 
 BLOCK_BREAK = "\n\n"  # between the blocks of a document; inside a block lines end in one line break
+# UTF-8 that was read as Windows-1252: a lead byte and one to three continuation bytes, as they look there.
+MOJIBAKE = re.compile(
+    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013-\u203a\u20ac\u2122]{1,3}"
+)
+LIGATURES = {
+    "ﬀ": "ff",
+    "ﬁ": "fi",
+    "ﬂ": "fl",
+    "ﬃ": "ffi",
+    "ﬄ": "ffl",
+    "ﬅ": "st",
+    "ﬆ": "st",
+    "Ĳ": "IJ",
+    "ĳ": "ij",
+}
+INVISIBLE = {"\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "", "\u200e": "", "\u200f": "", SPACE: "_"}
+# Control characters other than tab and line break; private-use and unassigned characters stay, as bytes.
+CONTROL = {chr(code): "" for code in [*range(9), 11, 12, *range(14, 32), *range(127, 160)]}
+ALWAYS = str.maketrans({**INVISIBLE, **CONTROL})
+REPAIR = str.maketrans(LIGATURES)
 
 
 @dataclass
@@ -32,21 +63,59 @@ class Cleaned:
 
 def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
     """Apply every rule that is switched on to the blocks of one work."""
-    work = Cleaned([normalise(block) for block in blocks])
-    work.blocks, short = _long_enough(work.blocks, config.min_block_tokens)
-    work.dropped["short"] += short
+    blocks = [normalise(repair(block) if config.mojibake else block) for block in blocks]
+    blocks, redactions = redact(blocks, config.redact)
+    reasons = drop_boilerplate(blocks) if config.boilerplate else [""] * len(blocks)
+    if config.references:
+        for place in reference_blocks(blocks):
+            reasons[place] = reasons[place] or "references"
+    for place, block in enumerate(blocks):
+        if not reasons[place] and (not block or len(block.split()) < config.min_block_tokens):
+            reasons[place] = "short"
+    work = Cleaned([block for block, reason in zip(blocks, reasons, strict=True) if not reason])
+    work.dropped.update(reason for reason in reasons if reason)
+    work.redactions = redactions
+    text = BLOCK_BREAK.join(work.blocks)
+    work.language = identify(text)
     if not work.blocks:
         work.reason = "no_block_left"
+    elif work.language not in config.languages:
+        work.reason = "language"
+    else:
+        work.reason = reason_to_drop(text, config.quality)
     return work
 
 
+def repair(text: str) -> str:
+    """Undo UTF-8 read as Windows-1252, twice if need be, and take ligatures apart."""
+    text = text.translate(REPAIR)
+    for _ in range(2):
+        repaired = MOJIBAKE.sub(_repair_character, text)
+        if repaired == text:
+            break
+        text = repaired
+    return text
+
+
+def _repair_character(match: re.Match[str]) -> str:
+    """The characters that the bytes of a garbled sequence spell; itself when they spell none."""
+    for end in range(len(match[0]), 1, -1):
+        part = match[0][:end]
+        data = b"".join(
+            char.encode("latin-1") if ord(char) < 256 else char.encode("cp1252", "replace") for char in part
+        )
+        try:
+            return data.decode() + match[0][end:]
+        except UnicodeDecodeError:
+            continue
+    return match[0]
+
+
 def normalise(block: str) -> str:
-    """One space between words, no empty line, U+2581 (SentencePiece's own space) as ``_``."""
-    block = block.replace(SPACE, "_")
+    """NFC, one space between words, no empty line, no control or invisible character.
+
+    U+2581, SentencePiece's own sign for a space, becomes ``_``: the one character that it cannot give back.
+    """
+    block = unicodedata.normalize("NFC", block.translate(ALWAYS))
     lines = (" ".join(line.split()) for line in block.split("\n"))
     return "\n".join(line for line in lines if line)
-
-
-def _long_enough(blocks: list[str], least: int) -> tuple[list[str], int]:
-    kept = [block for block in blocks if len(block.split()) >= least]
-    return kept, len(blocks) - len(kept)

@@ -182,7 +182,7 @@ class CleanConfig:
         min_block_tokens: blocks with fewer words (runs without white space) are dropped, as in the
             published model; counted in words since the tokenizer is trained only after cleaning.
         mojibake: repair UTF-8 that was read as Windows-1252 and ligatures written as one character.
-        boilerplate: drop tables of contents, page furniture and declarations that say nothing of the work.
+        boilerplate: drop covers, tables of contents and declarations, which say nothing of the work.
         references: drop the reference list too.
         languages: keep only works in these languages, out of ``nl``, ``en``, ``other``.
     """

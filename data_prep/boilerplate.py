@@ -1,0 +1,66 @@
+"""Blocks that say nothing of the work: covers, tables of contents, declarations, reference lists."""
+
+from __future__ import annotations
+
+import re
+
+from data_prep.redact import COVER_BLOCKS, COVER_LINE, STUDENT_NUMBER
+
+CONTENTS_LINE = re.compile(r"(?:\.{3,}|(?:\. ){3,}|…|\s)\s*(?:\d{1,3}|[ivxl]{1,6})$")
+CONTENTS_HEAD = re.compile(
+    r"^\W*(?:table of contents|contents|inhoud(?:sopgave)?|list of (?:tables|figures))\W*$", re.I
+)
+DECLARATION = re.compile(
+    r"copyright of the (?:master|bachelor)?\s*thesis rests with|all rights reserved|reuse guidelines|"
+    r"hereby declare that (?:this|the) (?:thesis|work)|verklaar(?:t)? (?:hierbij|ik) dat|"
+    r"creative commons attribution|downloaded from|terms of use|"
+    r"no part of this (?:publication|thesis) may be reproduced|niets uit deze uitgave mag",
+    re.I,
+)
+REFERENCES = re.compile(
+    r"^\W*(?:\d+\.?\s*|[IVX]+\.\s*)?(?:references|reference list|bibliography|works cited|literature|"
+    r"literatuur(?:lijst)?|bronnen(?:lijst)?|referenties|bibliografie)\W*$",
+    re.I,
+)
+APPENDIX = re.compile(r"^\W*(?:appendi(?:x|ces)|bijlagen?)\b", re.I)
+DECLARATION_WORDS = 120  # a declaration is short; a longer block only mentions the words
+
+
+def drop_boilerplate(blocks: list[str]) -> list[str]:
+    """The reason for which each block goes (``cover``, ``contents``, ``declaration``), or "" to keep it."""
+    reasons = []
+    for place, block in enumerate(blocks):
+        lines = block.split("\n")
+        if place < COVER_BLOCKS and _is_cover(lines):
+            reasons.append("cover")
+        elif _is_contents(lines):
+            reasons.append("contents")
+        elif len(block.split()) <= DECLARATION_WORDS and DECLARATION.search(block):
+            reasons.append("declaration")
+        else:
+            reasons.append("")
+    return reasons
+
+
+def _is_cover(lines: list[str]) -> bool:
+    """Two labelled lines of a cover, and no running text after them."""
+    labels = sum(bool(COVER_LINE.match(line) or STUDENT_NUMBER.search(line)) for line in lines)
+    return labels >= 2 and len(" ".join(lines).split()) < 150
+
+
+def _is_contents(lines: list[str]) -> bool:
+    """A heading that says so with lines that end in numbers, or many such lines."""
+    numbered = sum(bool(CONTENTS_LINE.search(line)) for line in lines)
+    head = bool(CONTENTS_HEAD.match(lines[0]))
+    return (head and numbered >= 2) or (len(lines) >= 5 and numbered >= 0.7 * len(lines))
+
+
+def reference_blocks(blocks: list[str]) -> range:
+    """The places of the reference list: from its heading in the second half to an appendix or the end."""
+    for place in range(len(blocks) - 1, len(blocks) // 2 - 1, -1):
+        if REFERENCES.match(blocks[place].split("\n")[0]):
+            end = place + 1
+            while end < len(blocks) and not APPENDIX.match(blocks[end]):
+                end += 1
+            return range(place, end)
+    return range(0)

@@ -1,0 +1,40 @@
+"""Rules on a whole document, each a reason of its own.
+
+They follow Gopher's (Rae et al. 2021, table A1) where those make sense for theses: word length, symbols,
+repeated lines. The numbers stand in the configuration.
+"""
+
+from __future__ import annotations
+
+from data_prep.config import QualityConfig
+
+COMMON = frozenset(" \n.,;:!?()[]'\"-–—/%&’‘“”…€$+=<>*")
+
+
+def reason_to_drop(text: str, config: QualityConfig) -> str:
+    """The first rule that a document breaks, or "".
+
+    Returns:
+        ``too_short``, ``mean_word_length``, ``symbols``, ``digits``, ``repetition`` or "".
+    """
+    words = text.split()
+    if config.min_words is not None and len(words) < config.min_words:
+        return "too_short"
+    mean = sum(map(len, words)) / max(len(words), 1)
+    if config.min_mean_word is not None and mean < config.min_mean_word:
+        return "mean_word_length"
+    if config.max_mean_word is not None and mean > config.max_mean_word:
+        return "mean_word_length"
+    size = max(len(text), 1)
+    if config.max_symbol_share is not None:
+        plain = sum(text.count(char) for char in COMMON) + sum(map(str.isalnum, text))
+        if 1 - plain / size > config.max_symbol_share:
+            return "symbols"
+    if config.max_digit_share is not None and sum(map(str.isdigit, text)) / size > config.max_digit_share:
+        return "digits"
+    lines = [line for line in text.split("\n") if line]
+    if config.max_repeated_share is not None and len(lines) >= 10:
+        repeated = 1 - len(set(lines)) / len(lines)
+        if repeated > config.max_repeated_share:
+            return "repetition"
+    return ""
