@@ -20,8 +20,8 @@ def open_dataset(data_dir: str, corpus: CorpusConfig, vocab_size: int, seq_lengt
         seq_length: tokens of a sample.
 
     Raises:
-        InputError: there is none (the sentence holds the command that makes it), its files have other sizes than
-            the manifest says, its tokenizer has another vocabulary, or it is shorter than one sequence.
+        InputError: there is none (the sentence holds the command that makes it), its files have other sizes
+            than the manifest says, its tokenizer has a larger vocabulary, or it is shorter than one sequence.
     """
     folder = Path(data_dir)
     if not (folder / FILE).exists():

@@ -1,4 +1,4 @@
-"""Make a dataset out of raw works: python launch/preprocess.py corpus=sample [corpus.path=DIR preprocess.ranks=N]
+"""Make a dataset out of raw works: python launch/preprocess.py corpus=sample [corpus.path=DIR]
 
 The same command again continues an interrupted build, and does nothing when the dataset is complete.
 """

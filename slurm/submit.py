@@ -121,14 +121,17 @@ def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inhe
     env = local.environment(dict(os.environ), ranks, gpu=cluster.device == "gpu")
     executor = WatchedExecutor(run.logs, env, inherit)
     executor.update_parameters(timeout_min=LOCAL_MINUTES, tasks_per_node=ranks)
-    remove_tree(task.rendezvous(run.path, str(os.getpid()), 0))
+    meeting = task.rendezvous(run.path, str(os.getpid()), 0)
+    remove_tree(meeting)
     with local.interruptible():
         try:
             executor.submit(Task(job, run.path, os.getpid()))
         except BaseException:
             local.kill(executor.ranks)
             raise
-        return local.LocalWorld(executor.ranks).watch()
+        status = local.LocalWorld(executor.ranks).watch()
+    remove_tree(meeting)
+    return status
 
 
 def remove_tree(folder: Path) -> None:
