@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import sys
 import time
@@ -96,6 +97,23 @@ def write(run: RunFolder, config: Any, verb: str, **fields: Any) -> None:
         submit_host=socket.gethostname(),
         **fields,
     )
+
+
+def missing(path: Path) -> list[Path]:
+    """The folders that have to be made for `path`, innermost first."""
+    path = path.absolute()
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_unused(path: Path, made: list[Path]) -> None:
+    """Take back a run folder made for a job that refused its input before it did anything."""
+    ours = {"config.yaml", "run.json", "lock", "logs", "rendezvous"}
+    if path.absolute() not in made or any(item.name not in ours for item in path.iterdir()):
+        return
+    shutil.rmtree(path)
+    for folder in made[1:]:
+        with contextlib.suppress(OSError):  # another run moved in
+            folder.rmdir()
 
 
 def versions() -> dict[str, str]:

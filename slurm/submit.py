@@ -21,6 +21,7 @@ from submitit.core.utils import JobPaths
 from submitit.local.local import LocalJob
 
 from data_prep.errors import InputError
+from elm_megatron.compose import EXIT_INPUT
 from elm_megatron.config import ClusterConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
@@ -104,6 +105,7 @@ def submit(
     if nothing:
         print(nothing)
         return 0
+    made = record.missing(run.path)
     run.create()
     try:
         with record.local_lock(run.path) as lock:
@@ -111,7 +113,9 @@ def submit(
             status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
             if status not in (0, 130) and run.read().get("state") in record.ACTIVE:
                 run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
-            return status
+        if status == EXIT_INPUT:
+            record.remove_unused(run.path, made)
+        return status
     except record.AlreadyLive as live:
         print(f"{config.run.name} is live already: {live}, see {run.logs}.")
         return 0

@@ -32,7 +32,8 @@ class Fake:
 
     def __call__(self, world: World) -> Outcome:
         print(f"hello from {world.rank} of {world.world_size}", flush=True)
-        (world.rendezvous.parents[1] / f"pid-{world.rank}").write_text(str(os.getpid()))
+        if self.behaviour != "refuse":
+            (world.rendezvous.parents[1] / f"pid-{world.rank}").write_text(str(os.getpid()))
         return getattr(self, self.behaviour)(world)
 
     def succeed(self, world: World) -> Outcome:

@@ -111,8 +111,9 @@ def test_a_stopped_rank_does_not_outlive_a_dead_one(tmp_path: Path) -> None:
 
 
 def test_refused_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:
-    status, _, err = finish(launch("refuse", tmp_path / "run"))
+    status, _, err = finish(launch("refuse", tmp_path / "runs" / "run"))
     assert (status, err) == (2, "data.dir=nowhere: there is no dataset.\n")
+    assert list(tmp_path.glob("run*")) == []
 
 
 def test_ctrl_c_saves_first_and_never_reaches_the_ranks(tmp_path: Path) -> None:
