@@ -21,9 +21,10 @@ from megatron.core.distributed import (
     finalize_model_grads,
 )
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from data_prep.manifest import Manifest
-from elm_megatron.config import PretrainConfig
+from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine import data, distributed, state
 from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, committed
 from elm_megatron.engine.guards import BadNumbers
@@ -41,6 +42,9 @@ from elm_megatron.world import Outcome, World
 class Trainer:
     """One rank of a pretraining run.
 
+    Tuning is a Trainer too: `tune/tuner.py` overrides what is marked as a seam (settings, data, modules, the
+    forward step, which parameters are saved) and leaves the loop as it is.
+
     Args:
         config: the checked configuration.
         world: this rank's place.
@@ -51,36 +55,43 @@ class Trainer:
         self.config, self.world, self.device = config, world, device
         self.run = RunFolder(config.run.dir)
         self.signals = Signals()
-        train = config.train
+        self.settings = self._settings()
         self.dp = parallel_state.get_data_parallel_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
-        self.manifest = Manifest.load(config.data.dir)
-        self.train_set = data.open_split(self.manifest, "train", train.seq_length, train.seed)
-        self.valid_set = data.open_split(self.manifest, "valid", train.seq_length, train.seed)
-        self.steps = train.steps or self._steps_of_epochs()
+        self._open_data()
+        self.steps = self.settings.steps or self._steps_of_epochs()
         self.step = 0
-        self.distributed_optimizer = train.distributed_optimizer and self.dp > 1
+        self.distributed_optimizer = self.settings.distributed_optimizer and self.dp > 1
         self._build_model()
-        self.saver = Checkpoints(self.run, world, train.keep_last)
+        self.saver = Checkpoints(self.run, world, self.settings.keep_last)
         self.forward_backward = get_forward_backward_func()
-        self.peak_flops = devices.peak_flops(device, train.precision)
+        self.peak_flops = devices.peak_flops(device, self.settings.precision)
         self.metrics: Metrics | None = None
 
     # -- construction ---------------------------------------------------------------------------------
 
+    def _settings(self) -> TrainConfig:
+        """Seam: the group of keys that governs the loop."""
+        return self.config.train
+
+    def _open_data(self) -> None:
+        """Seam: what is trained on and measured on."""
+        train = self.settings
+        self.manifest = Manifest.load(self.config.data.dir)
+        self.train_set = data.open_split(self.manifest, "train", train.seq_length, train.seed)
+        self.valid_set = data.open_split(self.manifest, "valid", train.seq_length, train.seed)
+
     def _steps_of_epochs(self) -> int:
-        train, tokens = self.config.train, self.manifest.splits["train"].tokens
+        train, tokens = self.settings, self.manifest.splits["train"].tokens
         steps, dropped = data.steps_of_epochs(train.epochs, tokens, train.seq_length, train.global_batch_size)
         if self.world.rank == 0:
             print(f"{train.epochs:g} epochs are {steps} steps; {dropped} samples left over are dropped")
         return steps
 
     def _build_model(self) -> None:
-        config, train = self.config, self.config.train
+        config, train = self.config, self.settings
         mcore = llama.transformer_config(config.model, config.parallel, train.precision, train.recompute)
-        transformer_engine = self.device.type == "cuda" and has_transformer_engine()
-        modules = llama.build(config.model, config.parallel, mcore, transformer_engine)
-        llama.initialize(modules, config.model, train.seed)
+        modules = self._modules(mcore)
         ddp = DistributedDataParallelConfig(
             use_distributed_optimizer=self.distributed_optimizer, grad_reduce_in_fp32=True
         )
@@ -90,6 +101,13 @@ class Trainer:
         ]
         self.optimizer = Optimizer(self.chunks, train, self.distributed_optimizer)
         mcore.finalize_model_grads_func = finalize_model_grads
+
+    def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
+        """Seam: this rank's model chunks with their weights at the start of a new run."""
+        transformer_engine = self.device.type == "cuda" and has_transformer_engine()
+        modules = llama.build(self.config.model, self.config.parallel, mcore, transformer_engine)
+        llama.initialize(modules, self.config.model, self.settings.seed)
+        return modules
 
     # -- start and resume -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo
 
 _FACTORIES = [
     *("tensor", "as_tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn", "randint"),
@@ -23,6 +24,7 @@ _FACTORIES = [
     *("empty_strided", "linspace", "eye"),
 ]
 _installed = False
+_device = "cpu"
 
 
 class _Stream:
@@ -71,7 +73,7 @@ def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
     @functools.wraps(factory)
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         if "device" in kwargs and _is_cuda(kwargs["device"]):
-            kwargs["device"] = "cpu"
+            kwargs["device"] = _device
         return factory(*args, **kwargs)
 
     return call
@@ -80,9 +82,9 @@ def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 def _tensor_to(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     @functools.wraps(original)
     def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        args = tuple("cpu" if not isinstance(a, (bool, torch.dtype)) and _is_cuda(a) else a for a in args)
+        args = tuple(_device if not isinstance(a, (bool, torch.dtype)) and _is_cuda(a) else a for a in args)
         if _is_cuda(kwargs.get("device")):
-            kwargs["device"] = "cpu"
+            kwargs["device"] = _device
         return original(self, *args, **kwargs)
 
     return to
@@ -104,9 +106,14 @@ def _identity(self: Any, *args: Any, **kwargs: Any) -> Any:
     return self
 
 
-def install() -> None:
-    """Put the stand-in in place, once per process."""
-    global _installed
+def install(device: str = "cpu") -> None:
+    """Put the stand-in in place, once per process.
+
+    Args:
+        device: what "cuda" stands for: "cpu", or "meta" to build a model without memory.
+    """
+    global _installed, _device
+    _device = device
     if _installed:
         return
     _installed = True
@@ -116,6 +123,8 @@ def install() -> None:
     torch.Tensor.type = _tensor_type(torch.Tensor.type)
     torch.Tensor.cuda = _identity
     torch.nn.Module.cuda = _identity
+    # megatron-core decorates small functions with torch.compile; a laptop may have no compiler.
+    torch._dynamo.config.disable = True
     _answer_torch_cuda()
     _answer_megatron()
 
@@ -123,7 +132,7 @@ def install() -> None:
 def _answer_torch_cuda() -> None:
     cuda = torch.cuda
     stream = _Stream()
-    cuda.current_device = lambda: torch.device("cpu")
+    cuda.current_device = lambda: torch.device(_device)
     cuda.Stream, cuda.Event = _Stream, _Event
     cuda.current_stream = cuda.default_stream = lambda device=None: stream
     cuda.stream = lambda stream: contextlib.nullcontext()

@@ -35,6 +35,14 @@ def prepare(device: str, local_rank: int) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def pretend() -> None:
+    """Let megatron-core build models that hold no memory, on torch's meta device."""
+    _quiet_megatron()
+    from elm_megatron.model import cuda_on_cpu
+
+    cuda_on_cpu.install("meta")
+
+
 def _quiet_megatron() -> None:
     """megatron-core says on every rank that optional kernels are missing; `doctor` says it once."""
     warnings.filterwarnings("ignore", module="megatron")

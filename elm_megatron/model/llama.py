@@ -51,6 +51,7 @@ def transformer_config(
         layernorm_epsilon=model.norm_eps,
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
+        bias_activation_fusion=True,  # saves gate and up alone for backward, not their product's parts
         add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,

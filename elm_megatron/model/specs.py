@@ -6,6 +6,7 @@ Both name their parameters alike in a sharded checkpoint, so weights trained wit
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import torch
 from megatron.core.models.gpt.gpt_layer_specs import (
@@ -17,6 +18,27 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from elm_megatron.model.torch_attention import TorchCoreAttention
+
+
+class _NormFunction(torch.autograd.Function):
+    """x / rms(x) · weight, keeping only x and 1/rms for backward; torch's own keeps x / rms(x) too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        wide = x.float()
+        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normed = x.float() * inverse
+        wide = gradient.float()
+        of_weight = (wide * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        wide = wide * weight
+        wide -= normed * (wide * normed).mean(-1, keepdim=True)
+        return (wide * inverse).to(x.dtype), of_weight, None
 
 
 class RMSNorm(torch.nn.Module):
@@ -39,8 +61,8 @@ class RMSNorm(torch.nn.Module):
         self.weight.sequence_parallel = config.sequence_parallel
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., hidden] → the same shape and dtype; the mean square is taken in fp32 by torch."""
-        return torch.nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        """x [..., hidden] → the same shape and dtype; the mean square is taken in fp32."""
+        return _NormFunction.apply(x, self.weight, self.eps)
 
 
 def torch_layer() -> tuple[ModuleSpec, type]:

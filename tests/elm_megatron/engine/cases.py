@@ -63,6 +63,52 @@ def train_to_bad_numbers(world: World, config: PretrainConfig, step: int) -> str
         distributed.leave()
 
 
+def held_bytes(world: World, config: PretrainConfig) -> dict[str, int]:
+    """Bytes a really built rank holds for weights, gradients and optimizer after one step, and those that
+    autograd saves in the forward pass of one micro-batch."""
+    import torch
+    import torch.distributed as dist
+
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", world.local_rank)
+    from elm_megatron.engine import data, distributed
+    from elm_megatron.engine.train import Trainer
+
+    distributed.join(world, device, config.parallel)
+    distributed.seed_everything(1)
+    trainer = Trainer(config, world, device)
+    trainer.train_step()
+    weights = [p for chunk in trainer.chunks for p in chunk.parameters()]
+    buffers = [b for chunk in trainer.chunks for b in chunk.buffers]
+    parts = [part for p in weights if (part := trainer.optimizer.owned_part(p))]
+    moments = [m for part in parts for m in trainer.optimizer.moments(part).values()]
+    masters = [part.main for part in parts] if config.train.precision != "fp32" else []
+    saved: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in weights}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = data.sample_ids(0, config.train.micro_batch_size, len(trainer.train_set), 1)
+    (batch,) = data.micro_batches(trainer.train_set, ids, config.train.micro_batch_size, 0, 1, device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = trainer.chunks[0](batch.tokens, batch.position_ids, None, labels=batch.labels)
+    loss.sum().backward()
+    dist.barrier()
+    distributed.leave()
+    return {
+        "parameters": sum(p.numel() for p in weights),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in weights),
+        "gradient_bytes": sum(b.grad_data.numel() * b.grad_data.element_size() for b in buffers),
+        "optimizer_bytes": sum(t.numel() * t.element_size() for t in moments + masters),
+        "activation_bytes": sum(saved.values()),
+    }
+
+
 def folder(config: PretrainConfig) -> RunFolder:
     """The run's folder, made as the submitter makes it."""
     run = RunFolder(config.run.dir)

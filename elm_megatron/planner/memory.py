@@ -1,0 +1,66 @@
+"""Bytes of activations a rank holds at its peak, from shapes alone; torch-free.
+
+Counts what autograd saves for backward in the torch layer spec, tensor by tensor (checked against
+saved-tensor hooks in the tests). Transformer Engine saves a little less: on GPUs this is an upper estimate.
+"""
+
+from __future__ import annotations
+
+from elm_megatron.config import ModelConfig, ParallelConfig, TrainConfig
+
+ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 2}
+
+
+def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig) -> int:
+    """Bytes one transformer layer keeps for the backward pass of one micro-batch."""
+    tokens = train.micro_batch_size * train.seq_length // parallel.cp
+    e = ELEMENT_BYTES[train.precision]
+    h, f = model.hidden_size, model.ffn_hidden_size // parallel.tp
+    heads = model.num_attention_heads // parallel.tp
+    groups = model.num_query_groups // parallel.tp
+    shared = parallel.tp if parallel.sp else 1  # sequence parallelism splits what tp replicates
+    q, kv = heads * model.head_dim, groups * model.head_dim
+    residual = 2 * tokens // shared * (h * e + 4)  # inputs of both norms and their 1/rms
+    normed = 2 * tokens // shared * h * e  # inputs of qkv and fc1
+    rotary = 4 * train.seq_length * model.head_dim * e  # cosines and sines for q and for k
+    attention = tokens * ((q + kv) * e + (q + 2 * kv) * e + heads * 4)  # rotated q, k; fused qkv; log-sum-exp
+    projection = tokens * q * e  # attention's output
+    mlp = tokens * 3 * f * e  # gate and up, their product
+    if train.recompute == "full":
+        return tokens // shared * h * e
+    if train.recompute == "selective":
+        attention -= tokens * heads * 4
+    return residual + normed + rotary + attention + projection + mlp
+
+
+def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig) -> int:
+    """Bytes of the final norm, the vocabulary projection and the cross entropy of one micro-batch."""
+    tokens = train.micro_batch_size * train.seq_length // parallel.cp
+    e = ELEMENT_BYTES[train.precision]
+    shared = parallel.tp if parallel.sp else 1
+    vocabulary = model.padded_vocab_size // parallel.tp
+    hidden = 2 * tokens // shared * model.hidden_size * e + tokens // shared * 4
+    softmax = tokens * vocabulary * 4  # fp32 probabilities of this rank's slice
+    return hidden + softmax + tokens * 2 * 8  # target mask and target ids
+
+
+def activation_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, stage: int) -> int:
+    """Peak bytes of activations on pipeline stage `stage` (0 first), all micro-batches in flight counted.
+
+    With 1F1B, stage i holds pp - i micro-batches; the interleaved schedule holds 1 + (pp-1)/(pp·vpp) times
+    the first stage's amount (Narayanan et al. 2021, section 2.2).
+    """
+    layers = model.num_layers // parallel.pp
+    one = layers * layer_bytes(model, parallel, train)
+    in_flight: float = parallel.pp - stage
+    if parallel.vpp > 1:
+        in_flight = (
+            parallel.pp * (1 + (parallel.pp - 1) / (parallel.pp * parallel.vpp)) - stage / parallel.vpp
+        )
+    total = int(one * in_flight)
+    if stage == parallel.pp - 1:
+        total += head_bytes(model, parallel, train)
+    if train.recompute == "full":
+        whole = TrainConfig(**{**vars(train), "recompute": "none"})
+        total += layer_bytes(model, parallel, whole)  # the layer being recomputed
+    return total
