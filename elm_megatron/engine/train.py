@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
@@ -50,6 +51,9 @@ class Trainer:
         world: this rank's place.
         device: this rank's device; the process groups are already formed.
     """
+
+    reported = 2  # sums a forward step reports
+    saved = staticmethod(state.everything)  # which parameters a checkpoint holds
 
     def __init__(self, config: PretrainConfig, world: World, device: torch.device):
         self.config, self.world, self.device = config, world, device
@@ -115,7 +119,9 @@ class Trainer:
         """Load the newest checkpoint that verifies, or begin with initial weights."""
         checkpoint = self._newest_verified()
         if checkpoint is not None:
-            state.restore(self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step)
+            state.restore(
+                self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step, choose=self.saved
+            )
             self.step = checkpoint.step
         if self.world.rank == 0:
             self._announce(checkpoint)
@@ -137,11 +143,17 @@ class Trainer:
             life=[self.world.job_id, self.world.restart],
             step=self.step,
             steps=self.steps,
-            manifest_sha256=self.manifest.sha256,
-            unigram_entropy=self.manifest.splits["valid"].unigram_entropy,
+            **self._facts(),
             world_size=self.world.world_size,
             started=self.run.read().get("started", time.time()),
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Seam: what run.json holds of the data."""
+        return {
+            "manifest_sha256": self.manifest.sha256,
+            "unigram_entropy": self.manifest.splits["valid"].unigram_entropy,
+        }
 
     def _newest_verified(self) -> Checkpoint | None:
         """The newest checkpoint all ranks find intact; each checks its share of the files."""
@@ -168,13 +180,14 @@ class Trainer:
         self.start()
         if self.step == 0:
             self.evaluate()
-        train, asked, began = self.config.train, None, time.perf_counter()
+        train, asked, began = self.settings, None, time.perf_counter()
         while self.step < self.steps and asked is None:
             row, asked = self.train_step()
             if self.metrics and (self.step % train.log_every == 0 or self.step == self.steps):
                 self.metrics.train(row)
             if self.step % train.eval_every == 0 or self.step == self.steps:
                 self.evaluate()
+                self._after_evaluation()
             if self.step % train.save_every == 0 or self.step == self.steps or asked:
                 self.save(row)
         self.saver.wait()
@@ -183,15 +196,13 @@ class Trainer:
 
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
-        train, began = self.config.train, time.perf_counter()
-        ids = data.sample_ids(
-            self.step * train.global_batch_size, train.global_batch_size, len(self.train_set), train.seed
-        )
+        train, began = self.settings, time.perf_counter()
+        ids = self._sample_ids(self.step * train.global_batch_size, train.global_batch_size)
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        total, count = self._run_batches(self.train_set, ids, forward_only=False)
-        loss, code = self._agree(total, count)
+        (total, count, *_), code = self._agree(self._run_batches(self.train_set, ids, forward_only=False))
+        loss = total / count
         norm = self.optimizer.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise BadNumbers(self.step + 1, self.world.rank, loss, norm)
@@ -204,15 +215,15 @@ class Trainer:
         return self._row(loss, lr, norm, seconds), request_of(code)
 
     def _row(self, loss: float, lr: float, norm: float, seconds: float) -> dict[str, Any]:
-        train = self.config.train
-        tokens = train.global_batch_size * train.seq_length
+        train = self.settings
+        tokens = self._tokens(self.step) - self._tokens(self.step - 1)
         logged = self.step % train.log_every == 0 or self.step == self.steps
         memory = distributed.largest(devices.peak_memory_bytes(self.device), self.device) if logged else 0
         flops = self.config.model.flops_per_token(train.seq_length) * tokens / seconds
         peak = self.peak_flops and self.peak_flops * self.world.world_size
         return {
             "step": self.step,
-            "tokens": self.step * tokens,
+            "tokens": self._tokens(self.step),
             "loss": loss,
             "lr": lr,
             "grad_norm": norm,
@@ -223,69 +234,100 @@ class Trainer:
             "time": time.time(),
         }
 
-    def _run_batches(self, dataset: data.GPTDataset, ids: Any, forward_only: bool) -> tuple[float, float]:
-        """Run one global batch through the pipeline; returns this rank's (Σ loss, Σ tokens) in nats.
+    def _forward_step(self, batches: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+        """Seam: one micro-batch through this stage, in the form megatron-core's schedules ask for."""
+        batch = next(batches)
+        output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
+        return output, partial(_mean_loss, batch.loss_mask)
+
+    def _sample_ids(self, consumed: int, count: int) -> np.ndarray:
+        """Seam: ids of the next samples of the training set, int64 [count]."""
+        return data.sample_ids(consumed, count, len(self.train_set), self.settings.seed)
+
+    def _tokens(self, step: int) -> int:
+        """Seam: tokens trained on in the first `step` updates."""
+        return step * self.settings.global_batch_size * self.settings.seq_length
+
+    def _batches(self, dataset: Any, ids: np.ndarray) -> Iterator[Any]:
+        """Seam: this rank's micro-batches of a global batch."""
+        size = self.settings.micro_batch_size
+        return data.micro_batches(dataset, ids, size, self.dp_rank, self.dp, self.device)
+
+    def _shape(self, dataset: Any, ids: np.ndarray) -> tuple[int, int]:
+        """Seam: (rows, tokens a row) of every micro-batch of a global batch; stages exchange such tensors."""
+        return self.settings.micro_batch_size, self.settings.seq_length
+
+    def _run_batches(self, dataset: Any, ids: np.ndarray, forward_only: bool) -> list[float]:
+        """Run one global batch through the pipeline; returns this rank's sums, Σ loss in nats, Σ tokens, ….
 
         Only tensor-parallel rank 0 of the last stage reports numbers, so that their sum over the world
         counts every token once.
         """
-        train = self.config.train
-        batches = [
-            data.micro_batches(dataset, ids, train.micro_batch_size, self.dp_rank, self.dp, self.device)
-            for _ in self.chunks
-        ]
+        batches = [self._batches(dataset, ids) for _ in self.chunks]
+        rows, length = self._shape(dataset, ids)
         results = self.forward_backward(
-            forward_step_func=_forward_step,
+            forward_step_func=self._forward_step,
             data_iterator=batches if len(batches) > 1 else batches[0],
             model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
-            num_microbatches=len(ids) // (train.micro_batch_size * self.dp),
-            seq_length=train.seq_length,
-            micro_batch_size=train.micro_batch_size,
+            num_microbatches=len(ids) // (self.settings.micro_batch_size * self.dp),
+            seq_length=length,
+            micro_batch_size=rows,
             forward_only=forward_only,
         )
         reports = parallel_state.get_tensor_model_parallel_rank() == 0
         if not results or not reports:
-            return 0.0, 0.0
-        sums = torch.stack(results).double().sum(0)
-        return sums[0].item(), sums[1].item()
+            return [0.0] * self.reported
+        return torch.stack(results).double().sum(0).tolist()
 
-    def _agree(self, total: float, count: float) -> tuple[float, int]:
-        """The mean loss of the whole batch, and the strongest request any rank has received."""
+    def _agree(self, sums: list[float]) -> tuple[list[float], int]:
+        """The sums over all ranks, and the strongest request any rank has received."""
         codes = [float(self.signals.code == code) for code in (1, 2)]
-        shared = torch.tensor([total, count, *codes], dtype=torch.float64, device=self.device)
+        shared = torch.tensor([*sums, *codes], dtype=torch.float64, device=self.device)
         dist.all_reduce(shared)
-        total, count, requeue, stop = shared.tolist()
-        return total / count, 2 if stop else int(requeue > 0)
+        *sums, requeue, stop = shared.tolist()
+        return sums, 2 if stop else int(requeue > 0)
 
     @torch.no_grad()
     def evaluate(self) -> float:
         """Mean loss per token of the validation split, in nats; logged by rank 0."""
-        train = self.config.train
+        train = self.settings
         for chunk in self.chunks:
             chunk.eval()
         ids = data.padded_ids(len(self.valid_set), train.micro_batch_size * self.dp)
         if train.eval_batches is not None:
             ids = ids[: train.eval_batches * train.global_batch_size]
-        total, count = self._run_batches(self.valid_set, ids, forward_only=True)
-        loss, _ = self._agree(total, count)
+        (total, count, *more), _ = self._agree(self._run_batches(self.valid_set, ids, forward_only=True))
+        loss = total / count
         for chunk in self.chunks:
             chunk.train()
         if self.metrics:
             perplexity = math.exp(min(loss, 700.0))
             row = {"step": self.step, "loss": loss, "perplexity": perplexity, "time": time.time()}
-            self.metrics.valid(row)
+            self.metrics.valid({**row, **self._more_of_validation(more, count)})
         self.valid_loss = loss
         return loss
+
+    def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
+        """Seam: further columns of valid.jsonl, from the sums after the first two."""
+        return {}
+
+    def _after_evaluation(self) -> None:
+        """Seam: called on every rank after each validation that follows an update."""
 
     # -- saving and leaving ---------------------------------------------------------------------------
 
     def save(self, row: dict[str, Any]) -> None:
         """Copy this rank's numbers and start writing them; training goes on meanwhile."""
-        pieces = state.snapshot(self.chunks, self.optimizer, self.distributed_optimizer)
-        consumed = self.step * self.config.train.global_batch_size
-        self.saver.save(self.step, pieces, {"consumed_samples": consumed, "loss": row["loss"]})
+        pieces = state.snapshot(self.chunks, self.optimizer, self.distributed_optimizer, self.saved)
+        consumed = self.step * self.settings.global_batch_size
+        facts = {"consumed_samples": consumed, "loss": row["loss"], **self._identity()}
+        self.saver.save(self.step, pieces, facts)
         if self.metrics:
             self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"])
+
+    def _identity(self) -> dict[str, Any]:
+        """Seam: what a checkpoint's manifest holds beside the numbers."""
+        return {}
 
     def _finish(self, asked: Request | None, seconds: float) -> Outcome:
         outcome: Outcome = {"requeue": "requeue", "stop": "cancelled", None: "done"}[asked]
@@ -303,13 +345,6 @@ class Trainer:
                 valid_loss=valid[-1] if valid else None,
             )
         return outcome
-
-
-def _forward_step(batches: Iterator[data.Batch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-    """One micro-batch through this stage, in the form megatron-core's schedules ask for."""
-    batch = next(batches)
-    output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
-    return output, partial(_mean_loss, batch.loss_mask)
 
 
 def _mean_loss(mask: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
