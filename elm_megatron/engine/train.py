@@ -293,7 +293,9 @@ class Trainer:
         train = self.settings
         for chunk in self.chunks:
             chunk.eval()
-        ids = data.padded_ids(len(self.valid_set), train.micro_batch_size * self.dp)
+        # Interleaved stages take their micro-batches in groups of pp.
+        group = self.config.parallel.pp if self.config.parallel.vpp > 1 else 1
+        ids = data.padded_ids(len(self.valid_set), train.micro_batch_size * self.dp * group)
         if train.eval_batches is not None:
             ids = ids[: train.eval_batches * train.global_batch_size]
         (total, count, *more), _ = self._agree(self._run_batches(self.valid_set, ids, forward_only=True))
