@@ -1,0 +1,129 @@
+"""Our model's sizes as a Hugging Face config.json, and back. Torch-free.
+
+Every field that shapes the computation is written out: a reader's defaults may differ from the model's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from data_prep.manifest import TokenizerInfo
+from elm_megatron.config import ModelConfig
+
+TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def config_json(model: ModelConfig, ids: TokenizerInfo, dtype: str) -> dict[str, Any]:
+    """The contents of config.json.
+
+    Args:
+        ids: the tokenizer's special ids.
+        dtype: fp32, bf16 or fp16, the type of the exported weights.
+    """
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.ffn_hidden_size,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_attention_heads,
+        "num_key_value_heads": model.num_query_groups,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.max_position_embeddings,
+        "rms_norm_eps": model.norm_eps,
+        # transformers 5 reads rope_parameters, earlier ones and other programs the two older keys.
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "rope_theta": model.rope_theta,
+        "rope_scaling": None,
+        "initializer_range": model.init_std,
+        "tie_word_embeddings": model.tie_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "use_cache": True,
+        "bos_token_id": ids.bos_id,
+        "eos_token_id": ids.eos_id,
+        "pad_token_id": ids.pad_id,
+        "dtype": TORCH_DTYPES[dtype],
+        "torch_dtype": TORCH_DTYPES[dtype],
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A Hugging Face folder's config.json.
+
+    Raises:
+        InputError: there is none, or it is not JSON.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: {folder} is not a Hugging Face folder.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is not a JSON object.")
+    return config
+
+
+def model_config(folder: Path, name: str) -> ModelConfig:
+    """The model a Hugging Face folder describes.
+
+    Args:
+        name: becomes `model.name`.
+
+    Raises:
+        InputError: it is not a Llama as this suite builds it; the sentence names the key.
+    """
+    raw = read_config(folder)
+    path = folder / "config.json"
+    _require_plain_llama(path, raw)
+    try:
+        model = ModelConfig(
+            name=name,
+            hidden_size=int(raw["hidden_size"]),
+            ffn_hidden_size=int(raw["intermediate_size"]),
+            num_layers=int(raw["num_hidden_layers"]),
+            num_attention_heads=int(raw["num_attention_heads"]),
+            num_query_groups=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
+            max_position_embeddings=int(raw["max_position_embeddings"]),
+            vocab_size=int(raw["vocab_size"]),
+            rope_theta=float((raw.get("rope_parameters") or raw).get("rope_theta", 10000.0)),
+            norm_eps=float(raw["rms_norm_eps"]),
+            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
+            init_std=float(raw.get("initializer_range", 0.02)),
+        )
+    except KeyError as error:
+        raise InputError(f"{path}: has no {error.args[0]}.") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}.") from error
+    model.check()
+    head_dim = raw.get("head_dim") or model.head_dim
+    if head_dim != model.head_dim:
+        raise InputError(
+            f"{path}: head_dim={head_dim}, allowed is hidden_size/num_attention_heads={model.head_dim}."
+        )
+    return model
+
+
+def _require_plain_llama(path: Path, raw: dict[str, Any]) -> None:
+    rope = raw.get("rope_parameters") or {}
+    found = {
+        "model_type": (raw.get("model_type"), "llama"),
+        "hidden_act": (raw.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (bool(raw.get("attention_bias", False)), False),
+        "mlp_bias": (bool(raw.get("mlp_bias", False)), False),
+        "rope_scaling": (raw.get("rope_scaling"), None),
+        "rope_parameters.rope_type": (rope.get("rope_type", "default"), "default"),
+        "quantization_config": (raw.get("quantization_config"), None),
+    }
+    for key, (value, allowed) in found.items():
+        if value != allowed:
+            raise InputError(f"{path}: {key}={value!r}, allowed is {allowed!r}.")

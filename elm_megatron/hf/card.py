@@ -1,0 +1,5 @@
+"""The model card."""
+
+
+def write(folder, config, source, figures):
+    pass

@@ -1,0 +1,92 @@
+"""Typed configurations of export, import_hf, generate and eval. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from elm_megatron.config import ClusterConfig, RunConfig, require, require_choice
+
+HF_DTYPES = ("fp32", "bf16", "fp16")
+GGUF_DTYPES = ("f32", "f16", "q8_0")
+
+
+@dataclass
+class DatasetChoice:
+    """Another place of the dataset than the one the source's config names; null is that one."""
+
+    dir: str | None = None
+
+
+@dataclass
+class ExportConfig:
+    """Everything of `python launch/export.py`.
+
+    Attributes:
+        run: the run being written; the model lies in `<run.dir>/model` or `<run.dir>/model.gguf`.
+        source: the run (name or folder) or Hugging Face folder to read.
+        step: which checkpoint; null is the newest.
+        adapter: a PEFT folder to merge into the weights, in fp32.
+        format: hf or gguf.
+        dtype: hf: fp32, bf16, fp16; gguf: f32, f16, q8_0; null is what the run trained in.
+        shard_gb: largest safetensors file, 10^9 bytes.
+        grams_per_kwh: CO2 of a kilowatt-hour where the run's energy was used; null leaves the card's
+            CO2 unknown.
+    """
+
+    run: RunConfig
+    source: str
+    step: int | None = None
+    adapter: str | None = None
+    format: str = "hf"
+    dtype: str | None = None
+    shard_gb: float = 2.0
+    grams_per_kwh: float | None = None
+    data: DatasetChoice = field(default_factory=DatasetChoice)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False
+
+    def check(self) -> None:
+        """Refuse values outside their lists."""
+        require_choice("format", self.format, ("hf", "gguf"))
+        dtypes = HF_DTYPES if self.format == "hf" else GGUF_DTYPES
+        require_choice("dtype", self.dtype, (None, *dtypes))
+        require(self.step is None or self.step >= 0, f"step={self.step}: must be at least 0.")
+        require(self.shard_gb > 0, f"shard_gb={self.shard_gb}: must be above 0.")
+        grams = self.grams_per_kwh
+        require(grams is None or grams >= 0, f"grams_per_kwh={grams}: must be at least 0.")
+
+
+@dataclass
+class GenerateConfig:
+    """Everything of `python launch/generate.py`.
+
+    Attributes:
+        source: an exported run or Hugging Face folder.
+        prompts: file with one prompt per line; null reads standard input.
+        chat: put each prompt into the instruction template the chat model was tuned with.
+        max_new_tokens: length at most.
+        temperature: 0 always takes the likeliest token.
+        top_p: sample from the likeliest tokens that hold this share; 1 is all.
+        top_k: sample from this many likeliest tokens; 0 is all.
+        repetition_penalty: 1 is none.
+        seed: of the sampling.
+    """
+
+    source: str
+    prompts: str | None = None
+    chat: bool = False
+    max_new_tokens: int = 100
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 0
+    repetition_penalty: float = 1.1
+    seed: int = 1234
+
+    def check(self) -> None:
+        """Refuse values outside their ranges."""
+        require(self.max_new_tokens >= 1, f"max_new_tokens={self.max_new_tokens}: must be at least 1.")
+        require(self.temperature >= 0, f"temperature={self.temperature}: must be at least 0.")
+        require(0 < self.top_p <= 1, f"top_p={self.top_p}: must be above 0 and at most 1.")
+        require(self.top_k >= 0, f"top_k={self.top_k}: must be at least 0.")
+        penalty = self.repetition_penalty
+        require(penalty > 0, f"repetition_penalty={penalty}: must be above 0.")

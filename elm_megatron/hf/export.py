@@ -1,0 +1,246 @@
+"""From a run's checkpoint to a Hugging Face folder, tensor by tensor, checked before it gets its name.
+
+    runs/<name>/.model.<pid>.tmp/      while being written
+    runs/<name>/model/                 weights, config.json, tokenizer files, README.md (the model card)
+
+One CPU process, whatever layout wrote the checkpoint. The gate (gate.py) runs on the written file; only then
+is the folder renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_prep.errors import InputError
+from elm_megatron.hf import architecture, gate, names, tokenizer_files
+from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.source import MODEL_FOLDER, hf_folder, locate, run_config
+from elm_megatron.hf.texts import passages
+from elm_megatron.hf.tokenizer_files import TokenizerSource
+from elm_megatron.hf.weights import FolderWeights, RunWeights, Weights
+from elm_megatron.hf.writer import DTYPES, SafetensorsWriter
+from elm_megatron.run_folder import RunFolder
+
+PRECISION_DTYPE = {"fp32": "fp32", "bf16": "bf16", "fp8": "bf16"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        path: the run's or the Hugging Face folder.
+        run: the run, or None for a Hugging Face folder.
+        weights: the (merged) weights.
+        tokenizer: where the tokenizer comes from.
+        identity: what makes two exports of it the same: hashes of checkpoint and adapter.
+    """
+
+    path: Path
+    run: RunFolder | None
+    weights: Weights
+    tokenizer: TokenizerSource
+    identity: str
+
+
+def open_source(config: ExportConfig) -> Source:
+    """Open and verify what `source` and `step` name.
+
+    Raises:
+        InputError: it does not exist, fails its verification, or its tokenizer is not the one trained with.
+    """
+    folder = hf_folder(config.source)
+    weights: Weights
+    if folder is not None:
+        if config.step is not None:
+            raise InputError(
+                f"step={config.step}: source={config.source} is a Hugging Face folder; use null."
+            )
+        weights = FolderWeights(folder)
+        source = Source(folder, None, weights, tokenizer_files.of_folder(folder), _tree(folder))
+    else:
+        run = RunFolder(locate(config.source))
+        weights = RunWeights(run, config.step)
+        identity = json.dumps(weights.checkpoint.manifest["files"], sort_keys=True)
+        source = Source(run.path, run, weights, tokenizer_files.of_run(run, config.data.dir), identity)
+    found, trained = source.tokenizer.info.vocab_size, weights.model.vocab_size
+    if found != trained:
+        raise InputError(
+            f"source={config.source}: the tokenizer has {found} pieces, the model's vocab_size is {trained}."
+        )
+    return source
+
+
+def _tree(folder: Path) -> str:
+    """A Hugging Face folder's identity: names, sizes and times of its files."""
+    found = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return json.dumps([str(folder), found])
+
+
+def default_dtype(source: Source) -> str:
+    """The type a run computed in; a Hugging Face folder's own type."""
+    if source.run is None:
+        stored = architecture.read_config(source.path)
+        wanted = stored.get("dtype") or stored.get("torch_dtype")
+        return next((k for k, v in architecture.TORCH_DTYPES.items() if v == wanted), "fp32")
+    values = run_config(source.run)
+    precision = (values.get("train") or values.get("tune") or {}).get("precision", "fp32")
+    return PRECISION_DTYPE.get(precision, "fp32")
+
+
+def export(config: ExportConfig) -> dict[str, Any]:
+    """Write the folder (or GGUF file) and return its figures, which also stand in the run's run.json.
+
+    Needs megatron-core's process groups of one rank, for the gate.
+
+    Raises:
+        InputError: the source cannot be exported.
+        GateError: the written file computes something else.
+    """
+    run = RunFolder(config.run.dir)
+    source = open_source(config)
+    key = _key(config, source)
+    done = _already(run, key)
+    if done is not None:
+        print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
+        return done
+    for leftover in run.path.glob(f".{MODEL_FOLDER}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    run.update(state="running", started=time.time())
+    if config.format == "gguf":
+        from elm_megatron.hf.gguf_file import export_gguf
+
+        figures = export_gguf(config, source, run)
+    else:
+        figures = export_folder(config, source, run)
+    figures["key"] = key
+    run.update(state="done", seconds=figures["write_seconds"] + figures["gate_seconds"], export=figures)
+    _report(run, figures)
+    return figures
+
+
+def export_folder(config: ExportConfig, source: Source, run: RunFolder) -> dict[str, Any]:
+    """Write `<run>/model`; see `export`."""
+    from elm_megatron.hf import card
+
+    dtype = config.dtype or default_dtype(source)
+    model, info = source.weights.model, source.tokenizer.info
+    temporary = run.path / f".{MODEL_FOLDER}.{time.time_ns()}.tmp"
+    temporary.mkdir(mode=0o700)
+    began = time.perf_counter()
+    writer = SafetensorsWriter(temporary, model, dtype, int(config.shard_gb * 1e9))
+    for name, tensor in hf_tensors(source.weights):
+        writer.write(name, tensor)
+    writer.finish()
+    written = time.perf_counter() - began
+    settings = architecture.config_json(model, info, dtype)
+    (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    tokenizer_files.write(source.tokenizer, temporary, model.max_position_embeddings)
+    rounding = None if dtype == "fp32" else round_to(DTYPES[dtype])
+    difference, gated = run_gate(
+        source, rounding, FolderWeights(temporary), architecture.read_config(temporary)
+    )
+    figures = {
+        "path": MODEL_FOLDER,
+        "source": str(source.path),
+        "step": source.weights.checkpoint.step if isinstance(source.weights, RunWeights) else None,
+        "dtype": dtype,
+        "files": writer.files,
+        "bytes": sum(entry["bytes"] for entry in writer.files.values()),
+        "write_seconds": written,
+        "gate_seconds": gated,
+        "gate": vars(difference),
+    }
+    card.write(temporary, config, source, figures)
+    replace(temporary, run.path / MODEL_FOLDER)
+    return figures
+
+
+def hf_tensors(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors under Hugging Face's names, one part in memory at a time."""
+    for part in names.parts(weights.model):
+        yield from names.to_hf(weights.model, part, weights.part(part))
+
+
+def round_to(dtype: torch.dtype) -> gate.Rounding:
+    """What storing in a type does to a tensor's numbers."""
+    return lambda name, tensor: tensor.to(dtype)
+
+
+def run_gate(
+    source: Source, rounding: gate.Rounding | None, exported: gate.Exported, settings: dict[str, Any]
+) -> tuple[gate.Difference, float]:
+    """Compare the written file with Megatron; returns the differences and the seconds it took.
+
+    Raises:
+        GateError: they differ.
+    """
+    began = time.perf_counter()
+    tokens = gate_tokens(source.tokenizer.folder, source.weights.model.max_position_embeddings)
+    difference = gate.compare(source.weights, rounding, exported, settings, tokens)
+    gate.require_equal(difference)
+    return difference, time.perf_counter() - began
+
+
+def gate_tokens(tokenizer: Path, max_length: int) -> torch.Tensor:
+    """Dutch and English text as int64 [2, s]."""
+    length = min(gate.LENGTH, max_length)
+    rows = [tokenizer_files.encode(tokenizer, text)[:length] for text in passages().values()]
+    return torch.tensor([row[: min(map(len, rows))] for row in rows])
+
+
+def replace(temporary: Path, final: Path) -> None:
+    """Give a finished folder or file its name; an older one of that name goes."""
+    if not final.is_dir():
+        temporary.replace(final)
+        return
+    old = final.with_name(f".{final.name}.{time.time_ns()}.old.tmp")
+    final.rename(old)
+    temporary.rename(final)
+    shutil.rmtree(old)
+
+
+def _key(config: ExportConfig, source: Source) -> str:
+    """Two exports of the same checkpoint with the same settings have the same key."""
+    manifest = source.tokenizer.manifest
+    adapter = _tree(Path(config.adapter).absolute()) if config.adapter else None
+    settings = [config.format, config.dtype, config.shard_gb, config.grams_per_kwh]
+    text = json.dumps([settings, source.identity, adapter, manifest and manifest.sha256])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _already(run: RunFolder, key: str) -> dict[str, Any] | None:
+    """The figures of an earlier export with the same key whose files are all there."""
+    figures = run.read().get("export")
+    if not figures or figures.get("key") != key:
+        return None
+    folder = run.path / figures["path"]
+    for name, entry in figures["files"].items():
+        path = folder / name if folder.is_dir() else run.path / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return None
+    return figures
+
+
+def _report(run: RunFolder, figures: dict[str, Any]) -> None:
+    size, seconds = figures["bytes"], figures["write_seconds"]
+    print(
+        f"{run.path / figures['path']}: {size / 1e6:,.1f} MB of {figures['dtype']} in {seconds:.1f} s "
+        f"({size / 1e6 / seconds:,.0f} MB/s)",
+        flush=True,
+    )
+    found = figures["gate"]
+    print(
+        f"gate: logits equal Megatron's within {found['rounded']:.1e} over {found['tokens']} tokens of Dutch "
+        f"and English, {found['trained']:.1e} from the weights as trained ({figures['gate_seconds']:.1f} s)",
+        flush=True,
+    )

@@ -1,0 +1,90 @@
+"""What the rank processes run for the Hugging Face tests, and the configurations they run with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.manifest import Manifest
+from elm_megatron.compose import as_yaml
+from elm_megatron.config import ModelConfig, PretrainConfig, RunConfig
+from elm_megatron.hf.config import ExportConfig
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
+from tests.elm_megatron.configs import pretrain_config, small_model
+
+VOCAB = 501  # odd: divisible by no tp, padded to 512
+
+
+def run_to_train(
+    folder: Path, data: Path, ranks: int, tied: bool, groups: int, **changes: Any
+) -> PretrainConfig:
+    """A run of a few steps, its folder prepared as the launcher does."""
+    model = small_model(
+        num_attention_heads=8,
+        num_query_groups=groups,
+        max_position_embeddings=512,
+        vocab_size=VOCAB,
+        tie_embeddings=tied,
+        norm_eps=1e-12,
+        rope_theta=5000.0,
+    )
+    values = {"steps": 3, "lr": 3e-2, "min_lr": 3e-2, **changes}
+    config = pretrain_config(folder, data, ranks, model, **values)
+    config.corpus, config.tokenizer = CorpusConfig(), TokenizerConfig(vocab_size=VOCAB)
+    config.data = DataConfig(dir=str(data))
+    run = RunFolder(folder)
+    run.create()
+    run.config.write_text(as_yaml(config))
+    run.update(verb="pretrain", manifest_sha256=Manifest.load(data).sha256, git_commit="unknown")
+    return config
+
+
+def export_config(folder: Path, source: Path, **changes: Any) -> ExportConfig:
+    """A checked export of `source` into the run folder `folder`."""
+    config = ExportConfig(RunConfig(folder.name, str(folder)), str(source), **changes)
+    config.check()
+    RunFolder(folder).create()
+    return config
+
+
+def train(world: World, config: PretrainConfig) -> str:
+    """Train to the end."""
+    from elm_megatron.engine.job import Pretrain
+
+    return Pretrain(config)(world)
+
+
+def export(world: World, config: ExportConfig) -> str:
+    """Export; the job as a launcher runs it."""
+    from elm_megatron.hf.job import Export
+
+    return Export(config)(world)
+
+
+def megatron_logits(world: World, step_folder: Path, model: ModelConfig, tokens: list[list[int]]) -> Any:
+    """Logits of the whole GPTModel with a checkpoint's weights: numpy float32 [b, s, vocab]."""
+    import torch
+
+    from elm_megatron.config import ParallelConfig
+    from elm_megatron.engine import distributed, state
+    from elm_megatron.engine.checkpoint import Checkpoint
+    from elm_megatron.model import device as devices
+    from elm_megatron.model import llama
+
+    device = devices.prepare("cpu", 0)
+    distributed.join(world, device, ParallelConfig())
+    try:
+        distributed.seed_everything(0)
+        config = llama.transformer_config(model, ParallelConfig())
+        chunks = llama.build(model, ParallelConfig(), config, transformer_engine=False)
+        checkpoint = Checkpoint.open(step_folder)
+        state.restore(chunks, None, checkpoint.reader(), checkpoint.step)
+        ids = torch.tensor(tokens)
+        positions = torch.arange(ids.shape[1])[None].expand_as(ids)
+        with torch.no_grad():
+            logits = chunks[0].eval()(ids, positions, None)
+        return logits[..., : model.vocab_size].float().numpy()
+    finally:
+        distributed.leave()
