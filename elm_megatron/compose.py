@@ -63,6 +63,9 @@ FORBIDDEN = (
 )
 
 
+OmegaConf.register_new_resolver("checkout", lambda: str(CONF.parent), replace=True)
+
+
 def main(verb: str, schema: type) -> Callable[[Callable[[Any], int | None]], Callable[[], None]]:
     """Make a launcher out of a function of a typed config.
 

@@ -74,29 +74,29 @@ def _asks_more(record: dict[str, Any], config: Any) -> bool:
     return steps is not None and steps > record.get("step", steps)
 
 
-def write(run: RunFolder, config: Any, verb: str, **fields: Any) -> None:
-    """Keep the resolved config and who handed in what with the run.
+def describe(config: Any, verb: str) -> dict[str, Any]:
+    """What run.json keeps of a submission."""
+    slurm_conf = config.cluster.slurm_conf
+    return {
+        "state": "submitted",
+        "reason": None,
+        "verb": verb,
+        "name": config.run.name,
+        "cluster": config.cluster.name,
+        "executor": config.cluster.executor,
+        "slurm_conf": slurm_conf and str(Path(slurm_conf).absolute()),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "submitted": time.time(),
+        "submit_host": socket.gethostname(),
+    }
 
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    run.create()
+
+def write(run: RunFolder, config: Any, description: dict[str, Any], job_id: str) -> None:
+    """Keep the resolved config, and who handed in what, with the run."""
+    job_ids = [*run.read().get("job_ids", []), job_id]
+    run.update(**description, job_ids=job_ids)
     write_atomically(run.config, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
-    record = run.read()
-    fields["job_ids"] = [*record.get("job_ids", []), *fields.pop("job_ids", [])]
-    run.update(
-        state="submitted",
-        reason=None,
-        verb=verb,
-        name=config.run.name,
-        cluster=config.cluster.name,
-        executor=config.cluster.executor,
-        git_commit=git_commit(),
-        versions=versions(),
-        submitted=time.time(),
-        submit_host=socket.gethostname(),
-        **fields,
-    )
 
 
 def missing(path: Path) -> list[Path]:

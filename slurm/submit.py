@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core.utils import JobPaths
+from submitit.core.utils import FailedJobError, JobPaths
 from submitit.local.local import LocalJob
 
 from data_prep.errors import InputError
@@ -25,7 +25,7 @@ from elm_megatron.compose import EXIT_INPUT
 from elm_megatron.config import ClusterConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
-from slurm import local, record, task
+from slurm import batch, lives, local, queue_state, record, task
 
 Job = Callable[[World], Outcome]
 LOCAL_MINUTES = 30 * 24 * 60
@@ -38,14 +38,27 @@ class Task:
 
     job: Job
     run: Path
+    ranks: int
+    cluster: ClusterConfig
     launcher: int | None = None
 
     def __call__(self) -> Outcome:
         env = submitit.JobEnvironment()
-        if self.launcher is None:
-            raise RuntimeError("only local runs are known yet")
-        world = task.local_world(self.run, env.global_rank, env.num_tasks, env.job_id)
-        return task.run(self.job, world, self.launcher)
+        if env.num_tasks != self.ranks:
+            raise RuntimeError(f"this world has {env.num_tasks} ranks, the job was made for {self.ranks}")
+        if self.launcher is not None:
+            world = task.local_world(self.run, env.global_rank, env.num_tasks, env.job_id)
+            return task.run(self.job, world, self.launcher)
+        world = task.slurm_world(
+            self.run, env.global_rank, env.num_tasks, env.num_nodes, env.job_id, self.cluster.interface
+        )
+        world.rendezvous.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder(self.run)
+        lives.begin(folder, world, self.cluster.max_stalls)
+        outcome = task.run(self.job, world)
+        if world.rank == 0:
+            lives.end(folder, world, outcome)
+        return outcome
 
 
 class WatchedExecutor(submitit.LocalExecutor):
@@ -78,6 +91,44 @@ class WatchedExecutor(submitit.LocalExecutor):
         return LocalJob(folder=self.folder, job_id=job_id, tasks=list(range(count)))
 
 
+class BatchExecutor(submitit.SlurmExecutor):
+    """submitit's Slurm executor with a clean environment, a quiet sbatch and this suite's script."""
+
+    def __init__(self, cluster: ClusterConfig, run: RunFolder, name: str, ranks: int, verb: str):
+        super().__init__(run.logs, python=batch.python(cluster, run.path))
+        self.cluster = cluster
+        mpi = verb == "preprocess" and ranks > 1
+        self.update_parameters(**batch.parameters(cluster, run.path, name, ranks, mpi))
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # a dry run shows the script on machines without Slurm too
+
+    def text(self) -> str:
+        """The batch script."""
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+    def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(batch.environment(self.cluster, before))
+        try:
+            return super()._submit_command(command)
+        except (OSError, FailedJobError) as error:
+            raise InputError(
+                f"cluster={self.cluster.name}: sbatch refused the job: {_reason(error)}."
+            ) from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what sbatch said."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sbatch: error: ").rstrip(".") if lines else repr(error)
+
+
 def submit(
     job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | None = None, resumes: bool = True
 ) -> int:
@@ -105,11 +156,17 @@ def submit(
     if nothing:
         print(nothing)
         return 0
+    live = queue_state.live_job(run.read())
+    if live:
+        print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
+        return 0
     made = record.missing(run.path)
     run.create()
     try:
         with record.local_lock(run.path) as lock:
-            record.write(run, config, verb, job_ids=[f"local-{os.getpid()}"])
+            if config.cluster.executor == "slurm":
+                return _queue(job, config, run, ranks, verb)
+            record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
             status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
             if status not in (0, 130) and run.read().get("state") in record.ACTIVE:
                 run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
@@ -129,13 +186,30 @@ def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inhe
     remove_tree(meeting)
     with local.interruptible():
         try:
-            executor.submit(Task(job, run.path, os.getpid()))
+            executor.submit(Task(job, run.path, ranks, cluster, os.getpid()))
         except BaseException:
             local.kill(executor.ranks)
             raise
         status = local.LocalWorld(executor.ranks).watch()
     remove_tree(meeting)
     return status
+
+
+def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
+    """Hand the job to sbatch; nothing of this command waits for it."""
+    cluster = config.cluster
+    executor = BatchExecutor(cluster, run, config.run.name, ranks, verb)
+    description = record.describe(config, verb)  # beforehand: the first rank may start right after sbatch
+    job_id = executor.submit(Task(job, run.path, ranks, cluster)).job_id
+    record.write(run, config, description, job_id)
+    print(f"{config.run.name}: job {job_id} queued on {cluster.name}; logs in {run.logs}", flush=True)
+    return 0
+
+
+def script(config: Any, ranks: int, verb: str) -> str:
+    """The exact text that sbatch would get, without submitting it."""
+    executor = BatchExecutor(config.cluster, RunFolder(config.run.dir), config.run.name, ranks, verb)
+    return executor.text()
 
 
 def remove_tree(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What one rank does around its job, here and on Slurm. Holds no torch and no submitit.
 
-    world → signals → job(world) → outcome
+    world → signals → job(world) → outcome → (on Slurm) what the batch script must do
 
 Until a job installs its own handlers, SIGTERM and USR2 end it by an exception: SIGTERM means stop for good,
 USR2 means save and start again. A job that cannot be cut off anywhere, as training, replaces the handlers.
@@ -8,9 +8,11 @@ USR2 means save and start again. A job that cannot be cut off anywhere, as train
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ from types import FrameType
 from data_prep.errors import InputError
 from elm_megatron.world import Outcome, World
 
+REQUEUE, HOLD = "requeue", "hold"  # files in the rendezvous folder that the batch script looks for
+SIOCGIFADDR = 0x8915  # linux/sockios.h
 ORPHAN_POLL_SECONDS = 1.0
 ORPHAN_GRACE_SECONDS = 60.0
 
@@ -102,3 +106,44 @@ def local_world(run_folder: Path, rank: int, ranks: int, job_id: str) -> World:
 def rendezvous(run_folder: Path, job_id: str, restart: int) -> Path:
     """Folder of one start of one job, so that no rank ever meets the address of an earlier start."""
     return run_folder / "rendezvous" / f"{job_id}-{restart}"
+
+
+def slurm_world(
+    run_folder: Path, rank: int, ranks: int, nodes: int, job_id: str, interface: str | None
+) -> World:
+    """The world of a rank that srun started.
+
+    `restart` tells the lives of one job id apart: Slurm's restart count, in an existing allocation the step.
+    """
+    env = os.environ
+    step = "SLURM_STEP_ID" if env.get("ELM_ALLOCATION") else "SLURM_RESTART_COUNT"
+    restart = int(env.get(step) or 0)
+    return World(
+        rank=rank,
+        world_size=ranks,
+        local_rank=int(env.get("SLURM_LOCALID", 0)),
+        node_rank=int(env.get("SLURM_NODEID", 0)),
+        nodes=nodes,
+        job_id=job_id,
+        restart=restart,
+        hostname=address_of(interface) if interface else socket.gethostname(),
+        rendezvous=rendezvous(run_folder, job_id, restart),
+    )
+
+
+def address_of(interface: str) -> str:
+    """IPv4 address of a network interface of this node.
+
+    Raises:
+        InputError: the node has no such interface; the sentence names those it has.
+    """
+    request = struct.pack("256s", interface.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+        except OSError as error:
+            names = ", ".join(name for _, name in socket.if_nameindex())
+            raise InputError(
+                f"cluster.interface={interface}: no address on {socket.gethostname()}; it has {names}."
+            ) from error
+    return socket.inet_ntoa(answer[20:24])

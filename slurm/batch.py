@@ -1,0 +1,144 @@
+"""What a batch job asks Slurm for: a cluster's configuration as submitit's parameters; no submitit here.
+
+The script that comes out is kept as golden texts in tests/slurm/golden/.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from elm_megatron.cluster import ClusterConfig
+from slurm import task
+from slurm.environment import exported
+
+JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
+TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
+TEXT_KEYS += ("mail_user", "mail_type")
+
+
+def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bool) -> dict[str, Any]:
+    """Parameters for submitit's Slurm executor.
+
+    Args:
+        cluster: checked already.
+        run: absolute run folder.
+        name: `run.name`, the job's name.
+        ranks: tasks of the whole job.
+        mpi: whether ranks meet through MPI (preprocess) rather than through the run folder.
+
+    Raises:
+        InputError: the ranks do not spread evenly, or the name is not one Slurm can show.
+    """
+    if not JOB_NAME.fullmatch(name):
+        raise InputError(f"run.name={name}: must be letters, digits and . _ = + , @ - to name a Slurm job.")
+    if ranks % cluster.nodes:
+        raise InputError(f"cluster.nodes={cluster.nodes} does not divide the {ranks} ranks of this job.")
+    per_node = ranks // cluster.nodes
+    cpus = cluster.cpus_per_task or _share_of_cores(cluster, per_node)
+    extra: dict[str, Any] = {key.replace("_", "-"): getattr(cluster, key) for key in TEXT_KEYS}
+    extra["time"] = cluster.time
+    extra["gpus-per-node"] = _gpus(cluster)
+    extra["mem"] = _memory(cluster)
+    extra["exclusive"] = cluster.exclusive or None
+    extra["requeue"] = True
+    extra["comment"] = f"elm:{run}"
+    srun = ["--open-mode=append", "--kill-on-bad-exit=1", f"--mpi={cluster.mpi if mpi else 'none'}"]
+    if cpus:
+        srun.append(f"--cpus-per-task={cpus}")  # Slurm 22.05 and later do not take it from the job
+    return {
+        "job_name": name,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": per_node,
+        "cpus_per_task": cpus,
+        "signal_delay_s": cluster.signal_seconds,
+        "wckey": None,
+        "setup": setup_lines(cluster, cpus),
+        "teardown": teardown_lines(run),
+        "srun_args": srun,
+        "additional_parameters": {key: value for key, value in extra.items() if value is not None},
+    }
+
+
+def _share_of_cores(cluster: ClusterConfig, per_node: int) -> int | None:
+    """Cores for one task: those that go with the GPUs asked for, or a whole exclusive node's."""
+    site = cluster.site
+    if site.cores is None or not (cluster.gpus_per_node or cluster.exclusive):
+        return None
+    share = site.cores * cluster.gpus_per_node // site.gpus if cluster.gpus_per_node else site.cores
+    return max(1, share // per_node)
+
+
+def _gpus(cluster: ClusterConfig) -> str | None:
+    if not cluster.gpus_per_node:
+        return None
+    return f"{cluster.gpu_type}:{cluster.gpus_per_node}" if cluster.gpu_type else str(cluster.gpus_per_node)
+
+
+def _memory(cluster: ClusterConfig) -> str | None:
+    """Memory per node; with GPUs, the share of the node that goes with them."""
+    memory, site = cluster.memory_gb, cluster.site
+    if memory is None and cluster.gpus_per_node and site.memory_gb is not None:
+        memory = site.memory_gb * cluster.gpus_per_node // site.gpus
+    return None if memory is None else f"{memory}G"
+
+
+def setup_lines(cluster: ClusterConfig, cpus: int | None) -> list[str]:
+    """Shell lines before srun: modules, the site's own lines, the variables of the ranks."""
+    lines = ["umask 077"]
+    if cluster.modules:
+        lines += ["module purge", *(f"module load {module}" for module in cluster.modules)]
+    lines += cluster.setup
+    env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(cpus or 1)}
+    if cluster.interface:
+        env |= {"NCCL_SOCKET_IFNAME": cluster.interface, "GLOO_SOCKET_IFNAME": cluster.interface}
+    if cluster.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    env |= cluster.env
+    return [*lines, *(f"export {name}={shlex.quote(value)}" for name, value in env.items())]
+
+
+def teardown_lines(run: Path) -> list[str]:
+    """Shell lines after srun: the job's own requeue, done here because a container holds no scontrol.
+
+    Rank 0 leaves a file saying so. Otherwise the script ends with srun's status: sacct tells the truth.
+    """
+    meeting = (
+        shlex.quote(str(task.rendezvous(run, "", 0).parent)) + '/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
+    )
+    return [
+        "status=$?",
+        f"meeting={meeting}",
+        f'if [ -e "$meeting/{task.HOLD}" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi',
+        f'if [ -e "$meeting/{task.REQUEUE}" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
+        "exit $status",
+    ]
+
+
+def environment(cluster: ClusterConfig, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which sbatch and squeue are called, and which the job inherits."""
+    kept = exported(env)
+    if cluster.slurm_conf:
+        kept["SLURM_CONF"] = str(Path(cluster.slurm_conf).absolute())
+    return kept
+
+
+def python(cluster: ClusterConfig, run: Path) -> str:
+    """The command that starts Python on a rank, inside the container where there is one.
+
+    It sees the checkout, the caller's folder (data/ stands there) and the run folder, and what
+    `cluster.binds` adds.
+    """
+    if cluster.container is None:
+        return shlex.quote(sys.executable)
+    root = Path(__file__).resolve().parents[1]
+    binds = [str(root), str(Path.cwd()), str(run), *cluster.binds]
+    words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
+    for bind in dict.fromkeys(binds):
+        words += ["--bind", bind]
+    return shlex.join([*words, "--pwd", str(Path.cwd()), cluster.container, "python"])

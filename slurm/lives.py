@@ -1,0 +1,116 @@
+"""The lives of one Slurm job: each start after a requeue is one. Kept in run.json by rank 0.
+
+A life owns the run: `life` in run.json is the fencing token, [job id, restart]. A task of an earlier life,
+on a node that the controller had given up, ends itself as soon as it sees that it owns nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import Outcome, World
+from slurm import task
+
+FENCE_SECONDS = 2.0
+BEGIN_SECONDS = 600.0
+EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
+
+
+def begin(run: RunFolder, world: World, max_stalls: int) -> None:
+    """Enter a new life: take the fencing token, and give up when the last lives brought nothing.
+
+    Called by every rank; rank 0 alone writes.
+
+    Raises:
+        SystemExit: the job is to be held; its reason stands in run.json.
+    """
+    mine = [world.job_id, world.restart]
+    if world.rank == 0:
+        record = run.read()
+        lives = record.get("lives", [])
+        step = run.latest_step() or 0
+        stalls = count_stalls(lives, world.job_id, step)
+        lives.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
+        if stalls >= max_stalls:
+            lives[-1]["held"] = True  # a release by a person starts the count again
+            reason = f"job {world.job_id} started {stalls} times at step {step} without a new checkpoint"
+            run.update(state="held", reason=reason, lives=lives)
+            print(f"held: {reason}; see the logs, then: scontrol release {world.job_id}", flush=True)
+            leave_word(world, task.HOLD)
+            raise SystemExit(EXIT_HELD)
+        run.update(life=mine, state="running", lives=lives, reason=None)
+    else:
+        _wait_for_rank_0(run, mine)
+    threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
+
+
+def count_stalls(lives: list[dict[str, Any]], job_id: str, step: int) -> int:
+    """How many lives of this job, counted back from now, began at the step it stands at now."""
+    count = 0
+    for life in reversed(lives):
+        if life["job"] != job_id or life["step"] != step or life.get("held"):
+            break
+        count += 1
+    return count
+
+
+def end(run: RunFolder, world: World, outcome: Outcome) -> None:
+    """Leave a life: tell the batch script what to do, and write down why it ended. Rank 0 only."""
+    if outcome == "requeue":
+        leave_word(world, task.REQUEUE)
+        run.update(state="requeued", reason="saved before the time limit, or asked to by USR2")
+    elif outcome == "cancelled":
+        state, reason = why_stopped(world.job_id)
+        run.update(state=state, reason=reason)
+
+
+def leave_word(world: World, name: str) -> None:
+    """Make the file that the batch script looks for."""
+    (world.rendezvous / name).touch()
+
+
+def why_stopped(job_id: str) -> tuple[str, str]:
+    """State and reason of a job that was told to stop, out of `scontrol show job`.
+
+    Slurm starts a preempted job again by itself; a cancelled one ends for good.
+    """
+    text = _scontrol("show", "job", job_id)
+    if text is None:
+        return "cancelled", "SIGTERM; scontrol does not answer here, so Slurm's reason is not known"
+    fields = dict(re.findall(r"(\w+)=(\S*)", text))
+    said = f"Slurm says JobState={fields.get('JobState')} Reason={fields.get('Reason')}"
+    return ("cancelled", said) if fields.get("JobState") == "CANCELLED" else ("requeued", said)
+
+
+def _scontrol(*words: str) -> str | None:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout
+    return None
+
+
+def _fence(run: RunFolder, mine: list[Any]) -> None:
+    """End this process once another life owns the run; SIGKILL, since nothing may be written any more."""
+    while True:
+        time.sleep(FENCE_SECONDS)
+        with contextlib.suppress(Exception):  # a file system that hesitates is not a reason to die
+            owner = run.read().get("life")
+            if owner != mine:
+                os.write(2, f"the run belongs to job {owner[0]} (restart {owner[1]}) now; ending.\n".encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_rank_0(run: RunFolder, mine: list[Any]) -> None:
+    until = time.monotonic() + BEGIN_SECONDS
+    while run.read().get("life") != mine:
+        if time.monotonic() > until:
+            raise TimeoutError(f"rank 0 did not begin within {BEGIN_SECONDS:.0f} s")
+        time.sleep(0.1)
