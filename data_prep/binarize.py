@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.comm import Alone
 from data_prep.documents import DOCUMENTS, cut_for_validation
-from data_prep.encoder import PlainEncoder, WordEncoder, trusted
+from data_prep.encoder import PlainEncoder, choose
+from data_prep.encoder import encoder as make_encoder
 from data_prep.indexed import BLOCK, InPlace, dtype_for
 from data_prep.manifest import SPLITS
 from data_prep.tokenizer import Tokenizer
@@ -74,18 +76,17 @@ def binarize(
     file = pq.ParquetFile(folder / DOCUMENTS)
     groups = file.num_row_groups
     dtype = dtype_for(tokenizer.vocab_size)
-    fast, why = comm.bcast(trusted(tokenizer, dtype, sample(file)) if comm.rank == 0 else None)
-    encoder = (WordEncoder if fast else PlainEncoder)(tokenizer, dtype)
-    eos = np.array([tokenizer.eos_id], dtype).tobytes()
+    kind, why = comm.bcast(choose(tokenizer, dtype, sample(file)) if comm.rank == 0 else None)
+    encoder = make_encoder(kind, tokenizer, dtype)
     done: Progress = comm.bcast(resume(folder, dtype.itemsize) if comm.rank == 0 else None)
     outputs = {split: Output(folder, split) for split in SPLITS}
     seconds = {"read": 0.0, "encode": 0.0, "write": 0.0, "wait": 0.0}
     while done.groups < groups:
         started = time.perf_counter()
         number = done.groups + comm.rank
-        texts = read_group(file, number) if number < groups else []
+        texts = read_group(file, number) if number < groups else {}
         read = time.perf_counter()
-        chunk = encode_chunk(texts, encoder, eos)
+        chunk = encode_chunk(texts, encoder)
         encoded = time.perf_counter()
         counts = [len(chunk.lengths[split]) // 4 for split in SPLITS]
         counts += [len(chunk.ids[split]) // dtype.itemsize for split in SPLITS]
@@ -143,26 +144,27 @@ def sample(file: pq.ParquetFile) -> list[str]:
     return texts
 
 
-def read_group(file: pq.ParquetFile, number: int) -> list[tuple[str, str]]:
-    """(split, text) of a row group's documents."""
+def read_group(file: pq.ParquetFile, number: int) -> dict[str, list[bytes]]:
+    """The texts of a row group's documents by split, in order; the split ``both`` is cut in two."""
     table = file.read_row_group(number, columns=["split", "text"], use_threads=False)
-    return list(zip(table["split"].to_pylist(), table["text"].to_pylist(), strict=True))
+    texts: dict[str, list[bytes]] = {split: [] for split in SPLITS}
+    rows = zip(table["split"].to_pylist(), table["text"].cast(pa.large_binary()).to_pylist(), strict=True)
+    for split, text in rows:
+        if split == "both":
+            for name, part in zip(SPLITS, cut_for_validation(text.decode()), strict=True):
+                texts[name].append(part.encode())
+        else:
+            texts[split].append(text)
+    return texts
 
 
-def encode_chunk(texts: list[tuple[str, str]], encoder: PlainEncoder, eos: bytes) -> Encoded:
+def encode_chunk(texts: dict[str, list[bytes]], encoder: PlainEncoder) -> Encoded:
     """Encode documents in order, each closed by EOS."""
-    ids: dict[str, list[bytes]] = {split: [] for split in SPLITS}
-    lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for split, text in texts:
-        parts = zip(SPLITS, cut_for_validation(text), strict=True) if split == "both" else [(split, text)]
-        for name, part in parts:
-            data = encoder.encode(part)
-            ids[name] += [data, eos]
-            lengths[name].append(len(data) // len(eos) + 1)
-    return Encoded(
-        {split: b"".join(ids[split]) for split in SPLITS},
-        {split: np.array(lengths[split], "<i4").tobytes() for split in SPLITS},
-    )
+    ids, lengths = {}, {}
+    for split in SPLITS:
+        tokens, counts = encoder.encode(texts.get(split, []))
+        ids[split], lengths[split] = tokens.tobytes(), counts.astype("<i4").tobytes()
+    return Encoded(ids, lengths)
 
 
 def append_journal(path: Path, done: Progress, sums: list[dict] | None) -> None:

@@ -16,6 +16,7 @@ class Tokenizer:
     """Text to token ids and back, with SentencePiece as the one authority on ids.
 
     Attributes:
+        model: the bytes of ``tokenizer.model``.
         vocab_size: number of pieces, not padded.
         bos_id: id of ``<s>``.
         eos_id: id of ``</s>``, which closes every document of a dataset.
@@ -30,6 +31,7 @@ class Tokenizer:
         """
         from sentencepiece import SentencePieceProcessor
 
+        self.model = model
         self.processor = SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self.processor.vocab_size()
         self.bos_id: int = self.processor.bos_id()
