@@ -186,47 +186,39 @@ class TrainConfig:
     log_sample_ids: bool = False
     init_from: str | None = None
 
-    def check(self, model: ModelConfig, dp: int) -> None:
-        """Refuse lengths, batches and choices that cannot be."""
+    def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
+        """Refuse lengths, batches and choices that cannot be; `group` is the prefix of the keys."""
         require(
             (self.steps is None) != (self.epochs is None),
-            f"train.steps={self.steps} and train.epochs={self.epochs}: give exactly one of the two.",
+            f"{group}.steps={self.steps} and {group}.epochs={self.epochs}: give exactly one of the two.",
         )
         for key in ("steps", "epochs", "global_batch_size", "micro_batch_size", "seq_length", "keep_last"):
             value = getattr(self, key)
-            require(value is None or value > 0, f"train.{key}={value}: must be above 0.")
+            require(value is None or value > 0, f"{group}.{key}={value}: must be above 0.")
         for key in ("log_every", "save_every", "eval_every"):
-            require(getattr(self, key) > 0, f"train.{key}={getattr(self, key)}: must be at least 1.")
+            require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be at least 1.")
         unit = self.micro_batch_size * dp
         require(
             self.global_batch_size % unit == 0,
-            f"train.global_batch_size={self.global_batch_size} is not a multiple of "
-            f"train.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
+            f"{group}.global_batch_size={self.global_batch_size} is not a multiple of "
+            f"{group}.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
         )
         require(
             self.seq_length <= model.max_position_embeddings,
-            f"train.seq_length={self.seq_length} is longer than "
+            f"{group}.seq_length={self.seq_length} is longer than "
             f"model.max_position_embeddings={model.max_position_embeddings}.",
         )
-        require_choice("train.precision", self.precision, ("fp32", "bf16", "fp8"))
-        require_choice("train.schedule", self.schedule, ("cosine", "wsd", "constant"))
-        require_choice("train.optimizer", self.optimizer, ("adamw",))
-        require_choice("train.recompute", self.recompute, ("none", "selective", "full"))
+        require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
+        require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
+        require_choice(f"{group}.optimizer", self.optimizer, ("adamw",))
+        require_choice(f"{group}.recompute", self.recompute, ("none", "selective", "full"))
 
 
-@dataclass
-class PretrainConfig:
-    """Everything of `python launch/pretrain.py`."""
+class Ranks:
+    """How many ranks a verb with a layout and a cluster has."""
 
-    run: RunConfig
-    model: ModelConfig
-    corpus: CorpusConfig
-    tokenizer: TokenizerConfig
-    data: DataConfig
-    train: TrainConfig
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    dry_run: bool = False
+    parallel: ParallelConfig
+    cluster: ClusterConfig
 
     @property
     def world_size(self) -> int:
@@ -243,6 +235,21 @@ class PretrainConfig:
         """Data-parallel copies of the model."""
         return self.world_size // self.parallel.model_ranks
 
+
+@dataclass
+class PretrainConfig(Ranks):
+    """Everything of `python launch/pretrain.py`."""
+
+    run: RunConfig
+    model: ModelConfig
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    train: TrainConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False
+
     def check(self) -> None:
         """Refuse what cannot run, before anything starts."""
         self.model.check()
@@ -251,8 +258,8 @@ class PretrainConfig:
         micro_batches = self.train.global_batch_size // (self.train.micro_batch_size * self.dp)
         require(
             self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
-            f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a multiple of "
-            f"parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
+            f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "
+            f"multiple of parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
         )
         require(
             not self.parallel.sp or self.train.seq_length % self.parallel.tp == 0,
