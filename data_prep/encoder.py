@@ -83,8 +83,7 @@ class WordEncoder(PlainEncoder):
         """Encode documents, each closed by EOS; see `PlainEncoder.encode`."""
         # The space in front of a text is the dummy prefix, which an empty text does not get.
         buffer = b"".join(part for text in texts for part in ((b" " if text else b""), text, END))
-        strange = buffer.count(END) != len(texts) or b"\0" in buffer or SPACE.encode() in buffer
-        if strange or max(map(len, texts), default=0) > POOL // 4:
+        if buffer.count(END) != len(texts) or b"\0" in buffer or SPACE.encode() in buffer:
             if len(texts) == 1:
                 return super().encode(texts)
             each = [self.encode([text]) for text in texts]
@@ -94,6 +93,8 @@ class WordEncoder(PlainEncoder):
         windows = np.ndarray((len(buffer) + 57,), "<u8", data, strides=(1,))
         while start < len(buffer):
             end = _cut(buffer, start)
+            if 4 * (end - start) >= POOL:  # megabytes without a space
+                return super().encode(texts)
             if self._used + 4 * (end - start) > POOL:
                 self._forget()
             starts, sizes = _units(data, start, end)
