@@ -16,7 +16,14 @@ def blocks_of(path: str, data: bytes, max_text: int) -> list[str]:
     Raises:
         Unreadable: with the reason.
     """
-    blocks = text_blocks(data)
+    if path.lower().endswith(".pdf"):
+        from data_prep.pdf import extract
+
+        blocks = extract(data)
+    else:
+        if len(data) > 4 * max_text:
+            raise Unreadable("text_too_long")
+        blocks = text_blocks(data)
     if sum(map(len, blocks)) > max_text:
         raise Unreadable("text_too_long")
     return blocks

@@ -1,0 +1,202 @@
+"""PDF to lines and blocks, in a process of its own: ``python -m data_prep.pdf < work.pdf > blocks.json``.
+
+A PDF is a program written by strangers. The child process has a bound on memory and time, so that a bomb or
+a crash costs one work and not the build. Text comes from PDFium (pypdfium2, Apache-2.0/BSD-3-Clause).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from data_prep.raw import Unreadable
+
+MEMORY_BYTES = 2 << 30
+SECONDS = 120
+MAX_PAGES = 2000
+EDGE_LINES = 2  # lines at the top and bottom of a page that may be running headers or page numbers
+HYPHENS = "-\u00ad\u2010\ufffe\x02"  # PDFium gives U+FFFE for the hyphen at the end of a line
+PAGE_NUMBER = re.compile(
+    r"^\W*(?:p(?:age|agina)?\.?\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|van)\s*\d{1,4})?\W*$", re.I
+)
+SENTENCE_END = (".", "!", "?", ":", ";", "”", '"', ")")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a page: its text and its box in points, the origin at the lower left."""
+
+    text: str
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+
+def extract(data: bytes) -> list[str]:
+    """The blocks of a PDF.
+
+    Raises:
+        Unreadable: ``pdf_encrypted``, ``pdf_truncated``, ``pdf_damaged``, ``pdf_too_many_pages``,
+            ``pdf_too_slow``, ``pdf_too_large`` (memory) or ``no_text`` (scanned pages).
+    """
+    if b"%PDF-" not in data[:1024]:
+        raise Unreadable("pdf_damaged")
+    if b"%%EOF" not in data[-2048:]:
+        raise Unreadable("pdf_truncated")
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "data_prep.pdf"],
+            input=data,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unreadable("pdf_too_slow") from error
+    if child.returncode != 0:
+        raise Unreadable("pdf_too_large" if b"MemoryError" in child.stderr else "pdf_damaged")
+    answer = json.loads(child.stdout)
+    if isinstance(answer, str):
+        raise Unreadable(answer)
+    return answer
+
+
+def read_pages(data: bytes) -> list[list[Line]]:
+    """The lines of every page, from top to bottom."""
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        raise Unreadable("pdf_encrypted" if "password" in str(error).lower() else "pdf_damaged") from error
+    if len(document) > MAX_PAGES:
+        raise Unreadable("pdf_too_many_pages")
+    pages = []
+    for number in range(len(document)):
+        page = document[number]
+        text = page.get_textpage()
+        boxes = [text.get_rect(index) for index in range(text.count_rects())]
+        pages.append(_join_boxes([Line(text.get_text_bounded(*box), *box) for box in boxes]))
+        text.close()
+        page.close()
+    return pages
+
+
+def _join_boxes(boxes: list[Line]) -> list[Line]:
+    """Boxes that stand beside each other as one line."""
+    lines: list[Line] = []
+    for box in boxes:
+        if not box.text.strip():
+            continue
+        last = lines[-1] if lines else None
+        if last and min(last.top, box.top) - max(last.bottom, box.bottom) > 0.5 * min(
+            last.top - last.bottom, box.top - box.bottom
+        ):
+            space = "" if box.left - last.right < 0.25 * (box.top - box.bottom) else " "
+            lines[-1] = Line(
+                last.text.rstrip("\r\n") + space + box.text.strip(), min(last.left, box.left),
+                min(last.bottom, box.bottom), max(last.right, box.right), max(last.top, box.top),
+            )  # fmt: skip
+        else:
+            lines.append(box)
+    return [Line(" ".join(line.text.split()), line.left, line.bottom, line.right, line.top) for line in lines]
+
+
+def blocks_of_pages(pages: list[list[Line]]) -> list[str]:
+    """Paragraphs without running headers and page numbers, hyphens at line ends taken out."""
+    furniture = _furniture(pages)
+    blocks: list[list[str]] = []
+    for page in pages:
+        lines = [
+            line
+            for place, line in enumerate(page)
+            if EDGE_LINES <= place < len(page) - EDGE_LINES
+            or not (PAGE_NUMBER.match(line.text) or _shape(line.text) in furniture)
+        ]
+        paragraphs = _paragraphs(lines)
+        goes_on = (
+            blocks
+            and paragraphs
+            and not blocks[-1][-1].endswith(SENTENCE_END)
+            and paragraphs[0][0][:1].islower()
+        )
+        if goes_on:  # a paragraph that runs over the page
+            blocks[-1] += paragraphs.pop(0)
+        blocks += paragraphs
+    known = {word.lower() for block in blocks for line in block for word in re.findall(r"\w+-\w+", line)}
+    texts = ["\n".join(_dehyphenate(block, known)) for block in blocks]
+    return [text.replace("\ufffe", "-").replace("\x02", "-") for text in texts]
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d+", "#", text).strip().lower()
+
+
+def _furniture(pages: list[list[Line]]) -> set[str]:
+    """Lines at the edges of pages that come back on a third of them, whatever numbers they hold."""
+    seen: Counter[str] = Counter()
+    for page in pages:
+        seen.update({_shape(line.text) for line in page[:EDGE_LINES] + page[-EDGE_LINES:]})
+    least = max(3, len(pages) // 3)
+    return {shape for shape, count in seen.items() if count >= least}
+
+
+def _paragraphs(lines: list[Line]) -> list[list[str]]:
+    """Cut where the space above a line is larger than usual, or after a short line that ends a sentence."""
+    if not lines:
+        return []
+    gaps = [above.bottom - below.top for above, below in itertools.pairwise(lines)]
+    usual = statistics.median(gaps) if gaps else 0.0
+    height = statistics.median(line.top - line.bottom for line in lines)
+    width = max(line.right for line in lines) - min(line.left for line in lines)
+    result = [[lines[0].text]]
+    for (above, below), gap in zip(itertools.pairwise(lines), gaps, strict=True):
+        short = above.right < max(line.right for line in lines) - 0.2 * width
+        if gap > usual + 0.5 * height or (short and above.text.endswith(SENTENCE_END)):
+            result.append([])
+        result[-1].append(below.text)
+    return result
+
+
+def _dehyphenate(lines: list[str], known: set[str]) -> list[str]:
+    """Join a word that a line break cut; its hyphen stays when the work writes it so inside a line."""
+    result = [lines[0]]
+    for line in lines[1:]:
+        previous = result[-1]
+        if len(previous) > 1 and previous[-1] in HYPHENS and previous[-2].isalpha() and line[:1].islower():
+            head, _, rest = line.partition(" ")
+            left = re.search(r"\w+$", previous[:-1])
+            right = re.match(r"\w+", head)
+            whole = f"{left[0]}-{right[0]}".lower() if left and right else ""
+            result[-1] = previous[:-1] + ("-" if whole in known else "") + head
+            if rest:
+                result.append(rest)
+        else:
+            result.append(line)
+    return result
+
+
+def main() -> int:
+    """Read a PDF on stdin; write a JSON list of blocks, or a reason as a JSON string."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to any file
+    try:
+        blocks = blocks_of_pages(read_pages(sys.stdin.buffer.read()))
+        answer: list[str] | str = blocks or "no_text"
+    except Unreadable as reason:
+        answer = str(reason)
+    sys.stdout.write(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
