@@ -31,7 +31,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from data_prep.errors import InputError
 from elm_megatron import typed
@@ -122,6 +127,9 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         _hydra(verb, collect, [*mode, *overrides])
     configs = []
     for config, task_overrides in points:
+        if args.cfg and OmegaConf.missing_keys(config):
+            print(OmegaConf.to_yaml(config), end="")  # as it stands: what is missing shows as ???
+            return 0
         if args.multirun and "run" in config:
             config.run.name = f"{config.run.name}{suffix(task_overrides)}"
         configs.append(make(schema, config))
@@ -229,8 +237,10 @@ def translated(schema: type) -> Iterator[None]:
         raise InputError(f"{group}={choice}: no such choice; allowed are {options}.") from error
     except OverrideParseException as error:
         raise InputError(unreadable(error.override)) from error
-    except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key} is not set and has no default.") from error
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+        key = missing.group(1) if missing else error.full_key
+        raise InputError(f"{key} is not set and has no default: give {key}=….") from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(first_line(error, schema)) from error
 

@@ -64,7 +64,9 @@ def count_stalls(lives: list[dict[str, Any]], job_id: str, step: int) -> int:
 
 def end(run: RunFolder, world: World, outcome: Outcome) -> None:
     """Leave a life: tell the batch script what to do, and write down why it ended. Rank 0 only."""
-    if outcome == "requeue":
+    if outcome == "done":
+        run.update(state="done", reason=None)
+    elif outcome == "requeue":
         leave_word(world, task.REQUEUE)
         run.update(state="requeued", reason="saved before the time limit, or asked to by USR2")
     elif outcome == "cancelled":

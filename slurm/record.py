@@ -99,6 +99,16 @@ def write(run: RunFolder, config: Any, description: dict[str, Any], job_id: str)
     write_atomically(run.config, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
 
 
+def close(run: RunFolder, status: int) -> None:
+    """Write down how a local world ended, for a job that did not do so itself."""
+    if status == 0:
+        run.update(state="done", reason=None)
+    elif status in (129, 130, 143):
+        run.update(state="cancelled", reason=f"interrupted, exit status {status}")
+    else:
+        run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
+
+
 def missing(path: Path) -> list[Path]:
     """The folders that have to be made for `path`, innermost first."""
     path = path.absolute()

@@ -168,8 +168,8 @@ def submit(
                 return _queue(job, config, run, ranks, verb)
             record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
             status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
-            if status not in (0, 130) and run.read().get("state") in record.ACTIVE:
-                run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
+            if run.read().get("state") in record.ACTIVE:  # the job itself, or its death, left it open
+                record.close(run, status)
         if status == EXIT_INPUT:
             record.remove_unused(run.path, made)
         return status

@@ -1,0 +1,110 @@
+"""The configuration of the whole chain, and the configuration of each of its stages. Torch-free.
+
+Stage runs are called `<run.name>-<verb>`, so that one chain's settings never meet another's run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data_prep.config import BuildConfig, CleanConfig, CorpusConfig, DataConfig, TokenizerConfig
+from elm_megatron.cluster import ClusterConfig
+from elm_megatron.config import (
+    ModelConfig,
+    ParallelConfig,
+    PreprocessCommand,
+    PretrainConfig,
+    Ranks,
+    RunConfig,
+    TrainConfig,
+)
+from elm_megatron.hf.config import ExportConfig
+from elm_megatron.tune.config import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
+
+
+@dataclass
+class PipelineConfig(Ranks):
+    """Everything of `python launch/pipeline.py`.
+
+    Attributes:
+        prompt: what the exported model is asked at the end.
+        max_new_tokens: how long its answer may be.
+    """
+
+    run: RunConfig
+    model: ModelConfig
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    train: TrainConfig
+    tune: TuneConfig
+    sft: SftConfig
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    preprocess: BuildConfig = field(default_factory=BuildConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    prompt: str = "Waarom is onderzoek belangrijk?"
+    max_new_tokens: int = 40
+    dry_run: bool = False
+
+    def stage_run(self, verb: str) -> RunConfig:
+        """Name and folder of a stage's run."""
+        folder = Path(self.run.dir)
+        return RunConfig(f"{self.run.name}-{verb}", str(folder.with_name(f"{folder.name}-{verb}")))
+
+    def preprocessing(self) -> PreprocessCommand:
+        """The first stage's configuration."""
+        return PreprocessCommand(
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            clean=self.clean,
+            preprocess=self.preprocess,
+            data=self.data,
+            run=self.stage_run("preprocess"),
+            cluster=replace(self.cluster, gpus_per_node=0, device="cpu", nodes=1, tasks_per_node=None),
+        )
+
+    def pretraining(self) -> PretrainConfig:
+        """The second stage's."""
+        return PretrainConfig(
+            run=self.stage_run("pretrain"),
+            model=self.model,
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            data=self.data,
+            train=self.train,
+            parallel=self.parallel,
+            cluster=self.cluster,
+        )
+
+    def tuning(self) -> FinetuneConfig:
+        """The third stage's."""
+        return FinetuneConfig(
+            run=self.stage_run("finetune"),
+            source=self.stage_run("pretrain").dir,
+            stage="sft",
+            model=self.model,
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            sft=self.sft,
+            dpo=DpoConfig(),
+            tune=self.tune,
+            parallel=self.parallel,
+            cluster=self.cluster,
+        )
+
+    def exporting(self) -> ExportConfig:
+        """The fourth stage's."""
+        return ExportConfig(
+            run=self.stage_run("export"),
+            source=self.stage_run("finetune").dir,
+            cluster=replace(self.cluster, gpus_per_node=0, device="cpu", nodes=1, tasks_per_node=None),
+        )
+
+    def check(self) -> None:
+        """Refuse what any stage would refuse, before the first one starts."""
+        self.preprocessing().check()
+        self.pretraining().check()
+        self.tuning().check()
+        self.exporting().check()
