@@ -1,0 +1,61 @@
+"""Running Slurm's own commands and cutting their text into records.
+
+Text with explicit fields works on every release, where the JSON changes its shape. A job's name may hold any
+character, so fields are separated by a word that is new for each call and that no user can guess.
+"""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Sequence
+
+DROPPED = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN", "LC_", "LANG", "TZ")
+
+
+class Unreachable(Exception):
+    """Slurm gave no answer; the text is one line of what it said instead."""
+
+
+def separator() -> str:
+    """A field separator no name can hold: control characters around a random word."""
+    return f"\x1f{secrets.token_hex(6)}\x1e"
+
+
+def environment() -> dict[str, str]:
+    """The environment for Slurm's commands: UTC, plain UTF-8, none of the user's format habits."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    fixed = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
+    return kept | fixed
+
+
+def run(argv: Sequence[str], timeout: float = 60) -> str:
+    """The standard output of a Slurm command.
+
+    Raises:
+        Unreachable: the command is missing, failed, or took longer than `timeout` seconds.
+    """
+    try:
+        result = subprocess.run(
+            argv, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
+        )
+    except FileNotFoundError:
+        raise Unreachable(f"{argv[0]} is not installed here") from None
+    except subprocess.TimeoutExpired:
+        raise Unreachable(f"{argv[0]} gave no answer within {timeout:.0f} s") from None
+    if result.returncode != 0:
+        said = result.stderr.decode(errors="replace").strip().splitlines()
+        raise Unreachable(f"{argv[0]}: {said[-1] if said else f'exit status {result.returncode}'}")
+    return result.stdout.decode(errors="replace")
+
+
+def records(text: str, separator: str, width: int) -> list[list[str]]:
+    """Cuts text of `width` fields a record, each ended by `separator` and each record by a newline.
+
+    Newlines inside a field are kept; a last record that was cut off is left out.
+    """
+    fields = text.split(separator)
+    whole = len(fields) // width * width
+    rows = [fields[start : start + width] for start in range(0, whole, width)]
+    for row in rows[1:]:
+        row[0] = row[0].removeprefix("\n")
+    return rows

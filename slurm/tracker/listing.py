@@ -1,0 +1,188 @@
+"""`elm-queue list`: the queue as a table, as JSON or as CSV."""
+
+import getpass
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slurm.tracker.families import family_of
+from slurm.tracker.poll import Picture
+from slurm.tracker.rates import Rates
+from slurm.tracker.runs import MOST_RUNS, Progress, folder_of, progress_of
+from slurm.tracker.show import csv_text, moment, quantity, span, table
+from slurm.tracker.squeue import Job
+
+
+@dataclass
+class Filters:
+    """Which jobs to show; an empty value lets everything pass. Several values are separated by commas."""
+
+    user: str = ""
+    account: str = ""
+    partition: str = ""
+    state: str = ""
+    name: str = ""
+
+    def keep(self, job: Job) -> bool:
+        return (
+            chosen(self.user, job.user)
+            and chosen(self.account, job.account)
+            and any(chosen(self.partition, name) for name in job.partition.split(","))
+            and chosen(self.state.upper(), job.state)
+            and self.name.lower() in job.name.lower()
+        )
+
+
+def chosen(wanted: str, value: str) -> bool:
+    return not wanted or value in wanted.split(",")
+
+
+def me() -> str:
+    return getpass.getuser()
+
+
+@dataclass
+class Row:
+    """One line of the list: a job with what we know beyond Slurm."""
+
+    job: Job
+    waited: int | None
+    start: int | None
+    why: str
+    units: float | None
+    run: Progress | None
+
+    @property
+    def run_end(self) -> float | None:
+        """When the training ends if it runs on: UTC epoch seconds."""
+        left = self.run.seconds_left if self.run and self.job.running else None
+        return None if left is None else time.time() + left
+
+
+def rows(picture: Picture, filters: Filters, rates: Rates) -> list[Row]:
+    """The jobs that pass the filters, running ones first, then by priority and age.
+
+    Only the first `MOST_RUNS` own runs are looked up in their folders.
+    """
+    jobs = [job for job in picture.jobs if filters.keep(job)]
+    jobs.sort(key=lambda job: (job.pending, -job.priority, job.submit or 0, job.job_id))
+    left = MOST_RUNS
+    found = []
+    for job in jobs:
+        run = None
+        if job.comment and left and folder_of(job.comment):
+            left -= 1
+            run = progress_of(job.comment, job.user)
+        found.append(row(job, picture.taken, rates, run))
+    return found
+
+
+def row(job: Job, now: float, rates: Rates, run: Progress | None) -> Row:
+    """Joins one job with its cost so far (running) or at its full time limit (waiting)."""
+    seconds = job.limit if job.pending else job.elapsed
+    units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, seconds)
+    if units is not None and job.pending:
+        units *= job.tasks
+    return Row(
+        job=job,
+        waited=job.waited(now),
+        start=job.start,
+        why=family_of(job.reason).short if job.pending else "",
+        units=units,
+        run=run,
+    )
+
+
+# Column title → text for the table.
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "ID": lambda r: r.job.shown_id,
+    "NAME": lambda r: r.job.name,
+    "USER": lambda r: r.job.user,
+    "PARTITION": lambda r: r.job.partition,
+    "STATE": lambda r: r.job.state.lower() + (f" ({r.job.restarts + 1}. life)" if r.job.restarts else ""),
+    "NODES": lambda r: str(r.job.nodes),
+    "GPUS": lambda r: str(r.job.gpus),
+    "ELAPSED/LIMIT": lambda r: f"{span(r.job.elapsed)}/{span(r.job.limit) if r.job.limit else 'none'}",
+    "WAITED": lambda r: span(r.waited),
+    "START": lambda r: moment(r.start),
+    "WHY": lambda r: r.why,
+}
+
+RUN_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "STEP": lambda r: f"{r.run.step}/{'?' if r.run.steps is None else r.run.steps}" if r.run else "",
+    "LOSS": lambda r: f"{r.run.loss:.3f}" if r.run and r.run.loss is not None else "",
+    "TOKENS/S": lambda r: quantity(r.run.tokens_per_second, 0) if r.run and r.run.tokens_per_second else "",
+    "RUN ENDS": lambda r: moment(r.run_end) if r.run_end else "",
+}
+
+
+def text(found: list[Row], rates: Rates) -> str:
+    """The table; budget and run columns only where a job has a rate or a run."""
+    columns = dict(COLUMNS)
+    if any(r.units is not None for r in found):
+        columns[rates.unit] = lambda r: quantity(r.units)
+    if any(r.run for r in found):
+        columns |= RUN_COLUMNS
+    return table(list(columns), [[cell(r) for cell in columns.values()] for r in found])
+
+
+# Column of JSON and CSV → raw value: times in UTC epoch seconds, spans in seconds.
+VALUES: dict[str, Callable[[Row], Any]] = {
+    "id": lambda r: r.job.shown_id,
+    "job_id": lambda r: r.job.job_id,
+    "tasks": lambda r: r.job.tasks,
+    "name": lambda r: r.job.name,
+    "user": lambda r: r.job.user,
+    "account": lambda r: r.job.account,
+    "partition": lambda r: r.job.partition,
+    "qos": lambda r: r.job.qos,
+    "state": lambda r: r.job.state,
+    "restarts": lambda r: r.job.restarts,
+    "nodes": lambda r: r.job.nodes,
+    "cpus": lambda r: r.job.cpus,
+    "gpus": lambda r: r.job.gpus,
+    "submit": lambda r: r.job.submit,
+    "elapsed": lambda r: r.job.elapsed,
+    "limit": lambda r: r.job.limit,
+    "waited": lambda r: r.waited,
+    "start": lambda r: r.start,
+    "reason": lambda r: r.job.reason,
+    "why": lambda r: r.why,
+    "units": lambda r: None if r.units is None else round(r.units, 3),
+    "run_folder": lambda r: str(r.run.folder) if r.run else None,
+    "step": lambda r: r.run.step if r.run else None,
+    "steps": lambda r: r.run.steps if r.run else None,
+    "loss": lambda r: r.run.loss if r.run else None,
+    "tokens_per_second": lambda r: r.run.tokens_per_second if r.run else None,
+    "run_ends": lambda r: None if r.run_end is None else round(r.run_end),
+}
+
+
+def json_text(found: list[Row], picture: Picture) -> str:
+    """The list as one JSON object that says how old it is and whether it is stale."""
+    return json.dumps(
+        {
+            "taken": round(picture.taken, 3),
+            "age": round(picture.age, 3),
+            "stale": picture.failure is not None,
+            "failure": picture.failure,
+            "jobs": [{name: value(r) for name, value in VALUES.items()} for r in found],
+        },
+        ensure_ascii=False,
+    )
+
+
+def csv_list(found: list[Row], picture: Picture) -> str:
+    """The list as CSV; each line says how old it is, because a file outlives a warning on the screen."""
+    header = [*VALUES, "age", "stale"]
+    age, stale = round(picture.age), int(picture.failure is not None)
+    return csv_text(header, ([*(value(r) for value in VALUES.values()), age, stale] for r in found))
+
+
+def mark(picture: Picture) -> str:
+    """One line on the picture's age."""
+    if picture.failure is None:
+        return f"as of {picture.age:.0f} s ago"
+    return f"STALE: this is {span(picture.age)} old, because Slurm does not answer ({picture.failure})"

@@ -1,0 +1,85 @@
+"""The nodes as `sinfo -N -O` writes them."""
+
+import re
+from dataclasses import dataclass
+
+from slurm.tracker.command import records
+from slurm.tracker.fields import gpus_of_gres, number, word
+
+FIELDS = (
+    "NodeList",
+    "StateLong",
+    "CPUsState",
+    "Gres",
+    "GresUsed",
+    "Memory",
+    "AllocMem",
+    "Partition",
+    "Reason",
+)
+
+DOWN = ("down", "drain", "draining", "drained", "fail", "failing", "maint", "unknown", "power", "reboot")
+
+
+@dataclass(slots=True)
+class Node:
+    """One node with what is free on it. `memory_*` in MiB."""
+
+    name: str
+    partitions: tuple[str, ...]
+    state: str
+    cpus: int
+    cpus_used: int
+    gpus: int
+    gpus_used: int
+    memory: int
+    memory_used: int
+    reason: str
+
+    @property
+    def available(self) -> bool:
+        """Whether jobs may start on it."""
+        return not self.state.rstrip("*~#!%$@^-+").startswith(DOWN) and not self.state.endswith("*")
+
+    @property
+    def free(self) -> dict[str, int]:
+        if not self.available:
+            return {"cpus": 0, "gpus": 0, "memory": 0}
+        return {
+            "cpus": self.cpus - self.cpus_used,
+            "gpus": self.gpus - self.gpus_used,
+            "memory": self.memory - self.memory_used,
+        }
+
+
+def command(separator: str) -> list[str]:
+    """The sinfo call whose output `parse` reads with the same separator."""
+    formats = ",".join(f"{field}:{separator}" for field in FIELDS)
+    return ["sinfo", "--all", "--noheader", "--Node", "-O", formats]
+
+
+def parse(text: str, separator: str) -> list[Node]:
+    """The nodes, each once with all its partitions, in the order of their first line."""
+    nodes: dict[str, Node] = {}
+    for row in records(text, separator, len(FIELDS)):
+        values = dict(zip(FIELDS, row, strict=True))
+        name = values["NodeList"].strip()
+        partition = values["Partition"].strip().rstrip("*")
+        if name in nodes:
+            nodes[name].partitions += (partition,)
+            continue
+        # Allocated/idle/other/total.
+        cpus = [int(part) for part in re.findall(r"\d+", values["CPUsState"])] + [0] * 4
+        nodes[name] = Node(
+            name=name,
+            partitions=(partition,),
+            state=values["StateLong"].strip(),
+            cpus=cpus[3],
+            cpus_used=cpus[0],
+            gpus=gpus_of_gres(values["Gres"]),
+            gpus_used=gpus_of_gres(values["GresUsed"]),
+            memory=number(values["Memory"]) or 0,
+            memory_used=number(values["AllocMem"]) or 0,
+            reason=word(values["Reason"]),
+        )
+    return list(nodes.values())

@@ -1,0 +1,137 @@
+"""Our own training runs behind the queue: a job whose comment is `elm:<run folder>`.
+
+The comment is written by whoever submits the job, so the folder it names is looked at with care: only plain
+files of the job's own user, and never more than `MOST_BYTES` of them.
+"""
+
+import json
+import os
+import pwd
+import stat
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from elm_megatron.run_folder import RunFolder
+
+PREFIX = "elm:"
+MOST_BYTES = 1 << 20
+TAIL_BYTES = 64 << 10
+# A list of thousands of runs would read thousands of files.
+MOST_RUNS = 500
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        folder: The run's folder.
+        state: State of run.json.
+        step: Finished updates.
+        steps: Updates in all, None when the run did not say yet.
+        loss: Last logged loss, nats per token.
+        tokens_per_second: Of the whole job, last logged.
+        step_seconds: Median of the logged steps in the tail of metrics.jsonl.
+        kwh: Energy so far, None when unknown.
+        updated: When the last step was logged, UTC epoch seconds.
+    """
+
+    folder: Path
+    state: str
+    step: int
+    steps: int | None
+    loss: float | None
+    tokens_per_second: float | None
+    step_seconds: float | None
+    kwh: float | None
+    updated: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds of training left at the median step time."""
+        if self.steps is None or self.step_seconds is None:
+            return None
+        return max(0, self.steps - self.step) * self.step_seconds
+
+
+def folder_of(comment: str) -> Path | None:
+    """The run folder a job's comment names, or None."""
+    if not comment.startswith(PREFIX + "/") or "\0" in comment:
+        return None
+    return Path(comment.removeprefix(PREFIX))
+
+
+def progress_of(comment: str, user: str) -> Progress | None:
+    """The progress of the run that the comment of `user`'s job names; None when there is none to read."""
+    folder = folder_of(comment)
+    if folder is None:
+        return None
+    run = RunFolder(folder)
+    try:
+        owner = pwd.getpwnam(user).pw_uid
+        if not readable(run.run_json, owner):
+            return None
+        record = run.read()
+        rows = tail(run.metrics, owner)
+    except (OSError, KeyError, InputError, ValueError):
+        return None
+    return progress(folder, record, rows)
+
+
+def progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> Progress:
+    """Joins run.json with the last rows of metrics.jsonl; a value of the wrong type counts as unknown."""
+    last = rows[-1] if rows else {}
+    times = [t for row in rows if (t := figure(row.get("step_seconds"))) is not None]
+    step = figure(last.get("step")) or figure(record.get("step")) or 0
+    steps = figure(record.get("steps"))
+    return Progress(
+        folder=folder,
+        state=str(record.get("state", "")),
+        step=int(step),
+        steps=None if steps is None else int(steps),
+        loss=figure(last.get("loss", record.get("loss"))),
+        tokens_per_second=figure(last.get("tokens_per_second")),
+        step_seconds=statistics.median(times) if times else None,
+        kwh=figure(record.get("kwh", record.get("kWh"))),
+        updated=figure(last.get("time")),
+    )
+
+
+def figure(value: object) -> float | None:
+    """The value if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e18 else None
+
+
+def readable(path: Path, owner: int) -> bool:
+    """Whether the path is a plain file of `owner` of a sensible size: no link, no pipe, nobody else's."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_uid == owner and found.st_size <= MOST_BYTES
+
+
+def tail(path: Path, owner: int) -> list[dict[str, Any]]:
+    """The last rows of a JSON lines file; lines that are cut off at either end are left out."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
+            return []
+        start = max(0, found.st_size - TAIL_BYTES)
+        file.seek(start)
+        lines = file.read(TAIL_BYTES).split(b"\n")
+    rows = []
+    for line in lines[1 if start else 0 : -1]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,0 +1,125 @@
+"""Text that is safe to show: names chosen by strangers, in a terminal's table and in a CSV file.
+
+A job's name may hold terminal escapes, newlines, columns' separators, letters that take two cells or none,
+and spreadsheet formulas. Control characters and whatever turns the direction of writing are shown as escapes.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+# Cc control, Cf format (bidirectional marks, zero-width joiners), Cs surrogate, Co private, Cn unassigned,
+# Zl and Zp line and paragraph separators.
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def escaped(text: str) -> str:
+    """The text with every character that could move the cursor or hide itself written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in HIDDEN
+        else character
+        for character in text
+    )
+
+
+def cells(text: str) -> int:
+    """How many terminal cells the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(cell_width(character) for character in text)
+
+
+def cell_width(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, width: int) -> str:
+    """The text cut to `width` cells, with an ellipsis in place of what was cut."""
+    if cells(text) <= width:
+        return text
+    taken, room = [], width - 1
+    for character in text:
+        room -= cell_width(character)
+        if room < 0:
+            break
+        taken.append(character)
+    return "".join(taken) + "…"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 32) -> str:
+    """A plain table; numbers' columns (every cell starts or ends with a digit) stand to the right.
+
+    Args:
+        header: Column titles.
+        rows: Cells as text, of any length and content; they are escaped and cut to `widest` cells.
+        widest: Most cells a column may take; the last column is not cut.
+    """
+    last = len(header) - 1
+    shown = [
+        [fitted(escaped(cell), widest if index < last else 10_000) for index, cell in enumerate(row)]
+        for row in rows
+    ]
+    columns = list(zip(header, *shown, strict=True))
+    widths = [max(map(cells, column)) for column in columns]
+    right = [bool(shown) and all(is_number(cell) for cell in column[1:]) for column in columns]
+    lines = []
+    for row in [list(header), *shown]:
+        padded = [
+            " " * (width - cells(cell)) + cell if flush else cell + " " * (width - cells(cell))
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV that a spreadsheet reads as plain values: text that would start a formula gets a leading quote."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([csv_value(value) for value in row])
+    return file.getvalue()
+
+
+def csv_value(value: object) -> object:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+
+
+def span(seconds: float | None) -> str:
+    """`3d 04:05`, `2:03:04`, `3:04`: days and hours, or down to the second under a day; `-` for None."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02d}:{minutes:02d}"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def moment(epoch: float | None) -> str:
+    """Local time of UTC epoch seconds to the minute, `-` for None."""
+    return "-" if epoch is None else datetime.fromtimestamp(epoch).strftime("%m-%d %H:%M")
+
+
+def quantity(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separators, `-` for None."""
+    return "-" if value is None else f"{value:,.{digits}f}"
