@@ -1,47 +1,45 @@
-"""The instruction prompt of the published chat model (Alpaca's), as text and as a chat template.
+"""A prompt template as the Jinja chat template that other programs read. Torch-free.
 
-Training and generation build prompts from `turn` and add the end-of-sequence id themselves. The template is
-for other programs; since the exported tokenizer takes `</s>` in a text for text, it cannot emit that id.
-Torch-free.
+Tuning and our own generation build prompts from the template file and add the end-of-sequence id themselves.
+In the exported tokenizer `</s>` in a text is text, so the chat template cannot emit that id; the card says it.
 """
 
 from __future__ import annotations
 
-PREAMBLE = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-)
-PREAMBLE_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-)
-INSTRUCTION = "### Instruction:\n"
-INPUT = "### Input:\n"
-RESPONSE = "### Response:\n"
+import json
+
+from elm_megatron.tune.template import Template
 
 
-def turn(instruction: str, context: str = "") -> str:
-    """The prompt of one instruction, up to where the response begins."""
-    if context:
-        return f"{PREAMBLE_WITH_INPUT}{INSTRUCTION}{instruction}\n\n{INPUT}{context}\n\n{RESPONSE}"
-    return f"{PREAMBLE}{INSTRUCTION}{instruction}\n\n{RESPONSE}"
+def jinja(template: Template) -> str:
+    """The chat template that gives the same text as `Template.prompt` for dialogues without a context.
+
+    A system message stands in the preamble's place. The response's heading belongs to the user's turn, so
+    that `add_generation_prompt` changes nothing.
+    """
+    system = _around(template.system, "{system}", "messages[0]['content']")
+    user = _around(template.turn, "{instruction}", "message['content']")
+    return (
+        f"{{%- if messages[0]['role'] == 'system' -%}}{{{{- {system} -}}}}"
+        f"{{%- else -%}}{{{{- {_text(template.preamble)} -}}}}{{%- endif -%}}"
+        "{%- for message in messages -%}"
+        "{%- if message['role'] == 'user' -%}"
+        f"{{%- if loop.index0 > 0 and messages[loop.index0 - 1]['role'] == 'assistant' -%}}"
+        f"{{{{- {_text(template.between)} -}}}}{{%- endif -%}}"
+        f"{{{{- {user} -}}}}"
+        "{%- elif message['role'] == 'assistant' -%}"
+        "{{- message['content'] + eos_token -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+    )
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\n", "\\n")
+def _text(text: str) -> str:
+    """A text as a Jinja string."""
+    return json.dumps(text, ensure_ascii=False)
 
 
-# One preamble (a system message replaces it), then turns; gives exactly `turn` for a single user message.
-TEMPLATE = (
-    "{%- if messages[0]['role'] == 'system' -%}{{- messages[0]['content'] + '\\n\\n' -}}"
-    "{%- else -%}{{- '" + _quoted(PREAMBLE) + "' -}}{%- endif -%}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'user' -%}"
-    "{{- '" + _quoted(INSTRUCTION) + "' + message['content'] + '\\n\\n' -}}"
-    "{%- elif message['role'] == 'assistant' -%}"
-    "{{- '" + _quoted(RESPONSE) + "' + message['content'] + eos_token -}}"
-    "{%- if not loop.last -%}{{- '\\n\\n' -}}{%- endif -%}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '" + _quoted(RESPONSE) + "' -}}{%- endif -%}"
-)
+def _around(text: str, slot: str, variable: str) -> str:
+    """A text with one slot as a Jinja expression."""
+    before, _, after = text.partition(slot)
+    return f"{_text(before)} + {variable} + {_text(after)}"

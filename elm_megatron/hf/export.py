@@ -23,7 +23,7 @@ import torch
 from data_prep.errors import InputError
 from elm_megatron.hf import architecture, gate, names, tokenizer_files
 from elm_megatron.hf.config import ExportConfig
-from elm_megatron.hf.source import MODEL_FOLDER, hf_folder, locate, run_config
+from elm_megatron.hf.source import MODEL_FOLDER, base_of, hf_folder, locate, run_config
 from elm_megatron.hf.texts import passages
 from elm_megatron.hf.tokenizer_files import TokenizerSource
 from elm_megatron.hf.weights import FolderWeights, RunWeights, Weights
@@ -42,14 +42,12 @@ class Source:
         run: the run, or None for a Hugging Face folder.
         weights: the (merged) weights.
         tokenizer: where the tokenizer comes from.
-        identity: what makes two exports of it the same: hashes of checkpoint and adapter.
     """
 
     path: Path
     run: RunFolder | None
     weights: Weights
     tokenizer: TokenizerSource
-    identity: str
 
 
 def open_source(config: ExportConfig) -> Source:
@@ -59,19 +57,17 @@ def open_source(config: ExportConfig) -> Source:
         InputError: it does not exist, fails its verification, or its tokenizer is not the one trained with.
     """
     folder = hf_folder(config.source)
-    weights: Weights
     if folder is not None:
         if config.step is not None:
             raise InputError(
                 f"step={config.step}: source={config.source} is a Hugging Face folder; use null."
             )
-        weights = FolderWeights(folder)
-        source = Source(folder, None, weights, tokenizer_files.of_folder(folder), _tree(folder))
+        weights = _with_adapter(FolderWeights(folder), config.adapter)
+        source = Source(folder, None, weights, tokenizer_files.of_folder(folder))
     else:
         run = RunFolder(locate(config.source))
-        weights = RunWeights(run, config.step)
-        identity = json.dumps(weights.checkpoint.manifest["files"], sort_keys=True)
-        source = Source(run.path, run, weights, tokenizer_files.of_run(run, config.data.dir), identity)
+        weights = _with_adapter(_run_weights(run, config.step), config.adapter)
+        source = Source(run.path, run, weights, tokenizer_files.of_run(run, config.data.dir))
     found, trained = source.tokenizer.info.vocab_size, weights.model.vocab_size
     if found != trained:
         raise InputError(
@@ -80,10 +76,20 @@ def open_source(config: ExportConfig) -> Source:
     return source
 
 
-def _tree(folder: Path) -> str:
-    """A Hugging Face folder's identity: names, sizes and times of its files."""
-    found = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-    return json.dumps([str(folder), found])
+def _run_weights(run: RunFolder, step: int | None) -> Weights:
+    if base_of(run) is None:
+        return RunWeights(run, step)
+    from elm_megatron.hf.adapters import tuned
+
+    return tuned(run, step)
+
+
+def _with_adapter(weights: Weights, adapter: str | None) -> Weights:
+    if adapter is None:
+        return weights
+    from elm_megatron.hf.adapters import merged
+
+    return merged(weights, Path(adapter).expanduser())
 
 
 def default_dtype(source: Source) -> str:
@@ -111,6 +117,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     key = _key(config, source)
     done = _already(run, key)
     if done is not None:
+        run.update(state="done")
         print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
         return done
     for leftover in run.path.glob(f".{MODEL_FOLDER}.*.tmp"):
@@ -152,7 +159,7 @@ def export_folder(config: ExportConfig, source: Source, run: RunFolder) -> dict[
     figures = {
         "path": MODEL_FOLDER,
         "source": str(source.path),
-        "step": source.weights.checkpoint.step if isinstance(source.weights, RunWeights) else None,
+        "step": source.weights.step,
         "dtype": dtype,
         "files": writer.files,
         "bytes": sum(entry["bytes"] for entry in writer.files.values()),
@@ -212,9 +219,8 @@ def replace(temporary: Path, final: Path) -> None:
 def _key(config: ExportConfig, source: Source) -> str:
     """Two exports of the same checkpoint with the same settings have the same key."""
     manifest = source.tokenizer.manifest
-    adapter = _tree(Path(config.adapter).absolute()) if config.adapter else None
     settings = [config.format, config.dtype, config.shard_gb, config.grams_per_kwh]
-    text = json.dumps([settings, source.identity, adapter, manifest and manifest.sha256])
+    text = json.dumps([settings, source.weights.identity, manifest and manifest.sha256])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

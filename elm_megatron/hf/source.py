@@ -80,6 +80,14 @@ def run_config(run: RunFolder) -> dict[str, Any]:
     return config
 
 
+def base_of(run: RunFolder) -> str | None:
+    """The source a finetune run stands on, without its @step; None for other runs."""
+    config = run_config(run)
+    if "tune" not in config or not config.get("source"):
+        return None
+    return str(config["source"]).partition("@")[0]
+
+
 def run_model(run: RunFolder) -> ModelConfig:
     """The model of a run.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from elm_megatron.hf import architecture
-from elm_megatron.hf.chat import TEMPLATE
-from elm_megatron.hf.source import TOKENIZER_FOLDER, is_hf_folder, run_config
+from elm_megatron.hf.chat import jinja
+from elm_megatron.hf.source import TOKENIZER_FOLDER, base_of, hf_folder, is_hf_folder, locate, run_config
 from elm_megatron.run_folder import RunFolder
+from elm_megatron.tune.template import Template
 
 CONFIG_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
@@ -36,11 +37,13 @@ class TokenizerSource:
         folder: holds its files.
         info: its ids; `pad_id` may be None in an imported model.
         manifest: the dataset's, or None for a model that came from elsewhere with its own tokenizer.
+        template: the prompt template the model was tuned with; the published one for a base model.
     """
 
     folder: Path
     info: TokenizerInfo
     manifest: Manifest | None
+    template: str = "alpaca"
 
 
 def of_dataset(manifest: Manifest) -> TokenizerSource:
@@ -70,6 +73,11 @@ def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
     Raises:
         InputError: the dataset is gone, or is not the one the run was trained on.
     """
+    base = base_of(run)
+    if base is not None:
+        folder = hf_folder(base)
+        source = of_folder(folder) if folder else of_run(RunFolder(locate(base)), data_dir)
+        return replace(source, template=(run_config(run).get("tune") or {}).get("template", source.template))
     own = run.path / TOKENIZER_FOLDER
     if data_dir is None and own.is_dir():
         return of_folder(own)
@@ -141,13 +149,13 @@ def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
             raise InputError(f"{source.folder / name} is missing.")
         shutil.copyfile(source.folder / name, folder / name)
     _require_same_ids(folder)
-    _write_json(folder / CONFIG_FILE, tokenizer_config(Tokenizer.load(folder), max_length))
+    _write_json(folder / CONFIG_FILE, tokenizer_config(Tokenizer.load(folder), source.template, max_length))
     ids = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
     generation = {key: getattr(source.info, name) for key, name in ids.items()}
     _write_json(folder / GENERATION_FILE, {**generation, "max_length": max_length, "use_cache": True})
 
 
-def tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
+def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> dict[str, Any]:
     """The contents of tokenizer_config.json."""
     piece = tokenizer.processor.id_to_piece
     return {
@@ -162,7 +170,7 @@ def tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
         "split_special_tokens": True,
         "model_max_length": max_length,
         "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": TEMPLATE,
+        "chat_template": jinja(Template.load(template)),
     }
 
 

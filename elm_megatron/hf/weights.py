@@ -32,9 +32,13 @@ class Weights(Protocol):
 
     Attributes:
         model: its sizes.
+        identity: changes whenever the numbers may have changed.
+        step: the checkpoint's step, None where there is none.
     """
 
     model: ModelConfig
+    identity: str
+    step: int | None
 
     def part(self, part: Part) -> dict[str, torch.Tensor]:
         """Megatron's tensors of a part, whole, in the stored dtype."""
@@ -55,6 +59,8 @@ class RunWeights:
     def __init__(self, run: RunFolder, step: int | None):
         self.model = run_model(run)
         self.checkpoint = _open(run, step)
+        self.identity = json.dumps(self.checkpoint.manifest["files"], sort_keys=True)
+        self.step = self.checkpoint.step
 
     def part(self, part: Part) -> dict[str, torch.Tensor]:
         """Megatron's tensors of a part.
@@ -106,6 +112,7 @@ class FolderWeights:
     def __init__(self, folder: Path, model: ModelConfig | None = None):
         self.folder = folder
         self.model = model or architecture.model_config(folder, folder.name)
+        self.identity, self.step = identity(folder), None
         self._file_of = _files_by_tensor(folder)
         self._check_names()
 
@@ -140,6 +147,12 @@ class FolderWeights:
         if missing or extra:
             what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which no Llama has"
             raise InputError(f"{self.folder}: {what}.")
+
+
+def identity(folder: Path) -> str:
+    """Names, sizes and times of a folder's files."""
+    found = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return json.dumps([str(folder), found])
 
 
 def _opened(path: Path) -> safe_open:

@@ -1,0 +1,21 @@
+"""Make a Hugging Face folder or a GGUF file of a run: python launch/export.py source=<run> [step= dtype= format=]
+
+The same command again finds the export made, as long as the checkpoint and the settings are the same.
+"""
+
+from elm_megatron.compose import main
+from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.job import Export
+from elm_megatron.hf.source import locate
+from slurm.submit import submit
+
+
+@main("export", ExportConfig)
+def launch(config: ExportConfig) -> int:
+    """Check that there is a source, then hand the job over."""
+    locate(config.source)
+    return submit(Export(config), config, 1, "export", resumes=False)
+
+
+if __name__ == "__main__":
+    launch()
