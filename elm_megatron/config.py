@@ -68,6 +68,12 @@ class ModelConfig:
         """The vocabulary rounded up to a multiple of 128."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
+    def parameters(self) -> int:
+        """All weights: embedding, layers with two norms each, final norm, and the output head unless tied."""
+        norms = (2 * self.num_layers + 1) * self.hidden_size
+        embedding = 0 if self.tie_embeddings else self.hidden_size * self.padded_vocab_size
+        return self.matmul_parameters() + embedding + norms
+
     def matmul_parameters(self) -> int:
         """Weights that take part in a matrix product per token: all linear layers and the output head."""
         attention = (
@@ -165,7 +171,6 @@ class TrainConfig:
     seq_length: int = 256
     seed: int = 1234
     precision: str = "fp32"
-    optimizer: str = "adamw"
     lr: float = 3e-4
     min_lr: float = 3e-5
     schedule: str = "cosine"
@@ -184,6 +189,7 @@ class TrainConfig:
     eval_batches: int | None = None
     keep_last: int = 3
     log_sample_ids: bool = False
+    stall_seconds: float = 300.0
     init_from: str | None = None
 
     def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
@@ -210,7 +216,6 @@ class TrainConfig:
         )
         require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
         require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
-        require_choice(f"{group}.optimizer", self.optimizer, ("adamw",))
         require_choice(f"{group}.recompute", self.recompute, ("none", "selective", "full"))
 
 

@@ -16,6 +16,7 @@ FREE_KEYS = (
     "train.keep_last",
     "train.log_sample_ids",
     "train.distributed_optimizer",
+    "train.stall_seconds",
 )
 FREE_SUFFIXES = ("_every",)
 GROWING_SCHEDULES = ("constant", "wsd")

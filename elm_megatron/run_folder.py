@@ -60,6 +60,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.lost_metrics = self.path / "metrics.lost.jsonl"
         self.valid = self.path / "valid.jsonl"
+        self.samples = self.path / "samples.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.latest = self.checkpoints / "latest"
@@ -125,19 +126,19 @@ class RunFolder:
         return [json.loads(line) for line in lines[:-1] if line]
 
     def cut_after(self, step: int) -> int:
-        """Take rows after `step` out of metrics.jsonl and valid.jsonl; returns how many training rows.
+        """Take rows after `step` out of what a run logs by step; returns how many training rows.
 
         They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
         A torn last line is dropped.
         """
         lost = 0
-        for path in (self.metrics, self.valid):
+        for path in (self.metrics, self.valid, self.samples):
             rows = self.read_metrics(path)
             gone = [row for row in rows if row["step"] > step]
             if path.exists():
                 kept = [row for row in rows if row["step"] <= step]
                 write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-            for row in gone:
+            for row in gone if path != self.samples else []:
                 append_jsonl(self.lost_metrics, row)
             lost += len(gone) if path == self.metrics else 0
         return lost

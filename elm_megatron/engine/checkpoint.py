@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -96,19 +95,20 @@ def committed(run: RunFolder) -> list[Path]:
     return sorted((path.parent for path in found), reverse=True)
 
 
-def newest_verified(run: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint that verifies, saying aloud which were passed over; None when there is none.
+def step_folder(run: RunFolder, step: int | None = None) -> Path:
+    """The folder of a step, or of the newest one.
 
-    For one process alone; ranks of a world share the work in `Checkpoints.newest_verified`.
+    Raises:
+        InputError: the run has no such checkpoint; the sentence lists those it has.
     """
-    for folder in committed(run):
-        try:
-            checkpoint = Checkpoint.open(folder)
-            checkpoint.verify()
-            return checkpoint
-        except InputError as e:
-            print(f"warning: checkpoint passed over: {e}", file=sys.stderr, flush=True)
-    return None
+    folders = {int(path.name.removeprefix("step-")): path for path in committed(run)}
+    if not folders:
+        raise InputError(f"{run.path}: has no checkpoint yet.")
+    if step is not None and step not in folders:
+        raise InputError(
+            f"{run.path}: has no checkpoint of step {step}; it has {', '.join(map(str, sorted(folders)))}."
+        )
+    return folders[max(folders) if step is None else step]
 
 
 class Checkpoints:

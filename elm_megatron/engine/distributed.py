@@ -87,3 +87,11 @@ def largest(value: float, device: torch.device) -> float:
     tensor = torch.tensor([value], dtype=torch.float64, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor.item()
+
+
+def total(value: float | None, device: torch.device) -> float | None:
+    """The sum of a number over all ranks, leaving out those that have none; None when nobody has one."""
+    tensor = torch.tensor([value or 0.0, float(value is not None)], dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    amount, known = tensor.tolist()
+    return amount if known else None

@@ -26,9 +26,11 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from data_prep.manifest import Manifest
 from elm_megatron.config import PretrainConfig, TrainConfig
-from elm_megatron.engine import data, distributed, state
-from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, committed
+from elm_megatron.engine import data, distributed, loading, record, state
+from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints
+from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import BadNumbers
+from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
 from elm_megatron.engine.schedule import learning_rate
@@ -36,7 +38,7 @@ from elm_megatron.engine.signals import Request, Signals, request_of
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
 from elm_megatron.model.specs import has_transformer_engine
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run_folder import RunFolder, append_jsonl
 from elm_megatron.world import Outcome, World
 
 
@@ -71,6 +73,8 @@ class Trainer:
         self.forward_backward = get_forward_backward_func()
         self.peak_flops = devices.peak_flops(device, self.settings.precision)
         self.metrics: Metrics | None = None
+        self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
+        self.energy = EnergyMeter(device.type == "cuda", world.local_rank)
 
     # -- construction ---------------------------------------------------------------------------------
 
@@ -123,6 +127,9 @@ class Trainer:
                 self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step, choose=self.saved
             )
             self.step = checkpoint.step
+        elif self.settings.init_from:
+            old = loading.named(self.settings.init_from, self.world, self.device)
+            state.restore(self.chunks, self.optimizer, old.reader(), 0, moments=False)
         if self.world.rank == 0:
             self._announce(checkpoint)
             self.metrics = Metrics(self.run, self.steps, self.step)
@@ -145,6 +152,7 @@ class Trainer:
             steps=self.steps,
             **self._facts(),
             world_size=self.world.world_size,
+            parameters=self.config.model.parameters(),
             started=self.run.read().get("started", time.time()),
         )
 
@@ -156,27 +164,15 @@ class Trainer:
         }
 
     def _newest_verified(self) -> Checkpoint | None:
-        """The newest checkpoint all ranks find intact; each checks its share of the files."""
-        folders: list[Any] = [committed(self.run)]
-        dist.broadcast_object_list(folders, src=0, device=self.device)
-        for folder in folders[0]:
-            problem = None
-            try:
-                checkpoint = Checkpoint.open(folder)
-                checkpoint.verify(self.world.rank, self.world.world_size)
-            except Exception as e:
-                problem = e
-            if not distributed.largest(float(problem is not None), self.device):
-                return checkpoint
-            if problem is not None:
-                print(f"warning: checkpoint passed over: {problem}", flush=True)
-        return None
+        """Seam: where to go on from."""
+        return loading.newest_verified(self.run, self.world, self.device)
 
     # -- the loop -------------------------------------------------------------------------------------
 
     def fit(self) -> Outcome:
         """Train to the last step, or until a signal asks to leave."""
         self.signals.install()
+        self.heartbeat.start()
         self.start()
         if self.step == 0:
             self.evaluate()
@@ -191,8 +187,9 @@ class Trainer:
             if self.step % train.save_every == 0 or self.step == self.steps or asked:
                 self.save(row)
         self.saver.wait()
-        dist.barrier()
-        return self._finish(asked, time.perf_counter() - began)
+        outcome = self._finish(asked, time.perf_counter() - began)
+        self.heartbeat.stop()
+        return outcome
 
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
@@ -207,6 +204,9 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise BadNumbers(self.step + 1, self.world.rank, loss, norm)
         self.step += 1
+        self.heartbeat.step = self.step
+        if train.log_sample_ids and self.metrics:
+            append_jsonl(self.run.samples, {"step": self.step, "ids": ids.tolist()})
         lr = learning_rate(self.step, self.steps, train)
         self.optimizer.set_learning_rate(lr)
         self.optimizer.update(norm)
@@ -332,20 +332,13 @@ class Trainer:
         return {}
 
     def _finish(self, asked: Request | None, seconds: float) -> Outcome:
+        kwh = distributed.total(self.energy.kwh(), self.device)
         outcome: Outcome = {"requeue": "requeue", "stop": "cancelled", None: "done"}[asked]
         if self.step == self.steps:
             outcome = "done"
         if self.metrics:
             self.metrics.close()
-            before = self.run.read()
-            valid = [row["loss"] for row in self.run.read_metrics(self.run.valid)]
-            self.run.update(
-                state={"requeue": "requeued", "cancelled": "cancelled", "done": "done"}[outcome],
-                step=self.step,
-                seconds=before.get("seconds", 0.0) + seconds,
-                valid_loss_first=valid[0] if valid else None,
-                valid_loss=valid[-1] if valid else None,
-            )
+            record.finish(self.run, outcome, self.step, seconds, kwh, self.energy.method)
         return outcome
 
 

@@ -37,6 +37,26 @@ def train_with_signal(world: World, config: PretrainConfig, step: int, number: i
             signal.signal(name, signal.SIG_DFL)
 
 
+def train_and_stop_beating(world: World, config: PretrainConfig, silent: int) -> str:
+    """Two ranks beat; one falls silent. Returns what the other would have died with."""
+    import time
+
+    from elm_megatron.engine.liveness import Heartbeat
+
+    said: list[str] = []
+    heart = Heartbeat(world, config.train.stall_seconds)
+    heart._give_up = lambda rank, last, seconds: said.append(f"{rank} {last}")  # type: ignore[method-assign]
+    heart.step = 7
+    heart.start()
+    time.sleep(0.6)
+    if world.rank == silent:
+        heart._stop.set()
+    time.sleep(2.5)
+    if world.rank != silent:
+        heart.stop()
+    return said[0] if said else ""
+
+
 def train_to_bad_numbers(world: World, config: PretrainConfig, step: int) -> str:
     """Train; before `step` a matrix becomes NaN. Returns the refusal's text."""
     import torch

@@ -104,3 +104,31 @@ def test_flipped_bit_is_found_and_the_one_before_used(
     ranks.run(1, cases.train, config=config)
     assert columns(run.read_metrics()) == expected
     assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == [9, 10]
+
+
+def test_sample_ids_have_no_gap_and_no_repeat(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """Cut in the second of three epochs and resumed elsewhere: every sample comes once an epoch."""
+    changes = {"epochs": 3, "steps": None, "global_batch_size": 4, "log_sample_ids": True}
+    first = pretrain_config(tmp_path / "run", small_data, 2, tp=2, **changes)
+    run = cases.folder(first)
+    ranks.run(2, cases.train_with_signal, config=first, step=40, number=signal.SIGUSR2)
+    ranks.run(2, cases.train, config=pretrain_config(tmp_path / "run", small_data, 2, **changes))
+    ids = [i for row in run.read_metrics(run.samples) for i in row["ids"]]
+    epoch = len(set(ids))
+    assert len(ids) == 3 * epoch
+    for start in range(0, len(ids), epoch):
+        assert sorted(ids[start : start + epoch]) == list(range(epoch))
+    assert ids[:epoch] != ids[epoch : 2 * epoch]
+
+
+def test_init_from_begins_with_old_weights(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    old = pretrain_config(tmp_path / "old", small_data, save_every=4)
+    before = cases.folder(old)
+    ranks.run(1, cases.train, config=old)
+    new = pretrain_config(tmp_path / "new", small_data, 2, tp=2, init_from=str(before.path))
+    after = cases.folder(new)
+    ranks.run(2, cases.train, config=new)
+    assert after.read_metrics()[0]["step"] == 1
+    valid_old, valid_new = before.read_metrics(before.valid), after.read_metrics(after.valid)
+    assert valid_new[0]["loss"] == pytest.approx(valid_old[-1]["loss"], rel=1e-6)
+    assert (after.path / "curves.png").stat().st_size > 10_000

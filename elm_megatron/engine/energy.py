@@ -1,0 +1,67 @@
+"""Energy used by this node's ranks, in kWh, from counters the machine has; never guessed.
+
+NVML counts a GPU's millijoules, RAPL a CPU package's microjoules (readable by root on most systems). Where
+neither can be read the answer is None and the method says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RAPL = Path("/sys/class/powercap")
+JOULES_PER_KWH = 3.6e6
+
+
+class EnergyMeter:
+    """Reads the counters of one rank's device between `start` and `kwh`.
+
+    Args:
+        on_gpu: whether the rank computes on a GPU.
+        local_rank: its index on the node; on CPUs only the first rank of a node counts the packages.
+    """
+
+    def __init__(self, on_gpu: bool, local_rank: int):
+        self._on_gpu, self._local_rank = on_gpu, local_rank
+        self.method = "not measured"
+        self._begin = self._read()
+
+    def _read(self) -> list[float]:
+        """Joules of each counter."""
+        if self._on_gpu:
+            return self._read_nvml()
+        if self._local_rank != 0:
+            self.method = "counted by the node's first rank"
+            return []
+        zones = sorted(RAPL.glob("intel-rapl:[0-9]*/energy_uj"))
+        try:
+            joules = [int(zone.read_text()) / 1e6 for zone in zones if zone.parent.name.count(":") == 1]
+        except OSError:
+            return []
+        if joules:
+            self.method = "RAPL, CPU packages of the node"
+        return joules
+
+    def _read_nvml(self) -> list[float]:
+        try:
+            import pynvml
+        except ImportError:
+            return []
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(self._local_rank)
+            joules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+        except pynvml.NVMLError:
+            return []
+        self.method = "NVML, GPU"
+        return [joules]
+
+    def kwh(self) -> float | None:
+        """Energy since the start; None when nothing could be read."""
+        now = self._read()
+        if not now or len(now) != len(self._begin):
+            return None
+        used = [b - a for a, b in zip(self._begin, now, strict=True)]
+        if any(joules < 0 for joules in used):
+            self.method = "not measured (a counter wrapped)"
+            return None
+        return sum(used) / JOULES_PER_KWH
