@@ -33,7 +33,7 @@ from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import SPLITS, FileInfo, Manifest, Split, TokenizerInfo
 from data_prep.progress import Progress
-from data_prep.takedown import tombstones
+from data_prep.takedown import LINEAGE, tombstones
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
 
@@ -59,6 +59,7 @@ def build(config: PreprocessConfig, comm: Alone, progress: Progress) -> Manifest
     """
     started = time.perf_counter()
     data_dir = config.data_dir()
+    _everywhere(comm, lambda: _harvest(config, progress))
     plan = _everywhere(comm, lambda: make_plan(config, data_dir))
     finished = comm.bcast(_finished(data_dir, plan.key) if comm.rank == 0 else None)
     if finished is not None:
@@ -82,6 +83,16 @@ def build(config: PreprocessConfig, comm: Alone, progress: Progress) -> Manifest
     return manifest
 
 
+def _harvest(config: PreprocessConfig, progress: Progress) -> None:
+    """Fetch new works first, where the corpus has servers."""
+    config.check()
+    if config.corpus.harvest.enabled and config.corpus.harvest.sources:
+        from data_prep.harvest import harvest
+
+        done = harvest(config.corpus, tombstones(config), progress.say)
+        progress.say("harvest: " + ", ".join(f"{key} {count}" for key, count in sorted(done.items())))
+
+
 def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     """Check the settings and list the inputs; writes nothing.
 
@@ -97,7 +108,9 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
     chunk_mb = settings["preprocess"].pop("chunk_mb")  # moves no byte of the dataset, but cuts the parts
     inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
-    text = json.dumps([VERSION, settings, inputs, sorted(scan.rejected), sorted(stones)], sort_keys=True)
+    text = json.dumps(
+        [VERSION, settings, inputs, sorted(scan.rejected + scan.refused), sorted(stones)], sort_keys=True
+    )
     key = hashlib.sha256(text.encode()).hexdigest()
     work = hashlib.sha256(f"{key} {chunk_mb}".encode()).hexdigest()[:12]
     return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
@@ -348,5 +361,8 @@ def _commit(work: Path, data_dir: Path, name: str) -> None:
     for source, target in moves.items():
         if (work / source).exists():
             (work / source).replace(data_dir / target)
+    digest = hashlib.sha256((work / MANIFEST).read_bytes()).hexdigest()
+    with (data_dir / LINEAGE).open("a") as file:  # runs name the manifest they read, also after a rebuild
+        file.write(json.dumps({"manifest": digest}) + "\n")
     (work / MANIFEST).replace(data_dir / MANIFEST)
     shutil.rmtree(work)

@@ -40,12 +40,16 @@ class HarvestSource:
         url: the base URL of the server.
         prefix: metadata format to ask for.
         set: OAI set, or empty for everything.
+        hosts: other hosts from which the works of this server may be fetched.
+        assume_open: records without a statement on access are open, as on a server that lists nothing else.
     """
 
     name: str = ""
     url: str = ""
     prefix: str = "oai_dc"
     set: str = ""
+    hosts: list[str] = field(default_factory=list)
+    assume_open: bool = False
 
 
 @dataclass

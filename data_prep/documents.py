@@ -196,8 +196,9 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
     Returns:
         The account of the whole corpus, checked.
     """
-    account = Account(works_in=len(scan.works) + len(scan.rejected))
-    dropped = [(identifier, "scan", reason) for identifier, reason in scan.rejected]
+    account = Account(works_in=len(scan.works) + len(scan.rejected) + len(scan.refused))
+    dropped = [(identifier, "harvest", reason) for identifier, reason in scan.refused]
+    dropped += [(identifier, "scan", reason) for identifier, reason in scan.rejected]
     stems = sorted(path.with_suffix("") for path in parts.glob("*.json"))
     for stem in stems:
         part = json.loads(stem.with_suffix(".json").read_text())

@@ -38,6 +38,10 @@ class Preprocess:
             RuntimeError: a rank died.
         """
         os.umask(0o077)
+        if self.config.remove is not None:
+            if getattr(world, "rank", 0) == 0:
+                remove(self.config)
+            return "done"
         tasks = getattr(world, "world_size", 1)
         ranks = self.config.preprocess.ranks
         if tasks > 1:
@@ -96,6 +100,15 @@ def _own_world() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[1])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return kept
+
+
+def remove(config: PreprocessConfig) -> None:
+    """Take a work down and print what that touched."""
+    from data_prep.takedown import take_down
+
+    config.check()
+    for line in take_down(config).lines():
+        print(line)
 
 
 def run(config: PreprocessConfig, ranks: int) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from data_prep.config import CorpusConfig
 from data_prep.errors import InputError
 
-RECORDS_FILE = "records.jsonl"  # written by the harvest: one JSON object per work
+RECORDS_FILE = "records.jsonl"  # the harvest's journal: one JSON object per decision, the last on an id holds
+OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl")
 LINE_BREAK = "\\n"  # two characters, as EUR publishes it
 MEGABYTE = 10**6
 
@@ -46,10 +47,18 @@ class Work:
 
 @dataclass
 class Scan:
-    """What a corpus folder holds: works in canonical order, files set aside with a reason, others ignored."""
+    """What a corpus folder holds.
+
+    Attributes:
+        works: in canonical order.
+        rejected: (id, reason) of files set aside.
+        refused: (id, reason) of records that the harvest did not keep.
+        ignored: other files, by suffix.
+    """
 
     works: list[Work]
     rejected: list[tuple[str, str]]
+    refused: list[tuple[str, str]]
     ignored: Counter[str]
 
 
@@ -66,11 +75,15 @@ def scan(corpus: CorpusConfig) -> Scan:
         raise InputError(
             f"corpus.path={corpus.path}: {root} is a file; give the folder that holds the works."
         )
-    records = read_records(root)
+    journal = read_journal(root)
+    records = {entry["file"]: entry for entry in journal.values() if entry.get("status") == "kept"}
+    refused = [
+        (entry["id"], entry.get("reason", "")) for entry in journal.values() if entry["status"] != "kept"
+    ]
     works, rejected, ignored = [], [], Counter()
-    for path, info in _files(root):
+    for path, info in files(root):
         suffix = Path(path).suffix.lower().removeprefix(".")
-        if Path(path).name == RECORDS_FILE:
+        if path in OWN_FILES:
             continue
         if suffix not in corpus.formats:
             ignored[suffix or "no suffix"] += 1
@@ -89,13 +102,13 @@ def scan(corpus: CorpusConfig) -> Scan:
             works.append(Work(identifier, path, info.st_size, info.st_mtime_ns, record))
     works.sort(key=lambda work: (work.id, work.path))
     works, twice = _unique(works)
-    if not works and not rejected and not twice:
+    if not (works or rejected or twice or refused):
         kinds = " or ".join(f".{item}" for item in corpus.formats)
         raise InputError(f"corpus.path={corpus.path}: {root} holds no work, that is no {kinds} file.")
-    return Scan(works, rejected + twice, ignored)
+    return Scan(works, rejected + twice, refused, ignored)
 
 
-def _files(root: Path) -> list[tuple[str, os.stat_result]]:
+def files(root: Path) -> list[tuple[str, os.stat_result]]:
     """(relative path, lstat) of everything below `root` that is not a folder or hidden, in order of name."""
     found = []
     stack = [""]
@@ -133,21 +146,21 @@ def _unique(works: list[Work]) -> tuple[list[Work], list[tuple[str, str]]]:
     return kept, twice
 
 
-def read_records(root: Path) -> dict[str, dict]:
-    """The harvest's records by relative file path; a torn last line is left out."""
+def read_journal(root: Path) -> dict[str, dict]:
+    """The harvest's last entry on each id; a torn last line is left out."""
     path = root / RECORDS_FILE
-    records: dict[str, dict] = {}
+    entries: dict[str, dict] = {}
     if not path.is_file():
-        return records
-    with path.open(encoding="utf-8") as lines:
+        return entries
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                record = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and record.get("file"):
-                records[record["file"]] = record
-    return records
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+                entries[entry["id"]] = entry
+    return entries
 
 
 def read_bytes(root: Path, work: Work) -> bytes:

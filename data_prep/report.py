@@ -1,13 +1,152 @@
-"""``report.html``: what a dataset holds, for people."""
+"""``report.html``: what a dataset holds and what was left out, for people; one file, light and dark."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from html import escape
 from pathlib import Path
 
-from data_prep.manifest import Manifest
+import numpy as np
+import pyarrow.parquet as pq
+
+from data_prep.documents import DOCUMENTS
+from data_prep.manifest import SPLITS, Manifest
 
 REPORT = "report.html"
+BINS = 20
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2; --bar: #0c6e5f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ee; --paper: #14181d; --soft: #9aa5b1; --line: #333b45; --bar: #35b39b; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+p.sub { color: var(--soft); margin-top: .2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; } svg rect { fill: var(--bar); }
+svg text.n { fill: var(--soft); }
+"""
 
 
 def write_report(manifest: Manifest, folder: Path) -> None:
-    """Write the report of a dataset whose other files lie in a folder."""
+    """Write the report of a dataset.
+
+    Args:
+        manifest: its description.
+        folder: holds ``documents.parquet`` and ``<split>.lengths``, and gets the report.
+    """
+    groups, lengths = _count(folder)
+    parts = [
+        f"<h1>{escape(manifest.corpus)}</h1>",
+        f"<p class=sub>{manifest.works['out']:,} works, {manifest.tokens:,} tokens, vocabulary "
+        f"{manifest.tokenizer.vocab_size:,}, ids as {manifest.dtype}</p>",
+        "<h2>Every work and block accounted for</h2>",
+        _account(manifest),
+        "<h2>Splits</h2>",
+        _table(
+            ("split", "documents", "tokens", "unigram entropy (nats per token)"),
+            [
+                (name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.unigram_entropy:.3f}")
+                for name, split in manifest.splits.items()
+            ],
+        ),
+    ]
+    for title, column in (
+        ("Year", "year"),
+        ("Language", "language"),
+        ("Source", "source"),
+        ("Licence", "licence"),
+    ):
+        rows = sorted(groups[column].items())
+        parts.append(f"<h2>{title}</h2>")
+        if column == "year" and len(rows) > 2:
+            parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], "tokens"))
+        cells = [(name, f"{documents:,}", f"{tokens:,}") for name, (documents, tokens) in rows]
+        parts.append(_table((title.lower(), "documents", "tokens"), cells))
+    parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
+    parts += ["<h2>Personal data replaced</h2>", _redactions(manifest)]
+    if manifest.notes:
+        parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in manifest.notes), "</ul>"]
+    title = f"<title>Dataset {escape(manifest.corpus)}</title>"
+    head = f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">{title}'
+    text = "\n".join([head, f"<style>{STYLE}</style>", *parts, "</html>"])
+    (folder / REPORT).write_text(text, encoding="utf-8")
+
+
+def _count(folder: Path) -> tuple[dict[str, dict[str, list[int]]], np.ndarray]:
+    """Documents and tokens by year, language, source and licence; and int64[works] tokens of each work."""
+    lengths = {split: iter(np.fromfile(folder / f"{split}.lengths", "<i4").tolist()) for split in SPLITS}
+    groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    every = []
+    file = pq.ParquetFile(folder / DOCUMENTS)
+    for number in range(file.num_row_groups):
+        columns = ["split", "year", "language", "source", "licence"]
+        for row in file.read_row_group(number, columns=columns).to_pylist():
+            tokens = sum(next(lengths[split]) for split in SPLITS if row["split"] in (split, "both"))
+            every.append(tokens)
+            for column in columns[1:]:
+                cell = groups[column]["unknown" if row[column] is None else str(row[column])]
+                cell[0] += 1
+                cell[1] += tokens
+    return groups, np.array(every, np.int64)
+
+
+def _account(manifest: Manifest) -> str:
+    works, blocks = manifest.works, manifest.blocks
+    rows = [("in", f"{works['in']:,}", f"{blocks['in']:,}")]
+    for reason, count in sorted(works["dropped"].items()):
+        rows.append(
+            (f"work dropped: {reason}", f"{count:,}", f"{blocks['dropped'].get(f'work:{reason}', 0):,}")
+        )
+    for reason, count in sorted(blocks["dropped"].items()):
+        if not reason.startswith("work:") and count:
+            rows.append((f"block dropped: {reason}", "", f"{count:,}"))
+    rows.append(("out", f"{works['out']:,}", f"{blocks['out']:,}"))
+    left_out = Counter({f"work: {reason}": count for reason, count in works["dropped"].items()})
+    left_out.update(
+        {f"block: {k}": n for k, n in blocks["dropped"].items() if not k.startswith("work:") and n}
+    )
+    return _table(("", "works", "blocks"), rows) + _bars(left_out.most_common(), "left out")
+
+
+def _redactions(manifest: Manifest) -> str:
+    rows = [(kind, f"{count:,}") for kind, count in sorted(manifest.redactions.items())]
+    return _table(("kind", "replacements"), rows) if rows else "<p>None found.</p>"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
+    top = "".join(f"<th>{escape(item)}" for item in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(item))}" for item in row) for row in rows)
+    return f"<table><tr>{top}{body}</table>"
+
+
+def _histogram(lengths: np.ndarray) -> str:
+    """Works by tokens, on a logarithmic axis."""
+    if not len(lengths):
+        return "<p>No documents.</p>"
+    edges = np.unique(np.geomspace(max(lengths.min(), 1), lengths.max() + 1, BINS).astype(np.int64))
+    if len(edges) < 2:
+        edges = np.array([edges[0], edges[0] + 1])
+    counts, _ = np.histogram(lengths, edges)
+    names = [
+        f"{low:,}–{high - 1:,}" for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
+    return _bars(list(zip(names, counts.tolist(), strict=True)), "works by tokens")
+
+
+def _bars(rows: list[tuple[str, int]], label: str) -> str:
+    """A bar chart with its numbers."""
+    if not rows:
+        return ""
+    most, step, left, width = max(count for _, count in rows) or 1, 22, 220, 460
+    height = step * len(rows) + 6
+    lines = [f'<svg viewBox="0 0 {left + width + 100} {height}" role=img aria-label="{escape(label)}">']
+    for place, (name, count) in enumerate(rows):
+        top, size = place * step + 4, round(width * count / most, 1)
+        lines.append(f"<text x={left - 8} y={top + 12} text-anchor=end>{escape(name)}</text>")
+        lines.append(f'<rect x={left} y={top} width="{size}" height=15 rx=2 />')
+        lines.append(f'<text class=n x="{left + size + 6}" y={top + 12}>{count:,}</text>')
+    return "".join([*lines, "</svg>"])

@@ -1,0 +1,142 @@
+"""HTTP for the harvest: bounded answers, known hosts only, a rate limit, and retries that wait."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+
+from data_prep.raw import MEGABYTE
+
+RETRY = (429, 500, 502, 503, 504)
+LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
+REDIRECTS = 5
+
+
+class Refused(Exception):
+    """An answer that is not used; the message is the reason, a short word with underscores."""
+
+
+class Unreachable(Exception):
+    """A server that did not answer, or only with errors, after all retries."""
+
+
+class _Bounded(httpx2.BaseTransport):
+    """Cuts off an answer that grows past a bound, and refuses compressed ones, whose size nobody knows."""
+
+    def __init__(self, limit: int) -> None:
+        self._inner, self._limit = httpx2.HTTPTransport(), limit
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = self._inner.handle_request(request)
+        if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            response.close()
+            raise Refused("answer_compressed")
+        stream = _BoundedStream(response.stream, self._limit)
+        return httpx2.Response(response.status_code, headers=response.headers, stream=stream)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, inner: httpx2.SyncByteStream, limit: int) -> None:
+        self._inner, self._limit = inner, limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for part in self._inner:
+            size += len(part)
+            if size > self._limit:
+                raise Refused("answer_too_large")
+            yield part
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Web:
+    """Requests to a few known hosts.
+
+    Attributes:
+        client: the underlying client, which checks sizes but neither hosts nor rate.
+    """
+
+    def __init__(
+        self, hosts: set[str], limit_mb: int, timeout: float, retries: int, rate: float, user_agent: str
+    ) -> None:
+        """Talk to `hosts` only.
+
+        Args:
+            hosts: host names, with a port where it is not the usual one.
+            limit_mb: largest answer, 10^6 bytes.
+            timeout: seconds without a byte.
+            retries: further attempts after the first.
+            rate: requests per second at most.
+            user_agent: says who asks.
+        """
+        self._hosts, self._retries, self._interval = hosts, retries, 1 / rate
+        self._next = 0.0
+        headers = {"user-agent": user_agent, "accept-encoding": "identity"}
+        self.client = httpx2.Client(transport=_Bounded(limit_mb * MEGABYTE), timeout=timeout, headers=headers)
+
+    def attempt(self, request):
+        """Call ``request()`` under the rate limit, again after trouble that may pass.
+
+        Raises:
+            Unreachable: it did not pass.
+            Refused: the answer is not to be used.
+        """
+        trouble = ""
+        for attempt in range(self._retries + 1):
+            pause = self._next - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+            self._next = time.monotonic() + self._interval
+            wait = None
+            try:
+                return request()
+            except httpx2.HTTPStatusError as error:
+                status = error.response.status_code
+                if status not in RETRY:
+                    raise Refused(f"http_{status}") from error
+                trouble, wait = f"HTTP status {status}", _retry_after(error.response)
+            except httpx2.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+            if attempt < self._retries:
+                backoff = 2**attempt * random.uniform(0.5, 1.0)
+                time.sleep(min(backoff if wait is None else wait, LONGEST_WAIT))
+        raise Unreachable(trouble)
+
+    def get(self, url: str) -> httpx2.Response:
+        """GET a page or a file, following redirects among the known hosts.
+
+        Raises:
+            Refused: another host or scheme, too many redirects, too large, or a status such as 404.
+            Unreachable: no answer.
+        """
+        for _ in range(REDIRECTS):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or parts.netloc not in self._hosts:
+                raise Refused("foreign_address")
+
+            def request(address: str = url) -> httpx2.Response:
+                response = self.client.get(address)
+                if not response.has_redirect_location:
+                    response.raise_for_status()
+                return response
+
+            response = self.attempt(request)
+            if not response.has_redirect_location:
+                return response
+            url = urljoin(url, response.headers["location"])
+        raise Refused("too_many_redirects")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds asked for by a Retry-After header; dates are not honoured but backed off."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
