@@ -128,12 +128,16 @@ class Trainer:
             )
             self.step = checkpoint.step
         elif self.settings.init_from:
-            old = loading.named(self.settings.init_from, self.world, self.device)
-            state.restore(self.chunks, self.optimizer, old.reader(), 0, moments=False)
+            self._begin_with(self.settings.init_from)
         if self.world.rank == 0:
             self._announce(checkpoint)
             self.metrics = Metrics(self.run, self.steps, self.step)
         dist.barrier()
+
+    def _begin_with(self, name: str) -> None:
+        """Seam: start a new run from the weights of an old one."""
+        old = loading.named(name, self.world, self.device)
+        state.restore(self.chunks, self.optimizer, old.reader(), 0, moments=False)
 
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         lost = self.run.cut_after(self.step)

@@ -101,6 +101,11 @@ def hf_shapes(model: ModelConfig, part: Part) -> dict[str, tuple[int, ...]]:
     return {_hf_name(part, key): shape for key, shape in shapes.items()}
 
 
+def hf_module(layer: Part, key: str) -> str:
+    """Name of the module that holds a matrix of a layer; `key` is one of `HF_LAYER`."""
+    return f"model.layers.{layer}.{HF_LAYER[key]}".removesuffix(".weight")
+
+
 def _hf_name(layer: Part, key: str) -> str:
     return f"model.layers.{layer}.{HF_LAYER[key]}"
 

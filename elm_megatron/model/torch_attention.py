@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -44,15 +46,18 @@ class TorchCoreAttention(torch.nn.Module):
         """Attend.
 
         Args:
-            query: [s, b, heads, d].
+            query: [s, b, heads, d]; [t, heads, d] for sequences packed one behind the other.
             key: [s, b, groups, d].
             value: [s, b, groups, d].
             attention_mask: None for causal attention; else bool [b, 1, s, s], True where a key is hidden
                 (Megatron's convention).
+            packed_seq_params: where packed sequences begin and end; each is attended alone.
 
         Returns:
-            [s, b, heads·d], the dtype of query.
+            [s, b, heads·d], the dtype of query; packed [t, heads·d].
         """
+        if packed_seq_params is not None:
+            return self._attend_packed(query, key, value, packed_seq_params.cu_seqlens_q.tolist())
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         out = torch.nn.functional.scaled_dot_product_attention(
             q,
@@ -65,3 +70,11 @@ class TorchCoreAttention(torch.nn.Module):
             enable_gqa=k.size(1) != q.size(1),
         )
         return out.permute(2, 0, 1, 3).flatten(2)
+
+    def _attend_packed(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int]
+    ) -> torch.Tensor:
+        """Each sequence through `forward` by itself: nothing of one reaches another, not even a rounding."""
+        sizes = [stop - start for start, stop in itertools.pairwise(ends)]
+        parts = [x.unsqueeze(1).split(sizes) for x in (query, key, value)]
+        return torch.cat([self.forward(q, k, v).squeeze(1) for q, k, v in zip(*parts, strict=True)])

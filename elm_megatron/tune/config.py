@@ -64,6 +64,21 @@ class TuneConfig(TrainConfig):
     packing: bool = False
     patience: int | None = None
 
+    def trainable_parameters(self, model: ModelConfig) -> int:
+        """Parameters of the adapter: r · (in + out) for each projection of each layer."""
+        hidden, ffn = model.hidden_size, model.ffn_hidden_size
+        q, kv = model.num_attention_heads * model.head_dim, model.num_query_groups * model.head_dim
+        both = {
+            "q_proj": hidden + q,
+            "k_proj": hidden + kv,
+            "v_proj": hidden + kv,
+            "o_proj": q + hidden,
+            "gate_proj": hidden + ffn,
+            "up_proj": hidden + ffn,
+            "down_proj": ffn + hidden,
+        }
+        return model.num_layers * self.r * sum(both[target] for target in self.targets)
+
     def check(self, model: ModelConfig, dp: int, group: str = "tune") -> None:
         """Refuse what cannot be."""
         super().check(model, dp, group)
@@ -73,6 +88,9 @@ class TuneConfig(TrainConfig):
         require(len(self.targets) > 0, f"tune.targets=[]: give some of {', '.join(TARGETS)}.")
         for target in self.targets:
             require_choice("tune.targets", target, TARGETS)
+        require(
+            len(set(self.targets)) == len(self.targets), f"tune.targets={self.targets}: one stands twice."
+        )
         require_choice("tune.adapter_precision", self.adapter_precision, ("fp32", "bf16"))
         require_choice("tune.precision", self.precision, ("fp32", "bf16"))
         require(

@@ -206,6 +206,16 @@ def initialize(chunks: list[torch.nn.Module], seed: int) -> None:
             param.copy_(full[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
 
 
+@torch.no_grad()
+def load(chunks: list[torch.nn.Module], tensors: dict[str, torch.Tensor]) -> None:
+    """Copy whole matrices, named as in a checkpoint, into attached adapters; each rank takes its share."""
+    for chunk in chunks:
+        for param, shards in sharded_tensors(chunk):
+            if is_adapter(param):
+                name, _, offset, shape = box(shards[0])
+                param.copy_(tensors[name][tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+
+
 @contextlib.contextmanager
 def switched_off(chunks: list[torch.nn.Module]) -> Iterator[None]:
     """The base model alone, without its adapters."""

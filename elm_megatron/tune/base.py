@@ -1,0 +1,96 @@
+"""The model an adapter stands on: where it is read from, and how it is told from another."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data_prep.errors import InputError
+from data_prep.tokenizer import Tokenizer
+from elm_megatron.config import ModelConfig
+from elm_megatron.hf import names, tokenizer_files
+from elm_megatron.hf.weights import FolderWeights, RunWeights, Weights
+from elm_megatron.model.llama import box, sharded_tensors
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.tune.lora import is_adapter
+from elm_megatron.tune.source import Source
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model.
+
+    Attributes:
+        source: where it lies.
+        weights: its tensors, part by part.
+        tokenizer: its own.
+    """
+
+    source: Source
+    weights: Weights
+    tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, source: Source) -> Base:
+        """Open a source's weights and tokenizer.
+
+        Raises:
+            InputError: it holds no verified weights, or no SentencePiece tokenizer.
+        """
+        if source.is_run:
+            run = RunFolder(source.folder)
+            weights: Weights = RunWeights(run, source.step)
+            folder = tokenizer_files.of_run(run, None).folder
+        else:
+            weights, folder = FolderWeights(source.folder), source.folder
+        return cls(source, weights, Tokenizer.load(folder))
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its sizes."""
+        return self.weights.model
+
+    @torch.no_grad()
+    def load_into(self, chunks: list[torch.nn.Module]) -> str:
+        """Copy this rank's shares of the weights into its model chunks; returns the fingerprint.
+
+        Every rank reads the whole model once, one part at a time.
+        """
+        wanted = {}
+        for chunk in chunks:
+            for param, shards in sharded_tensors(chunk):
+                for shard in [] if is_adapter(param) else shards:
+                    wanted.setdefault(box(shard)[0], []).append(shard)
+        print_ = hashlib.sha256()
+        for part in names.parts(self.model):
+            for name, tensor in self.weights.part(part).items():
+                update_fingerprint(print_, name, tensor)
+                for shard in wanted.pop(name, []):
+                    _, _, offset, shape = box(shard)
+                    piece = tensor[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
+                    shard.data.view(shape).copy_(piece)
+        if wanted:
+            raise InputError(f"{self.source.folder}: holds no {min(wanted)}.")
+        return print_.hexdigest()
+
+    def fingerprint(self) -> str:
+        """What `load_into` returns, without a model."""
+        print_ = hashlib.sha256()
+        for part in names.parts(self.model):
+            for name, tensor in self.weights.part(part).items():
+                update_fingerprint(print_, name, tensor)
+        return print_.hexdigest()
+
+
+def update_fingerprint(print_: Any, name: str, tensor: torch.Tensor) -> None:
+    """Add a tensor to a model's fingerprint, a hashlib object: its name and two of its rows, rounded to bf16.
+
+    A run's checkpoint (fp32, padded vocabulary) and its export (perhaps bf16, trimmed) have the same one; two
+    models trained from different starts, or on different data, do not.
+    """
+    rows = tensor[[0, (len(tensor) - 1) // 2]].bfloat16().contiguous()
+    print_.update(name.encode())
+    print_.update(rows.view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,103 @@
+"""The data of a supervised tuning run: files read, split, weighted and laid out in rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.errors import InputError
+from data_prep.tokenizer import Tokenizer
+from elm_megatron.tune.config import FinetuneConfig
+from elm_megatron.tune.examples import Encoder, Example, held_out
+from elm_megatron.tune.read import data_file, dialogues, digest
+from elm_megatron.tune.rows import Rows
+from elm_megatron.tune.template import Template
+
+
+@dataclass(frozen=True)
+class SftData:
+    """Rows to train on and to measure on.
+
+    Attributes:
+        train, valid: the rows; validation is never packed or weighted.
+        counts: examples, turns, skipped records by reason, truncated examples.
+        sha256: of the files and the template, which may not change while the run lives.
+    """
+
+    train: Rows
+    valid: Rows
+    counts: dict[str, int]
+    sha256: str
+
+    @classmethod
+    def read(cls, config: FinetuneConfig, tokenizer: Tokenizer) -> SftData:
+        """Read everything `sft.*` names.
+
+        Raises:
+            InputError: a file cannot be read, or holds too little.
+        """
+        sft, tune = config.sft, config.tune
+        template = Template.load(tune.template)
+        encoder = Encoder.of(tokenizer, template, tune.seq_length)
+        counts: Counter[str] = Counter()
+        paths = [data_file(name, "sft.files") for name in sft.files]
+        valid_paths = [data_file(name, "sft.valid_files") for name in sft.valid_files]
+        train: list[Example] = []
+        valid: list[Example] = []
+        draws: list[int] = []
+        for path, weight in zip(paths, sft.weights or [1.0] * len(paths), strict=True):
+            examples = _examples(path, sft.sheet, encoder, counts)
+            if not valid_paths:
+                out = held_out([example.key for example in examples], sft.valid_fraction)
+                valid += [e for e, held in zip(examples, out, strict=True) if held]
+                examples = [e for e, held in zip(examples, out, strict=True) if not held]
+            train += examples
+            draws += _draws(len(examples), weight, tune.seed)
+        for path in valid_paths:
+            valid += _examples(path, sft.sheet, encoder, counts)
+        counts |= encoder.counts
+        if not train or not valid:
+            raise InputError(
+                f"sft.files={sft.files}: {len(train)} examples to train on and {len(valid)} to measure on "
+                f"remain ({_listing(counts)}); at least one of each is needed."
+            )
+        sizes = (tune.seq_length, tune.global_batch_size, tune.seed, tokenizer.pad_id)
+        unit = config.parallel.tp if config.parallel.sp else 1
+        text = hashlib.sha256(repr(template).encode()).hexdigest()
+        return cls(
+            train=Rows(train, *sizes, tune.packing, draws, unit),
+            valid=Rows(valid, *sizes, multiple=unit),
+            counts={"training examples": len(train), "validation examples": len(valid), **counts},
+            sha256=hashlib.sha256((digest(paths + valid_paths) + text).encode()).hexdigest(),
+        )
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        return _listing(self.counts)
+
+
+def _listing(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+
+
+def _examples(path, sheet: str, encoder: Encoder, counts: Counter[str]) -> list[Example]:
+    skipped: Counter[str] = Counter()
+    examples = []
+    for dialogue in dialogues(path, sheet, skipped):
+        counts["dialogues"] += 1
+        counts["turns"] += len(dialogue.turns)
+        if (example := encoder(dialogue)) is not None:
+            examples.append(example)
+    for reason, number in skipped.items():
+        counts[f"skipped, {reason}"] += number
+    return examples
+
+
+def _draws(examples: int, weight: float, seed: int) -> list[int]:
+    """How often each example stands in an epoch: ⌊weight⌋, and once more for a share chosen by the seed."""
+    whole, part = divmod(weight, 1.0)
+    more = np.random.Generator(np.random.PCG64(seed)).permutation(examples) < round(part * examples)
+    return (int(whole) + more.astype(int)).tolist()
