@@ -70,7 +70,7 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
         leave_word(world, task.REQUEUE)
         run.update(state="requeued", reason="saved before the time limit, or asked to by USR2")
     elif outcome == "cancelled":
-        state, reason = why_stopped(world.job_id)
+        state, reason = why_stopped(world.job_id, world.restart)
         run.update(state=state, reason=reason)
 
 
@@ -79,24 +79,23 @@ def leave_word(world: World, name: str) -> None:
     (world.rendezvous / name).touch()
 
 
-def why_stopped(job_id: str) -> tuple[str, str]:
-    """State and reason of a job that was told to stop, out of `scontrol show job`.
+def why_stopped(job_id: str, restart: int) -> tuple[str, str]:
+    """State and reason of a job that was told to stop.
 
-    Slurm starts a preempted job again by itself; a cancelled one ends for good.
+    Slurm starts a preempted job again by itself, and has then counted the restart already; a cancelled one
+    ends for good. While a job is ending, `scontrol` says COMPLETING in either case; accounting knows more.
     """
-    text = _scontrol("show", "job", job_id)
-    if text is None:
-        return "cancelled", "SIGTERM; scontrol does not answer here, so Slurm's reason is not known"
-    fields = dict(re.findall(r"(\w+)=(\S*)", text))
-    said = f"Slurm says JobState={fields.get('JobState')} Reason={fields.get('Reason')}"
-    return ("cancelled", said) if fields.get("JobState") == "CANCELLED" else ("requeued", said)
+    shown = dict(re.findall(r"(\w+)=(\S*)", _ask("scontrol", "show", "job", job_id)))
+    word = _ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "state").strip()
+    said = f"Slurm says {word or shown.get('JobState', 'nothing')}"
+    return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said
 
 
-def _scontrol(*words: str) -> str | None:
+def _ask(*command: str) -> str:
+    """What a Slurm command prints, empty where it cannot be had (a container holds none)."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout
-    return None
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    return ""
 
 
 def _fence(run: RunFolder, mine: list[Any]) -> None:
