@@ -1,4 +1,4 @@
-"""Make a Hugging Face folder or a GGUF file of a run: python launch/export.py source=<run> [step= dtype= format=]
+"""Make a Hugging Face folder or a GGUF file of a run: python launch/export.py source=<run> [step= format=]
 
 The same command again finds the export made, as long as the checkpoint and the settings are the same.
 """

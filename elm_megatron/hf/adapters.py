@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +72,15 @@ class Adapter:
     tensors: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]
     scale: float
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> str:
+        """A hash of its matrices and their scale."""
+        digest = hashlib.sha256(f"{self.scale}".encode())
+        for (layer, target), pair in sorted(self.tensors.items()):
+            digest.update(f"{layer} {target}".encode())
+            for tensor in pair:
+                digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def megatron_tensors(self) -> dict[str, torch.Tensor]:
         """The matrices under the names they have in a checkpoint."""
@@ -264,6 +274,7 @@ class MergedWeights:
 
     def __init__(self, base: Weights, adapter: Adapter):
         self.model, self._base, self._adapter = base.model, base, adapter
+        self.identity, self.step = f"{base.identity} {adapter.identity()}", base.step
 
     def part(self, part: Part) -> dict[str, torch.Tensor]:
         """Megatron's tensors of a part."""

@@ -85,25 +85,29 @@ def model_config(folder: Path, name: str) -> ModelConfig:
     raw = read_config(folder)
     path = folder / "config.json"
     _require_plain_llama(path, raw)
-    try:
-        model = ModelConfig(
-            name=name,
-            hidden_size=int(raw["hidden_size"]),
-            ffn_hidden_size=int(raw["intermediate_size"]),
-            num_layers=int(raw["num_hidden_layers"]),
-            num_attention_heads=int(raw["num_attention_heads"]),
-            num_query_groups=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-            max_position_embeddings=int(raw["max_position_embeddings"]),
-            vocab_size=int(raw["vocab_size"]),
-            rope_theta=float((raw.get("rope_parameters") or raw).get("rope_theta", 10000.0)),
-            norm_eps=float(raw["rms_norm_eps"]),
-            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            init_std=float(raw.get("initializer_range", 0.02)),
-        )
-    except KeyError as error:
-        raise InputError(f"{path}: has no {error.args[0]}.") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}.") from error
+
+    def number(key: str, kind: type, values: dict[str, Any] = raw, default: Any = None) -> Any:
+        value = values.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+            raise InputError(f"{path}: {key}={value!r}, must be a {'whole ' * (kind is int)}number.")
+        return kind(value)
+
+    rope = raw.get("rope_parameters") or raw
+    model = ModelConfig(
+        name=name,
+        hidden_size=number("hidden_size", int),
+        ffn_hidden_size=number("intermediate_size", int),
+        num_layers=number("num_hidden_layers", int),
+        num_attention_heads=number("num_attention_heads", int),
+        num_query_groups=number("num_key_value_heads", int, default=raw.get("num_attention_heads")),
+        max_position_embeddings=number("max_position_embeddings", int),
+        vocab_size=number("vocab_size", int),
+        rope_theta=number("rope_theta", float, rope, 10000.0),
+        norm_eps=number("rms_norm_eps", float, default=1e-6),
+        tie_embeddings=raw.get("tie_word_embeddings", False) is True,
+        init_std=number("initializer_range", float, default=0.02),
+    )
     model.check()
     head_dim = raw.get("head_dim") or model.head_dim
     if head_dim != model.head_dim:

@@ -1,7 +1,7 @@
 """A prompt template as the Jinja chat template that other programs read. Torch-free.
 
 Tuning and our own generation build prompts from the template file and add the end-of-sequence id themselves.
-In the exported tokenizer `</s>` in a text is text, so the chat template cannot emit that id; the card says it.
+In the exported tokenizer `</s>` in a text is text, so the chat template cannot emit that id (see the card).
 """
 
 from __future__ import annotations

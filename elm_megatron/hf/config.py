@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from elm_megatron.config import ClusterConfig, RunConfig, require, require_choice
+from elm_megatron.config import ClusterConfig, ModelConfig, RunConfig, require, require_choice
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 GGUF_DTYPES = ("f32", "f16", "q8_0")
@@ -90,3 +90,20 @@ class GenerateConfig:
         require(self.top_k >= 0, f"top_k={self.top_k}: must be at least 0.")
         penalty = self.repetition_penalty
         require(penalty > 0, f"repetition_penalty={penalty}: must be above 0.")
+
+
+@dataclass
+class ImportConfig:
+    """Everything of `python launch/import_hf.py`.
+
+    Attributes:
+        run: the run being written; its checkpoint at step 0 starts pretraining or tuning in any layout.
+        source: a Hugging Face Llama folder, or a run that was exported.
+        model: read from the source's config.json by the launcher.
+    """
+
+    run: RunConfig
+    source: str
+    model: ModelConfig | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False

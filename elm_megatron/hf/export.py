@@ -23,7 +23,15 @@ import torch
 from data_prep.errors import InputError
 from elm_megatron.hf import architecture, gate, names, tokenizer_files
 from elm_megatron.hf.config import ExportConfig
-from elm_megatron.hf.source import MODEL_FOLDER, base_of, hf_folder, locate, run_config
+from elm_megatron.hf.source import (
+    MODEL_FOLDER,
+    TOKENIZER_FOLDER,
+    base_of,
+    hf_folder,
+    is_hf_folder,
+    locate,
+    run_config,
+)
 from elm_megatron.hf.texts import passages
 from elm_megatron.hf.tokenizer_files import TokenizerSource
 from elm_megatron.hf.weights import FolderWeights, RunWeights, Weights
@@ -77,28 +85,46 @@ def open_source(config: ExportConfig) -> Source:
 
 
 def _run_weights(run: RunFolder, step: int | None) -> Weights:
+    """A run's weights; a finetune run's are its base's with its adapter merged."""
     if base_of(run) is None:
         return RunWeights(run, step)
-    from elm_megatron.hf.adapters import tuned
+    from elm_megatron.hf.adapters import locate as adapter_folder
+    from elm_megatron.tune.source import resolve
 
-    return tuned(run, step)
+    if step is not None:
+        raise InputError(
+            f"step={step}: {run.path.name} is a finetune run, whose finished adapter is exported; use null."
+        )
+    base = resolve(str(run_config(run)["source"]))
+    weights = RunWeights(RunFolder(base.folder), base.step) if base.is_run else FolderWeights(base.folder)
+    return _with_adapter(weights, str(adapter_folder(str(run.path))))
 
 
 def _with_adapter(weights: Weights, adapter: str | None) -> Weights:
+    """The weights with a PEFT adapter merged in fp32, on the base it was trained on."""
     if adapter is None:
         return weights
-    from elm_megatron.hf.adapters import merged
+    from elm_megatron.hf import adapters
+    from elm_megatron.tune.base import update_fingerprint
 
-    return merged(weights, Path(adapter).expanduser())
+    found = adapters.read(adapters.locate(adapter), weights.model)
+    fingerprint = hashlib.sha256()
+    for part in names.parts(weights.model):
+        for name, tensor in weights.part(part).items():
+            update_fingerprint(fingerprint, name, tensor)
+    found.require_base(fingerprint.hexdigest())
+    return adapters.MergedWeights(weights, found)
 
 
 def default_dtype(source: Source) -> str:
-    """The type a run computed in; a Hugging Face folder's own type."""
-    if source.run is None:
-        stored = architecture.read_config(source.path)
+    """The type a run computed in; a Hugging Face folder's, or an import's, own type."""
+    settings = [source.path, source.path / TOKENIZER_FOLDER]
+    folder = next((f for f in settings if is_hf_folder(f)), None)
+    if folder is not None:
+        stored = architecture.read_config(folder)
         wanted = stored.get("dtype") or stored.get("torch_dtype")
         return next((k for k, v in architecture.TORCH_DTYPES.items() if v == wanted), "fp32")
-    values = run_config(source.run)
+    values = run_config(RunFolder(source.path))
     precision = (values.get("train") or values.get("tune") or {}).get("precision", "fp32")
     return PRECISION_DTYPE.get(precision, "fp32")
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from data_prep.errors import InputError
-from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.config import ExportConfig, ImportConfig
 from elm_megatron.world import Outcome, World
 
 
-def _require_alone(world: World, verb: str) -> None:
+def _alone(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
+    """Do the work with megatron-core's process groups of one CPU rank around it."""
     if world.world_size != 1:
         raise InputError(f"{verb} is one process, found a world of {world.world_size} ranks.")
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", 0)  # before megatron-core is imported
+
+    from elm_megatron.config import ParallelConfig
+    from elm_megatron.engine import distributed
+
+    distributed.join(world, device, ParallelConfig())
+    try:
+        distributed.seed_everything(0)
+        work()
+    finally:
+        distributed.leave()
+    return "done"
 
 
 @dataclass(frozen=True)
@@ -27,19 +44,32 @@ class Export:
             InputError: the source cannot be exported.
             GateError: the written file computes something else.
         """
-        _require_alone(world, "export")
-        from elm_megatron.model import device as devices
 
-        device = devices.prepare("cpu", 0)  # before megatron-core is imported
+        def work() -> None:
+            from elm_megatron.hf.export import export
 
-        from elm_megatron.config import ParallelConfig
-        from elm_megatron.engine import distributed
-        from elm_megatron.hf.export import export
-
-        distributed.join(world, device, ParallelConfig())
-        try:
-            distributed.seed_everything(0)
             export(self.config)
-        finally:
-            distributed.leave()
-        return "done"
+
+        return _alone(world, "export", work)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Imports what `config` names, as the only rank of its world."""
+
+    config: ImportConfig
+
+    def __call__(self, world: World) -> Outcome:
+        """Write the run's checkpoint and check it.
+
+        Raises:
+            InputError: the source cannot be imported.
+            GateError: Megatron computes something else with it.
+        """
+
+        def work() -> None:
+            from elm_megatron.hf.import_hf import import_hf
+
+            import_hf(self.config)
+
+        return _alone(world, "import_hf", work)

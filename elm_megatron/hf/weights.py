@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from data_prep.errors import InputError
 from elm_megatron.config import ModelConfig
-from elm_megatron.engine.checkpoint import Checkpoint, committed, step_name
+from elm_megatron.engine.checkpoint import Checkpoint, step_folder
 from elm_megatron.hf import architecture, names
 from elm_megatron.hf.names import Part
 from elm_megatron.hf.source import run_model
@@ -58,7 +58,8 @@ class RunWeights:
 
     def __init__(self, run: RunFolder, step: int | None):
         self.model = run_model(run)
-        self.checkpoint = _open(run, step)
+        self.checkpoint = Checkpoint.open(step_folder(run, step))
+        self.checkpoint.verify()
         self.identity = json.dumps(self.checkpoint.manifest["files"], sort_keys=True)
         self.step = self.checkpoint.step
 
@@ -81,21 +82,6 @@ class RunWeights:
             except (SafetensorError, OSError) as error:
                 raise InputError(f"{self.checkpoint.folder}: {name} cannot be read ({error}).") from error
         return tensors
-
-
-def _open(run: RunFolder, step: int | None) -> Checkpoint:
-    folders = committed(run)
-    if not folders:
-        raise InputError(f"{run.checkpoints} holds no checkpoint.")
-    if step is not None:
-        wanted = run.checkpoints / step_name(step)
-        if wanted not in folders:
-            steps = ", ".join(str(int(f.name.removeprefix("step-"))) for f in reversed(folders))
-            raise InputError(f"step={step}: {run.path.name} has no such checkpoint; allowed are {steps}.")
-        folders = [wanted]
-    checkpoint = Checkpoint.open(folders[0])
-    checkpoint.verify()
-    return checkpoint
 
 
 class FolderWeights:

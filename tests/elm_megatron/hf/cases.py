@@ -9,7 +9,8 @@ from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
 from data_prep.manifest import Manifest
 from elm_megatron.compose import as_yaml
 from elm_megatron.config import ModelConfig, PretrainConfig, RunConfig
-from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.architecture import model_config
+from elm_megatron.hf.config import ExportConfig, ImportConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
@@ -86,5 +87,42 @@ def megatron_logits(world: World, step_folder: Path, model: ModelConfig, tokens:
         with torch.no_grad():
             logits = chunks[0].eval()(ids, positions, None)
         return logits[..., : model.vocab_size].float().numpy()
+    finally:
+        distributed.leave()
+
+
+def import_config(folder: Path, source: Path) -> ImportConfig:
+    """An import of a Hugging Face folder into `folder`, which is prepared as the launcher does."""
+    config = ImportConfig(RunConfig(folder.name, str(folder)), str(source), model_config(source, source.name))
+    run = RunFolder(folder)
+    run.create()
+    run.config.write_text(as_yaml(config))
+    return config
+
+
+def import_hf(world: World, config: ImportConfig) -> str:
+    """Import; the job as a launcher runs it."""
+    from elm_megatron.hf.job import Import
+
+    return Import(config)(world)
+
+
+def save_again(world: World, config: PretrainConfig, source: Path) -> None:
+    """Load a run's newest weights into a trainer of another layout and save them as its first step."""
+    from elm_megatron.engine import distributed, state
+    from elm_megatron.engine.checkpoint import Checkpoint, step_folder
+    from elm_megatron.engine.train import Trainer
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", 0)
+    distributed.join(world, device, config.parallel)
+    try:
+        distributed.seed_everything(1)
+        trainer = Trainer(config, world, device)
+        checkpoint = Checkpoint.open(step_folder(RunFolder(source)))
+        state.restore(trainer.chunks, trainer.optimizer, checkpoint.reader(), 0, moments=False)
+        trainer.step = 1
+        trainer.save({"loss": 0.0, "tokens": 0})
+        trainer.saver.wait()
     finally:
         distributed.leave()

@@ -1,0 +1,23 @@
+"""Bring a Hugging Face Llama into a run: python launch/import_hf.py source=<folder>
+
+The run's checkpoint loads in any layout: `train.init_from=<run>` goes on pretraining, `source=<run>` tunes.
+"""
+
+from elm_megatron.compose import main
+from elm_megatron.hf.architecture import model_config
+from elm_megatron.hf.config import ImportConfig
+from elm_megatron.hf.job import Import
+from elm_megatron.hf.source import require_hf_folder
+from slurm.submit import submit
+
+
+@main("import_hf", ImportConfig)
+def launch(config: ImportConfig) -> int:
+    """Read the model's sizes, then hand the job over."""
+    folder = require_hf_folder(config.source)
+    config.model = model_config(folder, folder.name)
+    return submit(Import(config), config, 1, "import_hf", resumes=False)
+
+
+if __name__ == "__main__":
+    launch()
