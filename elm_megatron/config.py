@@ -119,6 +119,7 @@ class ParallelConfig:
     vpp: int = 1
     cp: int = 1
     sp: bool = False
+    auto: bool = False  # choose the rest for the model and the cluster (planner/layout.py)
 
     @property
     def model_ranks(self) -> int:
@@ -188,6 +189,9 @@ class TrainConfig:
     eval_every: int = 100
     eval_batches: int | None = None
     keep_last: int = 3
+    keep_every: int | None = None
+    keep_best: bool = True
+    spike_factor: float | None = None
     log_sample_ids: bool = False
     stall_seconds: float = 300.0
     init_from: str | None = None
@@ -213,6 +217,14 @@ class TrainConfig:
             self.seq_length <= model.max_position_embeddings,
             f"{group}.seq_length={self.seq_length} is longer than "
             f"model.max_position_embeddings={model.max_position_embeddings}.",
+        )
+        require(
+            self.spike_factor is None or self.spike_factor > 1.0,
+            f"{group}.spike_factor={self.spike_factor}: must be above 1, or null for no guard.",
+        )
+        require(
+            self.schedule != "wsd" or self.wsd_decay_steps > 0,
+            f"{group}.schedule=wsd needs {group}.wsd_decay_steps above 0, found {self.wsd_decay_steps}.",
         )
         require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
         require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
@@ -260,6 +272,17 @@ class PretrainConfig(Ranks):
         self.model.check()
         self.parallel.check(self.model, self.world_size)
         self.train.check(self.model, self.dp)
+        on_gpu = self.cluster.device == "gpu"
+        require(
+            on_gpu or self.parallel.cp == 1,
+            f"parallel.cp={self.parallel.cp}: context parallelism needs Transformer Engine on GPUs; "
+            "with cluster.device=cpu only 1 is allowed.",
+        )
+        require(
+            on_gpu or self.train.precision != "fp8",
+            "train.precision=fp8 needs Transformer Engine on GPUs; with cluster.device=cpu fp32 and bf16 are "
+            "allowed.",
+        )
         micro_batches = self.train.global_batch_size // (self.train.micro_batch_size * self.dp)
         require(
             self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,

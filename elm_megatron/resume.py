@@ -14,6 +14,8 @@ FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "
 FREE_KEYS = (
     "train.micro_batch_size",
     "train.keep_last",
+    "train.keep_best",
+    "train.spike_factor",
     "train.log_sample_ids",
     "train.distributed_optimizer",
     "train.stall_seconds",

@@ -7,12 +7,16 @@ from elm_megatron.compose import main
 from elm_megatron.config import PretrainConfig
 from elm_megatron.dataset import open_dataset
 from elm_megatron.engine.job import Pretrain
+from elm_megatron.planner.layout import choose
 from slurm.submit import submit
 
 
 @main("pretrain", PretrainConfig)
 def launch(config: PretrainConfig) -> int:
     """Check the dataset, then hand the job over."""
+    if config.parallel.auto:
+        config.parallel, why = choose(config)
+        print(f"parallel=auto: {why}")
     if config.dry_run:
         from slurm.dry_run import show
 

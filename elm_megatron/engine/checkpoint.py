@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
+from elm_megatron.config import TrainConfig
 from elm_megatron.engine.shards import Piece, Reader, sha256, write_file
 from elm_megatron.run_folder import RunFolder, write_atomically
 from elm_megatron.world import World
@@ -111,17 +112,48 @@ def step_folder(run: RunFolder, step: int | None = None) -> Path:
     return folders[max(folders) if step is None else step]
 
 
+@dataclass(frozen=True)
+class Retention:
+    """Which committed checkpoints stay.
+
+    Attributes:
+        last: this many of the newest.
+        every: also those of steps that this divides; None for none.
+        best: also the one with the lowest validation loss.
+    """
+
+    last: int
+    every: int | None = None
+    best: bool = False
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> Retention:
+        """As configured."""
+        return cls(train.keep_last, train.keep_every, train.keep_best)
+
+    def stays(self, folders: list[Path]) -> set[Path]:
+        """Of step folders, newest first, those to keep."""
+        keep = set(folders[: self.last])
+        checkpoints = [Checkpoint.open(folder) for folder in folders]
+        if self.every:
+            keep |= {c.folder for c in checkpoints if c.step % self.every == 0}
+        measured = [c for c in checkpoints if c.manifest.get("valid_loss") is not None]
+        if self.best and measured:
+            keep.add(min(measured, key=lambda c: c.manifest["valid_loss"]).folder)
+        return keep
+
+
 class Checkpoints:
     """Saves one run's checkpoints from all ranks of a world.
 
     Args:
         run: the run's folder.
         world: this rank's place.
-        keep_last: committed checkpoints to keep; older ones are removed.
+        retention: which committed checkpoints to keep; the others are removed.
     """
 
-    def __init__(self, run: RunFolder, world: World, keep_last: int):
-        self._run, self._world, self._keep_last = run, world, keep_last
+    def __init__(self, run: RunFolder, world: World, retention: Retention):
+        self._run, self._world, self._retention = run, world, retention
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -198,9 +230,9 @@ class Checkpoints:
             )
 
     def _remove_old(self, newest: Path) -> None:
-        for folder in committed(self._run)[self._keep_last :]:
-            if folder != newest:
-                shutil.rmtree(folder)
+        folders = committed(self._run)
+        for folder in set(folders) - self._retention.stays(folders) - {newest}:
+            shutil.rmtree(folder)
         for leftover in self._run.checkpoints.glob(".step-*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
 

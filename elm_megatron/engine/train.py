@@ -27,9 +27,9 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from data_prep.manifest import Manifest
 from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine import data, distributed, loading, record, state
-from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints
+from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention
 from elm_megatron.engine.energy import EnergyMeter
-from elm_megatron.engine.guards import BadNumbers
+from elm_megatron.engine.guards import Guard
 from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
@@ -69,10 +69,12 @@ class Trainer:
         self.step = 0
         self.distributed_optimizer = self.settings.distributed_optimizer and self.dp > 1
         self._build_model()
-        self.saver = Checkpoints(self.run, world, self.settings.keep_last)
+        self.guard = Guard(world.rank, self.settings.spike_factor)
+        self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
         self.forward_backward = get_forward_backward_func()
         self.peak_flops = devices.peak_flops(device, self.settings.precision)
         self.metrics: Metrics | None = None
+        self.valid_loss: float | None = None
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
         self.energy = EnergyMeter(device.type == "cuda", world.local_rank)
 
@@ -101,7 +103,10 @@ class Trainer:
         mcore = llama.transformer_config(config.model, config.parallel, train.precision, train.recompute)
         modules = self._modules(mcore)
         ddp = DistributedDataParallelConfig(
-            use_distributed_optimizer=self.distributed_optimizer, grad_reduce_in_fp32=True
+            use_distributed_optimizer=self.distributed_optimizer,
+            overlap_grad_reduce=self.dp > 1,
+            overlap_param_gather=self.distributed_optimizer,
+            grad_reduce_in_fp32=True,
         )
         self.chunks = [
             DistributedDataParallel(mcore, ddp, module.to(self.device), disable_bucketing=i > 0)
@@ -109,6 +114,9 @@ class Trainer:
         ]
         self.optimizer = Optimizer(self.chunks, train, self.distributed_optimizer)
         mcore.finalize_model_grads_func = finalize_model_grads
+        # Between micro-batches gradients only add up; the last one's backward reduces them as they come.
+        no_sync = [chunk.no_sync for chunk in self.chunks]
+        mcore.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
 
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
         """Seam: this rank's model chunks with their weights at the start of a new run."""
@@ -185,6 +193,7 @@ class Trainer:
             row, asked = self.train_step()
             if self.metrics and (self.step % train.log_every == 0 or self.step == self.steps):
                 self.metrics.train(row)
+            self.valid_loss = None  # of this very step, for the checkpoint
             if self.step % train.eval_every == 0 or self.step == self.steps:
                 self.evaluate()
                 self._after_evaluation()
@@ -205,8 +214,7 @@ class Trainer:
         (total, count, *_), code = self._agree(self._run_batches(self.train_set, ids, forward_only=False))
         loss = total / count
         norm = self.optimizer.gradient_norm()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise BadNumbers(self.step + 1, self.world.rank, loss, norm)
+        self.guard.check(self.step + 1, loss, norm)
         self.step += 1
         self.heartbeat.step = self.step
         if train.log_sample_ids and self.metrics:
@@ -326,7 +334,8 @@ class Trainer:
         """Copy this rank's numbers and start writing them; training goes on meanwhile."""
         pieces = state.snapshot(self.chunks, self.optimizer, self.distributed_optimizer, self.saved)
         consumed = self.step * self.settings.global_batch_size
-        facts = {"consumed_samples": consumed, "loss": row["loss"], **self._identity()}
+        facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
+        facts |= self._identity()
         self.saver.save(self.step, pieces, facts)
         if self.metrics:
             self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"])

@@ -22,6 +22,7 @@ LAYOUTS = {
     "dp2": (2, {}),
     "dp2-plain": (2, {"distributed_optimizer": False}),
     "tp2dp2": (4, {"tp": 2}),
+    "pp2vpp2dp2": (4, {"pp": 2, "vpp": 2}),
     "recompute": (1, {"recompute": "full"}),
     "recompute-selective": (1, {"recompute": "selective"}),
 }

@@ -1,0 +1,87 @@
+"""A save that dies at any point leaves a run that loads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from elm_megatron.engine import checkpoint as checkpoints
+from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention, committed
+from elm_megatron.engine.shards import Piece, Place, Reader
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
+
+
+def piece(value: float) -> Piece:
+    """A small matrix of one number."""
+    return Piece(Place("weight", "w", (4, 4), (0, 0), (4, 4), 0, 16), torch.full((16,), value))
+
+
+def save(run: RunFolder, step: int, point: str | None) -> None:
+    """Save a step; die at `point`."""
+    if point == "writing":
+        checkpoints.write_file = lambda path, pieces: (path.write_bytes(b"half"), os._exit(9))
+    if point == "before rename":
+        Path.rename = lambda self, target: os._exit(9)
+    if point == "before latest":
+        original = checkpoints.write_atomically
+        checkpoints.write_atomically = lambda path, text: (
+            os._exit(9) if path.name == "latest" else original(path, text)
+        )
+    saver = Checkpoints(run, World.single(run.path), Retention(last=2))
+    saver.save(step, [piece(float(step))], {})
+    saver.wait()
+
+
+@pytest.mark.parametrize(
+    ("point", "left"), [("writing", 1), ("before rename", 1), ("before latest", 2), (None, 2)]
+)
+def test_killed_save_leaves_a_loadable_run(point: str | None, left: int, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    context = multiprocessing.get_context("fork")
+    for step, where in ((1, None), (2, point)):
+        process = context.Process(target=save, args=(run, step, where))
+        process.start()
+        process.join()
+        assert process.exitcode == (9 if where else 0)
+    newest = Checkpoint.open(committed(run)[0])
+    newest.verify()
+    assert newest.step == left
+    assert torch.equal(newest.reader().read("w"), torch.full((4, 4), float(left)))
+    save(run, 3, None)  # the next life clears what the killed one left
+    assert committed(run)[0].name == "step-00000003"
+    assert not list(run.checkpoints.glob(".step-*"))
+    assert run.latest_step() == 3
+
+
+def test_reader_assembles_any_rectangle(tmp_path: Path) -> None:
+    """Two column halves, one of them in two flat ranges, read back as rows."""
+    whole = torch.arange(24.0).view(4, 6)
+    left, right = whole[:, :3].contiguous().view(-1), whole[:, 3:].contiguous().view(-1)
+    pieces = [
+        Piece(Place("weight", "w", (4, 6), (0, 0), (4, 3), 0, 5), left[:5].clone()),
+        Piece(Place("weight", "w", (4, 6), (0, 0), (4, 3), 5, 12), left[5:].clone()),
+        Piece(Place("weight", "w", (4, 6), (0, 3), (4, 3), 0, 12), right),
+    ]
+    entry = checkpoints.write_file(tmp_path / "rank-00000.safetensors", pieces)
+    reader = Reader(tmp_path, {"rank-00000.safetensors": entry})
+    assert torch.equal(reader.read("w"), whole)
+    assert torch.equal(reader.read("w", (1, 2), (2, 3)), whole[1:3, 2:5])
+    incomplete = Reader(tmp_path, {"rank-00000.safetensors": {**entry, "places": entry["places"][:2]}})
+    with pytest.raises(checkpoints.InputError, match="incomplete"):
+        incomplete.read("w")
+
+
+def test_stale_life_commits_nothing(tmp_path: Path) -> None:
+    """A task that lost its node must not write after a newer life has begun."""
+    run = RunFolder(tmp_path)
+    run.update(life=["99", 1])
+    saver = Checkpoints(run, World.single(tmp_path), Retention(last=2))
+    saver.save(1, [piece(1.0)], {})
+    with pytest.raises(RuntimeError, match="belongs to job 99"):
+        saver.wait()
+    assert committed(run) == []

@@ -1,0 +1,104 @@
+"""The loop's rules that need no ranks: schedules, sample order, guards, retention, layouts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.errors import InputError
+from elm_megatron.cluster import ClusterConfig, SiteConfig
+from elm_megatron.config import TrainConfig
+from elm_megatron.engine.checkpoint import SCHEMA, Retention
+from elm_megatron.engine.data import sample_ids, steps_of_epochs
+from elm_megatron.engine.guards import BadNumbers, Guard
+from elm_megatron.engine.schedule import learning_rate
+from elm_megatron.planner import layout
+from tests.elm_megatron.configs import pretrain_config, small_model
+
+
+def test_cosine_with_warm_up() -> None:
+    train = TrainConfig(lr=1.0, min_lr=0.1, warmup_steps=10)
+    rates = [learning_rate(step, 110, train) for step in range(1, 111)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[59] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_wsd_and_constant_do_not_depend_on_the_length_before_the_decay() -> None:
+    train = TrainConfig(lr=1.0, min_lr=0.0, schedule="wsd", wsd_decay_steps=5)
+    assert [learning_rate(step, 20, train) for step in range(1, 16)] == [1.0] * 15
+    assert learning_rate(20, 20, train) == 0.0
+    assert learning_rate(18, 20, train) == pytest.approx(0.4)
+    assert learning_rate(99, 100, replace(train, schedule="constant")) == 1.0
+
+
+def test_every_epoch_visits_every_sample_in_its_own_order() -> None:
+    ids = np.concatenate([sample_ids(at, 7, 10, seed=3) for at in range(0, 35, 7)])
+    first, second, third = ids[:10], ids[10:20], ids[20:30]
+    for epoch in (first, second, third):
+        assert sorted(epoch) == list(range(10))
+    assert list(first) != list(second) != list(third)
+    assert list(sample_ids(12, 5, 10, seed=3)) == list(ids[12:17])
+
+
+def test_steps_of_epochs_counts_what_it_drops() -> None:
+    assert steps_of_epochs(3, tokens=1001, seq_length=100, global_batch_size=8) == (3, 6)
+
+
+def test_guard_refuses_jumps_and_bad_numbers() -> None:
+    guard = Guard(0, spike_factor=2.0, window=8)
+    guard.check(1, 50.0, 1.0)
+    for step in range(2, 8):
+        guard.check(step, 5.0, 1.0)
+    with pytest.raises(BadNumbers, match="step 8"):
+        guard.check(8, 10.5, 1.0)
+    with pytest.raises(BadNumbers, match="nan"):
+        guard.check(8, 5.0, float("nan"))
+    Guard(0, None).check(1, 1e9, 1.0)
+
+
+def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None:
+    folders = []
+    for step, loss in [(10, 5.0), (20, 3.0), (30, 4.0), (40, None), (50, 4.5)]:
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        manifest = {"schema": SCHEMA, "step": step, "valid_loss": loss, "files": {}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        folders.insert(0, folder)
+    names = {int(f.name[-2:]) for f in Retention(last=2, every=30, best=True).stays(folders)}
+    assert names == {50, 40, 30, 20}
+    assert {f.name[-2:] for f in Retention(last=1).stays(folders)} == {"50"}
+
+
+def big_run(tmp_path: Path, gpus: int, memory: float, **train: int) -> object:
+    """The large model on one or more nodes of four GPUs."""
+    sizes = {"hidden_size": 2048, "ffn_hidden_size": 5120, "num_layers": 16, "num_attention_heads": 32}
+    model = small_model(**sizes, num_query_groups=32, vocab_size=32_000, max_position_embeddings=2048)
+    values = {"precision": "bf16", "seq_length": 2048, "global_batch_size": 256, "micro_batch_size": 4}
+    config = pretrain_config(tmp_path / "run", tmp_path, 1, model, **{**values, **train})
+    site = SiteConfig(gpu_memory_gb=memory)
+    config.cluster = ClusterConfig(
+        nodes=gpus // 4, gpus_per_node=4, tasks_per_node=4, device="gpu", site=site
+    )
+    return config
+
+
+def test_auto_layout_does_not_cut_what_fits(tmp_path: Path) -> None:
+    chosen, why = layout.choose(big_run(tmp_path, 8, 94))
+    assert (chosen.tp, chosen.pp) == (1, 1)
+    assert "dp=8" in why
+
+
+def test_auto_layout_cuts_until_it_fits(tmp_path: Path) -> None:
+    config = big_run(tmp_path, 8, 16)
+    chosen, _ = layout.choose(config)
+    assert chosen.model_ranks > 1
+    assert layout.rank_bytes(config, chosen) <= 16 * 2**30
+    with pytest.raises(InputError, match="no layout fits"):
+        layout.choose(big_run(tmp_path, 4, 1))
