@@ -146,8 +146,8 @@ def export(config: ExportConfig) -> dict[str, Any]:
         run.update(state="done")
         print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
         return done
-    for leftover in run.path.glob(f".{MODEL_FOLDER}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in run.path.glob(f".{MODEL_FOLDER}*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     run.update(state="running", started=time.time())
     if config.format == "gguf":
         from elm_megatron.hf.gguf_file import export_gguf

@@ -14,6 +14,7 @@ from elm_megatron.run_folder import RunFolder
 
 RUNS = Path("runs")
 MODEL_FOLDER = "model"  # of an export run: the Hugging Face folder in it
+GGUF_FILE = "model.gguf"  # of an export run with format=gguf
 TOKENIZER_FOLDER = "tokenizer"  # of an imported run: the tokenizer that came with the model
 
 
