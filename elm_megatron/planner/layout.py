@@ -69,7 +69,7 @@ def choose(config: PretrainConfig) -> tuple[ParallelConfig, str]:
             )
         smallest = min(needed, smallest or needed)
     raise InputError(
-        f"parallel=auto: no layout fits {capacity / 2**30:.0f} usable GiB a GPU on {config.world_size} ranks, "
-        f"the least {(smallest or 0) / 2**30:.1f}. Lower train.micro_batch_size, set "
+        f"parallel=auto: no layout fits {capacity / 2**30:.0f} usable GiB a GPU on {config.world_size} "
+        f"ranks, the least {(smallest or 0) / 2**30:.1f}. Lower train.micro_batch_size, set "
         "train.recompute=full, or ask for more GPUs."
     )
