@@ -29,8 +29,8 @@ class ExportConfig:
         format: hf or gguf.
         dtype: hf: fp32, bf16, fp16; gguf: f32, f16, q8_0; null is what the run trained in.
         shard_gb: largest safetensors file, 10^9 bytes.
-        grams_per_kwh: CO2 of a kilowatt-hour where the run's energy was used; null leaves the card's
-            CO2 unknown.
+        licence: of the weights, for the card; null is unknown.
+        grams_per_kwh: CO2 of a kilowatt-hour where the model was trained; null leaves the card's CO2 unknown.
     """
 
     run: RunConfig
@@ -40,6 +40,7 @@ class ExportConfig:
     format: str = "hf"
     dtype: str | None = None
     shard_gb: float = 2.0
+    licence: str | None = None
     grams_per_kwh: float | None = None
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

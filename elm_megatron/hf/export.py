@@ -245,7 +245,7 @@ def replace(temporary: Path, final: Path) -> None:
 def _key(config: ExportConfig, source: Source) -> str:
     """Two exports of the same checkpoint with the same settings have the same key."""
     manifest = source.tokenizer.manifest
-    settings = [config.format, config.dtype, config.shard_gb, config.grams_per_kwh]
+    settings = [config.format, config.dtype, config.shard_gb, config.licence, config.grams_per_kwh]
     text = json.dumps([settings, source.weights.identity, manifest and manifest.sha256])
     return hashlib.sha256(text.encode()).hexdigest()
 
