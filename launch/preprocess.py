@@ -13,6 +13,10 @@ from slurm.submit import submit
 def launch(config: PreprocessCommand) -> int:
     """Hand the build over: one task that starts MPI itself here, one task per rank on Slurm."""
     ranks = 1 if config.cluster.executor == "local" else config.preprocess.ranks
+    if config.dry_run:
+        from slurm.dry_run import show_plain
+
+        return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
     return submit(Preprocess(config.job_config()), config, ranks, "preprocess", resumes=False)
 
 
