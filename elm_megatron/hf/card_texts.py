@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 INTRODUCTION = (
-    "A language model of the Llama family, made with the ELM job suite of Erasmus University Rotterdam, to be "
-    "run on one's own machines. Every figure below comes from the records of its runs and of its data; what "
-    "they do not hold is given as unknown."
+    "A language model of the Llama family, made with the ELM job suite of Erasmus University Rotterdam, to "
+    "be run on one's own machines. Every figure below comes from the records of its runs and of its data; "
+    "what they do not hold is given as unknown."
 )
 
 NOT_EVALUATED = "Not evaluated yet; `python launch/eval.py` fills this section."
@@ -25,7 +25,7 @@ GATE = (
 
 LIMITS = (
     "- Meant for research and teaching on how language models are made, and for drafts a person checks.\n"
-    "- It states false things fluently. It must not be used to grade, to decide about people, or as a source.\n"
+    "- It states false things fluently. Do not use it to grade, to decide about people, or as a source.\n"
     "- It knows the registers and languages of its data (see Data); others are poor.\n"
     "- Redaction of personal data works by rule, with the counts under Data, and misses cases. If you find "
     "personal data in the output, report it to the data steward of the university.\n"
