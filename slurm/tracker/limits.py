@@ -21,34 +21,6 @@ RESOURCES = {
     "billing": ("billing", "billing units"),
     "energy": ("energy", "energy"),
 }
-ASSOCIATION_COLUMNS = (
-    *(
-        "Account",
-        "User",
-        "Partition",
-        "ParentName",
-        "GrpJobs",
-        "GrpSubmit",
-        "GrpWall",
-        "GrpTRES",
-        "GrpTRESMins",
-    ),
-    *("GrpTRESRunMins", "MaxJobs", "MaxSubmit", "MaxWall", "MaxTRES", "MaxTRESMins", "MaxTRESPerNode"),
-)
-QOS_COLUMNS = (
-    *("Name", "GrpJobs", "GrpSubmit", "GrpWall", "GrpTRES", "GrpTRESMins", "GrpTRESRunMins", "MaxWall"),
-    *(
-        "MaxJobsPU",
-        "MaxJobsPA",
-        "MaxSubmitPU",
-        "MaxSubmitPA",
-        "MaxTRES",
-        "MaxTRESMins",
-        "MaxTRESPU",
-        "MaxTRESPA",
-    ),
-    *("MaxTRESPN", "MinTRES"),
-)
 
 
 @dataclass(frozen=True)
@@ -96,8 +68,7 @@ def limit_of(reason: str) -> Limit | None:
         return Limit(f"{kind}TRESRunMins", entry, f"{what} × minutes of running jobs", group, per_what)
     if "minutes" in lowered or "mins" in lowered:
         return Limit(f"{kind}TRESMins", entry, f"{what} × minutes", group, per_what)
-    per_node = {"Assoc": "MaxTRESPerNode", "QOS": "MaxTRESPN"}[owner]
-    column = per_node if per_what == "node" else f"{kind}TRES{suffix}"
+    column = "MaxTRESPerNode" if per_what == "node" else f"{kind}TRES{suffix}"
     return Limit(column, entry, what, group, per_what)
 
 
@@ -107,7 +78,7 @@ def association_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = table("assoc", ASSOCIATION_COLUMNS)
+    rows = table("assoc", ("Account", "User", "ParentName", limit.column))
     accounts = {row["Account"]: row for row in rows if not row["User"]}
     own = [row for row in rows if row["Account"] == job.account and row["User"] == job.user]
     path = [(f"user {job.user} in account {job.account}", row) for row in own]
@@ -124,7 +95,7 @@ def qos_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = table("qos", QOS_COLUMNS)
+    rows = table("qos", ("Name", limit.column))
     return [(f"QOS {job.qos}", v) for row in rows if row["Name"] == job.qos and (v := value_of(row, limit))]
 
 

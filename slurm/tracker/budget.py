@@ -1,0 +1,106 @@
+"""`elm-queue budget`: what each account spent and has bound, how fast it spends, and where that leads.
+
+Spent is what its jobs held in the period, by the rates of conf/cluster/*.yaml. Bound ("committed") is what
+its running jobs may still use up to their time limit and what its waiting jobs would use with theirs.
+"""
+
+import time
+from dataclasses import dataclass
+
+from slurm.tracker.history import DAY, History
+from slurm.tracker.rates import Rates
+from slurm.tracker.show import quantity, table
+from slurm.tracker.squeue import Job
+
+BURN_DAYS = 7
+
+
+@dataclass
+class Account:
+    """One account, all figures in budget units.
+
+    Attributes:
+        spent: In the whole period.
+        recent: In the last `BURN_DAYS` days of it.
+        running, waiting: Bound by running and waiting jobs.
+        unpriced: Jobs whose partition has no rate, and which therefore count nowhere.
+    """
+
+    name: str
+    spent: float = 0.0
+    recent: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+    unpriced: int = 0
+
+    def burn(self, days: float) -> float:
+        """Units a day over the last week, or over the period where that is shorter."""
+        return self.recent / min(days, BURN_DAYS)
+
+
+def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: float) -> list[Account]:
+    """Every account with a job in the last `days` days or in the queue, the dearest first."""
+    found: dict[str, Account] = {}
+    begin = now - days * DAY
+    for name, partition, gpus, cpus, memory, start, seconds, end in held(history, begin, now):
+        account = found.setdefault(name, Account(name))
+        units = rates.units(partition, gpus, cpus, memory, seconds)
+        if units is None:
+            account.unpriced += 1
+            continue
+        # What lies before the period, or before its last week, is cut off evenly.
+        length = max(1, end - start)
+        account.spent += units * max(0, end - max(start, begin)) / length
+        account.recent += units * max(0, end - max(start, now - BURN_DAYS * DAY)) / length
+    for job in jobs:
+        account = found.setdefault(job.account, Account(job.account))
+        left = job.limit if job.pending else None if job.limit is None else max(0, job.limit - job.elapsed)
+        units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, left)
+        if job.pending:
+            account.waiting += (units or 0.0) * job.tasks
+        else:
+            account.running += units or 0.0
+    return sorted(found.values(), key=lambda account: (-account.spent, account.name))
+
+
+def held(history: History, begin: float, now: float) -> list[tuple]:
+    """(account, partition, gpus, cpus, memory, start, elapsed, end) of a life that held nodes since `begin`.
+
+    A life that still runs is counted up to `now`.
+    """
+    return history.connection.execute(
+        """
+        SELECT account, partition, gpus, cpus, memory_mib, start,
+               CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
+               coalesce("end", :now)
+        FROM lives
+        WHERE start IS NOT NULL AND ("end" IS NULL AND state IN ('RUNNING', 'SUSPENDED') OR "end" >= :begin)
+        """,
+        {"begin": begin, "now": int(now)},
+    ).fetchall()
+
+
+def text(
+    found: list[Account], rates: Rates, days: float, grants: dict[str, float], now: float | None = None
+) -> str:
+    """The table; a grant adds what is left of it and the day on which it ends at the present rate."""
+    now = time.time() if now is None else now
+    header = ["ACCOUNT", f"SPENT {days:g} DAYS", "RUNNING", "WAITING", "A DAY", "IN 30 DAYS", "LEFT", "LASTS"]
+    rows = []
+    for account in found:
+        burn = account.burn(days)
+        left = None if account.name not in grants else grants[account.name] - account.spent
+        bound = account.running + account.waiting
+        if left is None:
+            lasts = "-"
+        elif left <= bound:
+            lasts = "committed jobs exceed it" if left > 0 else "spent"
+        else:
+            lasts = f"{left / burn:,.0f} days" if burn else "no use"
+        figures = (account.spent, account.running, account.waiting, burn, 30 * burn)
+        rows.append([account.name or "none", *map(quantity, figures), quantity(left), lasts])
+    lines = [table(header, rows), f"in {rates.unit}; rates from conf/cluster"]
+    unpriced = sum(account.unpriced for account in found)
+    if unpriced:
+        lines.append(f"{unpriced} job(s) ran in partitions without a rate and are not counted")
+    return "\n".join(lines)

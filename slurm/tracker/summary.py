@@ -1,0 +1,255 @@
+"""The figures of a report: what the queue did between two moments, counted by SQLite from the history."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slurm.tracker.history import DAY, History
+from slurm.tracker.rates import Rates
+
+JOULES_PER_KWH = 3.6e6
+# A page is read by people: more rows than these are added up as "others".
+MOST_USERS = 15
+
+
+@dataclass
+class Totals:
+    """Sums over lives, each cut to the period."""
+
+    jobs: int = 0
+    gpu_hours: float = 0.0
+    core_hours: float = 0.0
+    units: float = 0.0
+
+    def add(self, jobs: int, gpu_seconds: float, core_seconds: float, units: float) -> None:
+        self.jobs += jobs
+        self.gpu_hours += gpu_seconds / 3600
+        self.core_hours += core_seconds / 3600
+        self.units += units
+
+
+@dataclass
+class Wait:
+    """Waits in seconds of the jobs that started."""
+
+    samples: int
+    p50: float
+    p90: float
+
+
+@dataclass
+class Summary:
+    """Everything a report shows.
+
+    Attributes:
+        begin, end: The period, UTC epoch seconds.
+        days: Start of each day bar, UTC epoch seconds; the first and the last may be part of a day.
+        total: Sums over the period.
+        by_day: Sums per bar.
+        by_user, by_account, by_partition: Sums per name, the largest GPU or core use first.
+        states: How lives ended in the period, by state.
+        waits_by_day: Per bar; None where nothing started.
+        waits_by_partition: Per partition.
+        slurm_kwh: Energy that Slurm measured, None where it measured none.
+        run_kwh: Energy that our own runs reported, None without any.
+        unpriced: Lives in partitions without a rate.
+        synced: How new the history is.
+    """
+
+    begin: float
+    end: float
+    days: list[float]
+    total: Totals
+    by_day: list[Totals]
+    by_user: dict[str, Totals]
+    by_account: dict[str, Totals]
+    by_partition: dict[str, Totals]
+    states: dict[str, int]
+    waits_by_day: list[Wait | None]
+    waits_by_partition: dict[str, Wait] = field(default_factory=dict)
+    slurm_kwh: float | None = None
+    run_kwh: float | None = None
+    unpriced: int = 0
+    synced: float | None = None
+
+
+def summarize(history: History, rates: Rates, begin: float, end: float) -> Summary:
+    """Counts the period [begin, end)."""
+    days = day_starts(begin, end)
+    summary = Summary(
+        begin=begin,
+        end=end,
+        days=days,
+        total=Totals(),
+        by_day=[Totals() for _ in days],
+        by_user={},
+        by_account={},
+        by_partition={},
+        states=ended_states(history, begin, end),
+        waits_by_day=[],
+        synced=history.synced,
+    )
+    add_use(summary, history, rates)
+    add_energy(summary, history)
+    for name in ("by_user", "by_account", "by_partition"):
+        setattr(summary, name, largest_first(getattr(summary, name)))
+    summary.by_user = with_others(summary.by_user)
+    return summary
+
+
+def day_starts(begin: float, end: float) -> list[float]:
+    """The starts of the UTC days that the period touches, the first one cut to the period's begin."""
+    first = begin - begin % DAY
+    return [max(begin, first + number * DAY) for number in range(int((end - first - 1) // DAY) + 1)]
+
+
+def ended_states(history: History, begin: float, end: float) -> dict[str, int]:
+    rows = history.connection.execute(
+        'SELECT state, count(*) FROM lives WHERE "end" >= ? AND "end" < ? GROUP BY state ORDER BY 2 DESC',
+        (begin, end),
+    )
+    return dict(rows)
+
+
+# Who, at what price: the columns by which use is added up.
+Key = tuple[str, str, str, int, int, int]
+
+
+def add_use(summary: Summary, history: History, rates: Rates) -> None:
+    """Adds up what each life held inside each day, and gathers the waits of those that started.
+
+    The part of a life's `elapsed` inside a span is its share of start to end there, so a suspension is spread
+    evenly. Lives that still run are counted up to the period's end.
+    """
+    codes = Codes()
+    edges = [*summary.days, summary.end]
+    # seconds[day][code], jobs[code]
+    seconds = np.zeros((len(summary.days), 0))
+    jobs = np.zeros(0, dtype=np.int64)
+    waits = []
+    for rows in overlapping(history, summary.begin, summary.end):
+        columns = list(zip(*rows, strict=True))
+        start, stop, elapsed, wait = np.array(columns[:4], dtype=np.float64)
+        code = np.array([codes[key] for key in zip(*columns[4:], strict=True)], dtype=np.int64)
+        seconds = np.pad(seconds, ((0, 0), (0, len(codes) - seconds.shape[1])))
+        jobs = np.pad(jobs, (0, len(codes) - len(jobs)))
+        pace = elapsed / np.maximum(1, stop - start)
+        for day in range(len(summary.days)):
+            inside = np.minimum(stop, edges[day + 1]) - np.maximum(start, edges[day])
+            seconds[day] += np.bincount(code, np.maximum(0, inside) * pace, len(codes))
+        jobs += np.bincount(code, minlength=len(codes))
+        begun = (start >= summary.begin) & (wait >= 0)
+        waits.append(np.stack([code[begun], start[begun], wait[begun]]))
+    add_totals(summary, rates, list(codes), seconds, jobs)
+    add_waits(summary, list(codes), np.concatenate(waits, axis=1) if waits else np.zeros((3, 0)))
+
+
+class Codes(dict[Key, int]):
+    """Numbers keys in the order in which they are first seen."""
+
+    def __missing__(self, key: Key) -> int:
+        self[key] = len(self)
+        return self[key]
+
+
+def overlapping(history: History, begin: float, end: float) -> Iterator[list[tuple]]:
+    """Pieces of (start, stop, elapsed, wait or -1, and the six of `Key`) of lives that ran in the period.
+
+    Reading the table from end to end beats an index that jumps to each of a million rows.
+    """
+    cursor = history.connection.execute(
+        """
+        SELECT start, coalesce("end", :now),
+               CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
+               coalesce(max(0, start - eligible), -1),
+               user, account, partition, gpus, cpus, coalesce(memory_mib, 0)
+        FROM lives NOT INDEXED
+        WHERE start < :to AND ("end" >= :from OR "end" IS NULL AND state IN ('RUNNING', 'SUSPENDED'))
+        """,
+        {"from": begin, "to": end, "now": int(end)},
+    )
+    while rows := cursor.fetchmany(100_000):
+        yield rows
+
+
+def add_totals(
+    summary: Summary, rates: Rates, keys: list[Key], seconds: np.ndarray, jobs: np.ndarray
+) -> None:
+    for number, (user, account, partition, gpus, cpus, memory) in enumerate(keys):
+        price = rates.units(partition, gpus, cpus, memory, 1)
+        count = int(jobs[number])
+        summary.unpriced += count if price is None else 0
+        held = float(seconds[:, number].sum())
+        for totals in (
+            summary.total,
+            summary.by_user.setdefault(user, Totals()),
+            summary.by_account.setdefault(account, Totals()),
+            summary.by_partition.setdefault(partition, Totals()),
+        ):
+            totals.add(count, held * gpus, held * cpus, held * (price or 0.0))
+        for totals, part in zip(summary.by_day, map(float, seconds[:, number]), strict=True):
+            totals.add(0, part * gpus, part * cpus, part * (price or 0.0))
+
+
+def add_waits(summary: Summary, keys: list[Key], waits: np.ndarray) -> None:
+    """The waits per day and per partition.
+
+    Args:
+        summary: Takes them in.
+        keys: What a code stands for.
+        waits: (3, n): code, start and wait of each life that started in the period.
+    """
+    day = np.searchsorted(np.array(summary.days), waits[1], side="right") - 1
+    summary.waits_by_day = [wait_of(waits[2, day == number]) for number in range(len(summary.days))]
+    partition_of = np.array([key[2] for key in keys] or [""])[waits[0].astype(np.int64)]
+    for name in np.unique(partition_of):
+        found = wait_of(waits[2, partition_of == name])
+        assert found is not None
+        summary.waits_by_partition[str(name)] = found
+
+
+def wait_of(waits: np.ndarray) -> Wait | None:
+    if not len(waits):
+        return None
+    # The same definition as in eta.py: a value that was really waited.
+    p50, p90 = np.percentile(waits, [50, 90], method="inverted_cdf")
+    return Wait(len(waits), float(p50), float(p90))
+
+
+def add_energy(summary: Summary, history: History) -> None:
+    """Energy of the lives that ended in the period, and what our runs' own counters grew by."""
+    bounds = (summary.begin, summary.end)
+    joules = history.connection.execute(
+        'SELECT sum(energy_joules) FROM lives WHERE "end" >= ? AND "end" < ?', bounds
+    ).fetchone()[0]
+    summary.slurm_kwh = None if joules is None else joules / JOULES_PER_KWH
+    grown = history.connection.execute(
+        """
+        SELECT sum(last - before) FROM (
+            SELECT max(CASE WHEN taken < :to THEN kwh END) AS last,
+                   coalesce(max(CASE WHEN taken < :from THEN kwh END), 0) AS before
+            FROM energy GROUP BY folder
+        ) WHERE last IS NOT NULL
+        """,
+        {"from": summary.begin, "to": summary.end},
+    ).fetchone()[0]
+    summary.run_kwh = grown
+
+
+def largest_first(totals: dict[str, Totals]) -> dict[str, Totals]:
+    order = sorted(totals.items(), key=lambda item: (-item[1].gpu_hours, -item[1].core_hours, item[0]))
+    return dict(order)
+
+
+def with_others(totals: dict[str, Totals]) -> dict[str, Totals]:
+    """The first `MOST_USERS`, and one entry for all the others together."""
+    names = list(totals)
+    if len(names) <= MOST_USERS:
+        return totals
+    others = Totals()
+    for name in names[MOST_USERS:]:
+        one = totals[name]
+        others.add(one.jobs, one.gpu_hours * 3600, one.core_hours * 3600, one.units)
+    kept = {name: totals[name] for name in names[:MOST_USERS]}
+    return kept | {f"{len(names) - MOST_USERS} others": others}
