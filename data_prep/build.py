@@ -106,7 +106,9 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     settings = to_mapping(config)
     del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
-    chunk_mb = settings["preprocess"].pop("chunk_mb")  # moves no byte of the dataset, but cuts the parts
+    chunk_mb = float(
+        settings["preprocess"].pop("chunk_mb")
+    )  # moves no byte of the dataset, but cuts the parts
     inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
     text = json.dumps(
         [VERSION, settings, inputs, sorted(scan.rejected + scan.refused), sorted(stones)], sort_keys=True
@@ -303,7 +305,7 @@ def _finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account:
             FileInfo(size, digest), FileInfo(len(index), hashlib.sha256(index).hexdigest()),
         )  # fmt: skip
     notes = [
-        f"{count} .{kind} file(s) ignored: not a work" for kind, count in sorted(plan.scan.ignored.items())
+        f"{count} {kind} file(s) ignored: not a work" for kind, count in sorted(plan.scan.ignored.items())
     ]
     if why:
         notes.append(f"encoded by SentencePiece alone: {why}")

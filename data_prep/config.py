@@ -212,7 +212,7 @@ class BuildConfig:
     """
 
     ranks: int = 1
-    chunk_mb: int = 8
+    chunk_mb: float = 8.0
     valid_fraction: float = 0.05
 
 
@@ -270,7 +270,9 @@ class PreprocessConfig:
             _within(f"clean.dedup.{key}", 0.5 <= value <= 1, value, "between 0.5 and 1")
         _at_least("clean.dedup.memory_mb", clean.dedup.memory_mb, 1)
         _at_least("preprocess.ranks", build.ranks, 1)
-        _within("preprocess.chunk_mb", 1 <= build.chunk_mb <= 1024, build.chunk_mb, "between 1 and 1024")
+        _within(
+            "preprocess.chunk_mb", 0.01 <= build.chunk_mb <= 1024, build.chunk_mb, "between 0.01 and 1024"
+        )
         share = build.valid_fraction
         _within("preprocess.valid_fraction", 0 < share < 1, share, "between 0 and 1")
 

@@ -129,7 +129,7 @@ def _records(path: Path, dtype: np.dtype, config: DedupConfig) -> np.ndarray:
     size = path.stat().st_size
     if size == 0:
         return np.zeros(0, dtype)
-    if size > config.memory_mb * 10**6 // 2:
+    if size > config.memory_mb * 5e5:
         return np.memmap(path, dtype, "r")
     return np.fromfile(path, dtype)
 
@@ -148,7 +148,7 @@ def _repeats(
     """
     found: set[int] = set()
     # 40 bytes a record for keys, indices and the sort; what does not fit at once goes in several passes.
-    passes = max(1, -(-len(records) * 40 // (config.memory_mb * 10**6 // 2)))
+    passes = max(1, -(-len(records) * 40 // int(config.memory_mb * 5e5)))
     for band in range(1 if hashes is None else hashes // BAND):
         for turn in range(passes):
             indices, keys = _keys(records, use, None if hashes is None else band, turn, passes)

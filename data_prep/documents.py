@@ -69,7 +69,7 @@ class Account:
                 raise AssertionError(f"{name}: {came} in, but {went} out and {dropped} dropped")
 
 
-def chunks(works: list[Work], chunk_bytes: int) -> list[list[Work]]:
+def chunks(works: list[Work], chunk_bytes: float) -> list[list[Work]]:
     """Consecutive works with at least `chunk_bytes` together, or `CHUNK_WORKS` of them."""
     result: list[list[Work]] = []
     size = chunk_bytes

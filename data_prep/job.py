@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +113,14 @@ def remove(config: PreprocessConfig) -> None:
         print(line)
 
 
-def run(config: PreprocessConfig, ranks: int) -> None:
-    """Build in this process as one of `ranks` ranks, and print the tables on the first."""
+def run(config: PreprocessConfig, ranks: int, tell: Callable[[str], object] | None = None) -> None:
+    """Build in this process as one of `ranks` ranks, and print the tables on the first.
+
+    Args:
+        config: the settings.
+        ranks: size of the world.
+        tell: given the sentence about a full disk, which only one rank may have met, before the world ends.
+    """
     from data_prep.build import build
     from data_prep.comm import world
     from data_prep.progress import Progress, show
@@ -124,6 +132,18 @@ def run(config: PreprocessConfig, ranks: int) -> None:
             show(manifest)
     except InputError:
         raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if not full:
+            comm.abort()
+            raise
+        sentence = (
+            f"data.dir={config.data_dir()}: the disk is full; make room and give the same command again."
+        )
+        if tell is not None:
+            tell(sentence)
+        comm.abort()
+        raise InputError(sentence) from error
     except BaseException:
         comm.abort()
         raise
@@ -142,7 +162,8 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
-        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks)
+        tell = arguments.error.write_text if arguments.error else None
+        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks, tell)
     except InputError as error:
         if arguments.error is None:
             print(error, file=sys.stderr)

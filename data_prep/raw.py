@@ -86,12 +86,12 @@ def scan(corpus: CorpusConfig) -> Scan:
         if path in OWN_FILES:
             continue
         if suffix not in corpus.formats:
-            ignored[suffix or "no suffix"] += 1
+            ignored[f".{suffix}" if suffix else "suffixless"] += 1
             continue
         record = records.get(path, {})
         identifier = str(record.get("id") or path[: -len(suffix) - 1])
         if not _printable(identifier):
-            rejected.append((identifier.encode("ascii", "backslashreplace").decode(), "strange_name"))
+            rejected.append((identifier.encode("unicode_escape").decode(), "strange_name"))
         elif stat.S_ISLNK(info.st_mode):
             rejected.append((identifier, "symbolic_link"))
         elif not stat.S_ISREG(info.st_mode):

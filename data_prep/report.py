@@ -15,7 +15,8 @@ from data_prep.manifest import SPLITS, Manifest
 REPORT = "report.html"
 BINS = 20
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2; --bar: #0c6e5f; }
+:root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2;
+  --bar: #0c6e5f; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e8ee; --paper: #14181d; --soft: #9aa5b1; --line: #333b45; --bar: #35b39b; }
 }
@@ -26,7 +27,8 @@ p.sub { color: var(--soft); margin-top: .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; } svg rect { fill: var(--bar); }
+svg { max-width: 100%; height: auto; }
+svg text { fill: var(--ink); font-size: 12px; } svg rect { fill: var(--bar); }
 svg text.n { fill: var(--soft); }
 """
 
@@ -70,9 +72,11 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     parts += ["<h2>Personal data replaced</h2>", _redactions(manifest)]
     if manifest.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in manifest.notes), "</ul>"]
+    head = (
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+    )
     title = f"<title>Dataset {escape(manifest.corpus)}</title>"
-    head = f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">{title}'
-    text = "\n".join([head, f"<style>{STYLE}</style>", *parts, "</html>"])
+    text = "\n".join([head, title, f"<style>{STYLE}</style>", *parts, "</html>"])
     (folder / REPORT).write_text(text, encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ from data_prep.errors import InputError
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import FileInfo, Manifest
 
-TOMBSTONES = "tombstones.jsonl"  # one {"id", "sha256", "date"} per line, in the corpus and the dataset folder
+TOMBSTONES = "tombstones.jsonl"  # a line is {"id", "sha256", "date", "manifests"}; in the corpus and the dataset folder
 LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 
@@ -81,16 +81,16 @@ def take_down(config: PreprocessConfig) -> Removal:
         raise InputError(
             f"remove={removal.id}: no work of that id in {root} or in {config.data_dir().parent}."
         )
-    for folder in {*held, config.data_dir()} if config.data_dir().is_dir() else held:
-        _bury(folder, removal)
+    manifests: set[str] = set()
+    for folder in sorted({*held, config.data_dir()}) if config.data_dir().is_dir() else held:
+        before = {Manifest.load(folder).sha256, *_earlier(folder)} if folder in held else set()
+        manifests |= _bury(folder, removal, before)
     if not config.corpus.path.startswith(PACKAGE) and root.is_dir():
-        _bury(root, removal)
+        _bury(root, removal, manifests)
         for path in files:
             (root / path).unlink()
             removal.deleted.append(root / path)
-    manifests: set[str] = set()
     for folder in held:
-        manifests |= {Manifest.load(folder).sha256, *_earlier(folder)}
         _clear_dataset(folder, removal)
     removal.datasets = held
     removal.derived = sorted(_derived(Path(config.runs_dir).absolute(), manifests))
@@ -124,15 +124,22 @@ def _holds(folder: Path, removal: Removal) -> bool:
     return removal.id in digests or bool(removal.sha256.intersection(digests.values()))
 
 
-def _bury(folder: Path, removal: Removal) -> None:
-    """Write the tombstones that are not there yet."""
+def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
+    """Write the tombstones that are not there yet, with the manifests of the builds that may hold the work.
+
+    Returns:
+        Those manifests and the ones that earlier tombstones of the work name.
+    """
     path = folder / TOMBSTONES
-    known = {(entry.get("id"), entry.get("sha256")) for entry in read_tombstones(path)}
+    known = [entry for entry in read_tombstones(path) if entry.get("id") == removal.id]
+    removal.sha256.update(entry["sha256"] for entry in known if entry.get("sha256"))
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     with path.open("a", encoding="utf-8") as file:
         for digest in sorted(removal.sha256) or [None]:
-            if (removal.id, digest) not in known:
-                file.write(json.dumps({"id": removal.id, "sha256": digest, "date": today}) + "\n")
+            if manifests or digest not in {entry.get("sha256") for entry in known}:
+                entry = {"id": removal.id, "sha256": digest, "date": today, "manifests": sorted(manifests)}
+                file.write(json.dumps(entry) + "\n")
+    return manifests.union(*(entry.get("manifests", []) for entry in known))
 
 
 def _clear_dataset(folder: Path, removal: Removal) -> None:

@@ -156,9 +156,8 @@ def _index(index: Path, data: Path, dtype: np.dtype, vocab_size: int) -> list[st
             f"{index}: byte {start + 4 * count + 8 * first}: a pointer that does not follow from the lengths"
         ]
     if (strange := parsed.documents != np.arange(len(parsed.documents))).any() or len(strange) != count + 1:
-        return [
-            f"{index}: byte {start + 12 * count + 8 * int(np.argmax(strange))}: document indices are not 0 … {count}"
-        ]
+        byte = start + 12 * count + 8 * int(np.argmax(strange))
+        return [f"{index}: byte {byte}: the document indices are not 0 … {count}"]
     total = int(parsed.lengths.sum(dtype=np.int64)) * dtype.itemsize
     size = data.stat().st_size if data.exists() else -1
     if total != size:

@@ -1,0 +1,245 @@
+"""The whole stage on small corpora: what comes out, what is refused, how it goes on when interrupted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep import binarize, build
+from data_prep.comm import Alone
+from data_prep.errors import InputError
+from data_prep.indexed import read_index
+from data_prep.job import Preprocess
+from data_prep.manifest import Manifest
+from data_prep.progress import Progress
+from data_prep.tokenizer import Tokenizer
+from tests.data_prep.conftest import SAMPLE, settings, write_corpus
+
+
+def make(config) -> Manifest:
+    Preprocess(config)()
+    return Manifest.load(config.data_dir())
+
+
+def hashes(manifest):
+    return {name: info.sha256 for name, info in ((path.name, info) for path, info in manifest.all_files())}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return make(settings(tmp_path_factory.mktemp("data") / "sample"))
+
+
+def test_the_sample_is_whole_and_accounted_for(sample):
+    sample.check_files()
+    assert sample.works == {"in": 15, "out": 15, "dropped": {}}
+    assert sample.blocks["in"] == sample.blocks["out"] + sum(sample.blocks["dropped"].values())
+    assert sample.blocks["dropped"]["short"] > 0
+    assert sample.documents == 15 and sample.splits["valid"].documents >= 1
+    assert sample.dtype == "uint16" and sample.tokenizer.vocab_size == 512
+    assert 20_000 < sample.tokens < 40_000
+
+
+def test_index_and_ids(sample):
+    tokenizer = Tokenizer.load(sample.folder)
+    rows = pq.read_table(sample.folder / "documents.parquet").to_pylist()
+    for name, split in sample.splits.items():
+        index = read_index(sample.prefix(name).with_suffix(".idx"))
+        ids = np.fromfile(sample.prefix(name).with_suffix(".bin"), sample.dtype)
+        assert (sample.folder / f"{split.prefix}.idx").stat().st_size == 42 + 20 * split.documents
+        assert len(ids) == split.tokens == index.lengths.sum()
+        texts = [row["text"] for row in rows if row["split"] == name]
+        for text, start, length in zip(texts, index.pointers // 2, index.lengths, strict=True):
+            document = ids[start : start + length]
+            assert document[-1] == tokenizer.eos_id and tokenizer.bos_id not in document
+            assert tokenizer.decode(document) == text
+        shares = np.bincount(ids) / len(ids)
+        shares = shares[shares > 0]
+        assert split.unigram_entropy == pytest.approx(-(shares * np.log(shares)).sum())
+    assert not any("\\n" in row["text"] for row in rows)
+
+
+def test_megatron_opens_it(sample):
+    dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    tokenizer = Tokenizer.load(sample.folder)
+    rows = pq.read_table(sample.folder / "documents.parquet").to_pylist()
+    for name, split in sample.splits.items():
+        opened = dataset.IndexedDataset(str(sample.prefix(name)))
+        texts = [row["text"] for row in rows if row["split"] == name]
+        assert len(opened) == split.documents == len(texts)
+        assert [tokenizer.decode(opened[number]) for number in range(len(opened))] == texts
+
+
+def test_a_finished_build_is_not_redone_and_a_changed_one_is(sample, capsys):
+    before = {path: path.stat().st_mtime_ns for path in sample.folder.iterdir()}
+    config = settings(sample.folder, preprocess__chunk_mb=3)
+    Preprocess(config)()
+    assert "nothing to do" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in sample.folder.iterdir()}
+    changed = settings(sample.folder.with_name("other"), clean__min_block_tokens=40)
+    assert make(changed).key != sample.key
+
+
+def test_the_folder_is_private(sample):
+    assert sample.folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in sample.folder.iterdir())
+    assert not list(sample.folder.glob(".*"))
+
+
+def test_two_works_are_cut_for_validation(tmp_path):
+    corpus = tmp_path / "two"
+    corpus.mkdir()
+    for path in sorted(SAMPLE.glob("*.txt"))[:2]:
+        shutil.copy(path, corpus)
+    (corpus / "notes.md").write_text("no work")
+    manifest = make(settings(tmp_path / "d", corpus__path=str(corpus), tokenizer__vocab_size=400))
+    assert manifest.splits["train"].documents == manifest.splits["valid"].documents == 2
+    share = manifest.splits["valid"].tokens / manifest.tokens
+    assert 0.05 < share < 0.15
+    assert manifest.notes == ["1 .md file(s) ignored: not a work"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist"),
+        ({}, "holds no work"),
+        ({"a.md": b"x"}, "holds no work"),
+        ({"a.txt": b"caf\xe9"}, "not UTF-8"),
+        ({"a.txt": b"nul \x00 byte"}, "NUL bytes"),
+        ({"a.txt": b"too short"}, "none of the 1 works is left.*no_block_left 1"),
+        ({"a.txt": b""}, "none of the 1 works is left.*empty 1"),
+        (
+            {"a.txt": (SAMPLE / "01-port-transition.txt").read_bytes()},
+            "tokenizer.vocab_size=9000 is too large",
+        ),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path, content, says):
+    corpus = tmp_path / "corpus"
+    if content is not None:
+        corpus.mkdir()
+        for name, data in content.items():
+            (corpus / name).write_bytes(data)
+    config = settings(tmp_path / "made" / "data", corpus__path=str(corpus), tokenizer__vocab_size=9000)
+    with pytest.raises(InputError, match=says) as caught:
+        Preprocess(config)()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(InputError, match=r"data\.dir=.*is a file"):
+        Preprocess(settings(blocked / "data"))()
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(InputError, match=r"data\.dir=.*cannot be written \(Read-only file system\)"):
+        Preprocess(settings(tmp_path / "data"))()
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_input_leaves_the_old_dataset_as_it_was(tmp_path):
+    corpus = shutil.copytree(SAMPLE, tmp_path / "corpus")
+    config = settings(tmp_path / "d", corpus__path=str(corpus))
+    before = hashes(make(config))
+    (corpus / "bad.txt").write_bytes(b"\xff")
+    with pytest.raises(InputError):
+        Preprocess(config)()
+    assert hashes(Manifest.load(config.data_dir())) == before
+    Manifest.load(config.data_dir()).check_files()
+
+
+def test_a_second_builder_is_turned_away(tmp_path):
+    config = settings(tmp_path / "d")
+    with build._held(config.data_dir(), Alone()), pytest.raises(InputError, match="another process"):
+        Preprocess(config)()
+    make(config)
+
+
+class Stop(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("after", ["make_parts", "merge_parts", "train", "round", "torn", "idx", "commit"])
+def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, monkeypatch, after):
+    corpus = write_corpus(tmp_path / "corpus", works=12, words=1_600)  # 120 kB: five chunks
+    whole = hashes(make(settings(tmp_path / "whole", corpus__path=str(corpus), preprocess__chunk_mb=0.03)))
+    config = settings(tmp_path / "broken", corpus__path=str(corpus), preprocess__chunk_mb=0.03)
+    config.corpus.name = "sample"
+
+    def stop(*args):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        if after == "round":
+            patch.setattr(binarize, "append_journal", stop)  # written, but not journalled
+        elif after == "torn":
+            real = binarize.append_journal
+
+            def tear(path, done, sums):
+                real(path, done, sums)
+                path.write_text(path.read_text()[:-30])
+                raise Stop
+
+            patch.setattr(binarize, "append_journal", tear)
+        else:
+            names = {
+                "make_parts": "merge_parts",
+                "merge_parts": "train",
+                "train": "binarize",
+                "idx": "_file_info",
+            }
+            patch.setattr(build, names.get(after, "_commit"), stop)
+        with pytest.raises(Stop):
+            build.build(config, Alone(), Progress(False))
+    if after == "commit":  # half of the files moved
+        work = next(config.data_dir().glob(".build-*"))
+        (work / "train.bin").replace(config.data_dir() / "sample-train.bin")
+        monkeypatch.setattr(build, "_documents", stop)  # the rest needs no stage again
+    manifest = build.build(config, Alone(), Progress(False))
+    assert hashes(manifest) == whole
+    assert not list(config.data_dir().glob(".*"))
+
+
+def test_bytes_lost_after_the_journal_was_written_are_made_again(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", works=12, words=1_600)
+    whole = make(settings(tmp_path / "whole", corpus__path=str(corpus), preprocess__chunk_mb=0.03))
+    folder = tmp_path / "again"
+    folder.mkdir()
+    shutil.copy(whole.folder / "documents.parquet", folder)
+    tokenizer = Tokenizer.load(whole.folder)
+    binarize.binarize(folder, tokenizer, Alone(), lambda done, total: None)
+    entries = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert len(entries) > 1
+    first = entries[0]["tokens"]["train"] * 2
+    with (folder / "train.bin").open("r+b") as file:
+        file.seek(first + 10)
+        file.write(b"\xff\xff")
+    done = binarize.resume(folder, 2)
+    assert done.groups == entries[0]["groups"]
+    binarize.binarize(folder, tokenizer, Alone(), lambda done, total: None)
+    assert (folder / "train.bin").read_bytes() == (whole.folder / "sample-train.bin").read_bytes()
+
+
+def test_real_works_are_redacted_and_their_line_breaks_real(tmp_path, elm_sample):
+    import re
+
+    manifest = make(settings(tmp_path / "d", corpus__path=str(elm_sample), corpus__name="elm-sample"))
+    assert manifest.languages == {"en": 2} and manifest.redactions["student number"] >= 1
+    assert manifest.redactions["name"] >= 1 and manifest.redactions["e-mail"] >= 1
+    raw = " ".join(path.read_text() for path in elm_sample.glob("*.txt"))
+    private = re.findall(r"Student (?:name|number): (.*?)\\n", raw) + re.findall(r"[\w.]+@[\w.]+", raw)
+    everything = "".join(pq.read_table(manifest.folder / "documents.parquet")["text"].to_pylist())
+    everything += (manifest.folder / "report.html").read_text() + (
+        manifest.folder / "manifest.json"
+    ).read_text()
+    assert len(private) >= 3 and not any(value in everything for value in private)
+    assert "\\n" not in everything.replace((manifest.folder / "manifest.json").read_text(), "")

@@ -1,0 +1,90 @@
+import pytest
+
+from data_prep.clean import clean, normalise, repair
+from data_prep.config import CleanConfig, QualityConfig
+from data_prep.language import identify
+from data_prep.quality import reason_to_drop
+from data_prep.raw import text_blocks
+from tests.data_prep.conftest import SAMPLE
+
+NL = (
+    "De wachtlijst is in de loop van het jaar langer geworden omdat er meer mensen zijn verwezen dan er "
+    "konden worden geholpen, en dat is voor een ziekenhuis niet vreemd maar wel een probleem voor wie wacht."
+)
+EN = (
+    "The waiting list grew in the course of the year because more people were referred than could be helped, "
+    "and that is not strange for a hospital but it is a problem for those who wait at home with their pain."
+)
+DE = "Die Liste ist im Laufe des Jahres länger geworden, und das ist nicht gut für die Menschen auf ihr."
+
+
+def test_a_block_of_24_words_goes_and_of_25_stays():
+    words = EN.split()
+    result = clean([" ".join(words[:24]), " ".join(words[:25]), NL, EN], CleanConfig())
+    assert len(result.blocks[0].split()) == 25
+    assert result.dropped == {"short": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "language"), [(NL, "nl"), (EN, "en"), (DE * 3, "other"), ("1 2 3 x y z", "other")]
+)
+def test_language(text, language):
+    assert identify(text) == language
+
+
+def test_languages_of_the_sample():
+    found = {path.stem: identify(path.read_text().replace("\\n", "\n")) for path in SAMPLE.glob("*.txt")}
+    dutch = {"02", "04", "06", "08", "10", "12", "14"}
+    assert {name for name, language in found.items() if language == "nl"} == {
+        n for n in found if n[:2] in dutch
+    }
+    assert set(found.values()) == {"nl", "en"}
+
+
+@pytest.mark.parametrize(
+    "original", ["café", "één", "naïef — “zo” ’t", "€ 5 … ü", "Ångström", "Ã is a letter", "£5"]
+)
+def test_mojibake_is_undone_and_good_text_stays(original):
+    assert repair(original) == original
+    garbled = original.encode().decode("cp1252", "surrogateescape")
+    if not any(0xD800 <= ord(char) <= 0xDFFF for char in garbled):
+        assert repair(garbled) == original
+
+
+def test_characters_that_no_tokenizer_gives_back_are_replaced():
+    assert normalise("a\u2581b\u00adc\u200bd\x00\x01  e\u00a0 f \n\n g ") == "a_bcd e f\ng"
+    assert repair("ﬁnaal eﬃciënt") == "finaal efficiënt"
+    assert normalise("e\u0301") == "é"
+
+
+def test_literal_line_breaks_become_real_ones():
+    assert text_blocks(b"een\\ntwee\r\n\n  \ndrie\n") == ["een\ntwee", "drie"]
+
+
+def test_boilerplate_and_references():
+    contents = "Table of Contents\n1 Introduction ........ 3\n2 Theory ........ 7\n3 Method ........ 12"
+    cover = "A title\nStudent name: Voorbeeld Persoon\nSupervisor: dr. Iemand Anders\nRotterdam, 2020"
+    declaration = f"The copyright of the master thesis rests with the author. {EN}"
+    references = ["References", f"{EN} (2001). Journal of Things, 3(2), 11-22."]
+    blocks = [cover, contents, declaration, NL, EN, NL.replace("jaar", "uur"), EN.upper(), *references]
+    result = clean(blocks, CleanConfig(references=True))
+    assert result.dropped == {"cover": 1, "contents": 1, "declaration": 1, "references": 2}
+    assert clean(blocks, CleanConfig(boilerplate=False, min_block_tokens=0)).dropped == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (EN, "too_short"),
+        (" ".join([EN, NL] * 3), ""),
+        ("a b c " * 100, "mean_word_length"),
+        ("Donaudampfschifffahrtsgesellschaft " * 60, "mean_word_length"),
+        ("∑∫√≈x ∂y≤≥z∞ " * 60, "symbols"),
+        ("2019 1234 5678 " * 60, "digits"),
+        ("the same line of text here\n" * 60, "repetition"),
+    ],
+)
+def test_quality_rules_have_a_reason_each(text, reason):
+    assert reason_to_drop(text, QualityConfig()) == reason
+    off = QualityConfig(**dict.fromkeys(vars(QualityConfig())))
+    assert reason_to_drop(text, off) == ""

@@ -1,0 +1,231 @@
+"""The harvest against a real HTTP server on loopback."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("oaipmh_scythe")
+
+from data_prep.config import HarvestConfig, HarvestSource
+from data_prep.errors import InputError
+from data_prep.harvest import describe, harvest
+from data_prep.http import Refused
+from data_prep.job import Preprocess
+from data_prep.manifest import Manifest
+from tests.data_prep.conftest import SAMPLE, settings
+from tests.data_prep.oai_server import Entry, Repository, Server
+
+TEXTS = [path.read_bytes() for path in sorted(SAMPLE.glob("*.txt"))]
+
+
+def repository(count=7, **changes) -> Repository:
+    entries = [Entry(f"oai:test:{number}") for number in range(count)]
+    files = {f"/files/{number}.txt": ("text/plain", TEXTS[number % len(TEXTS)]) for number in range(count)}
+    return Repository(entries, files, **changes)
+
+
+def corpus_of(tmp_path, server, **changes):
+    config = settings(tmp_path / "data", corpus__path=str(tmp_path / "raw"), corpus__quarantine=True)
+    source = HarvestSource("test", f"{server.address}/oai", **changes.pop("source", {}))
+    values = {"requests_per_second": 1000.0, "timeout_seconds": 2.0, "retries": 2, "max_answer_mb": 1}
+    config.corpus.harvest = HarvestConfig(True, [source], **{**values, **changes})
+    return config
+
+
+def fetch(config, tombstones=()):
+    return dict(harvest(config.corpus, set(tombstones), lambda text: None))
+
+
+def records(tmp_path) -> dict:
+    lines = (tmp_path / "raw" / "records.jsonl").read_text().splitlines()
+    return {entry["id"]: entry for entry in map(json.loads, lines)}
+
+
+def test_all_pages_are_fetched_with_their_provenance(tmp_path):
+    with Server(repo := repository()) as server:
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 7}
+    kept = records(tmp_path)["test:oai:test:3"]
+    assert kept["title"] == "A thesis" and kept["year"] == 2021 and kept["language"] == "en"
+    assert kept["licence"] == "https://creativecommons.org/licenses/by/4.0/" and len(kept["sha256"]) == 64
+    assert kept["url"].endswith("/files/3.txt")
+    assert (tmp_path / "raw" / kept["file"]).read_bytes() == TEXTS[3]
+    assert "Persoon" not in (tmp_path / "raw" / "records.jsonl").read_text()
+    assert sum("resumptionToken" in line for line in repo.log) == 2
+
+
+def test_a_second_harvest_asks_only_for_what_changed(tmp_path):
+    with Server(repo := repository()) as server:
+        config = corpus_of(tmp_path, server)
+        fetch(config)
+        repo.log.clear()
+        assert fetch(config) == {}
+        assert len(repo.log) == 1 and "from=" in repo.log[0]
+        repo.entries[1].stamp = repo.entries[2].stamp = "2999-01-01"
+        repo.entries[2].deleted = True
+        old = records(tmp_path)["test:oai:test:2"]["file"]
+        assert fetch(config) == {"kept": 1, "deleted": 1}
+    assert not (tmp_path / "raw" / old).exists()
+    assert records(tmp_path)["test:oai:test:2"]["reason"] == "deleted_at_source"
+
+
+def test_set_and_dates_go_to_the_server(tmp_path):
+    with Server(repo := repository()) as server:
+        repo.entries[0].sets = ("other",)
+        config = corpus_of(
+            tmp_path, server, source={"set": "other"}, from_date="2020-01-01", until_date="2025-01-01"
+        )
+        assert fetch(config) == {"kept": 1}
+    assert (
+        "from=2020-01-01" in repo.log[0] and "until=2025-01-01" in repo.log[0] and "set=other" in repo.log[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rights", "date", "reason"),
+    [
+        (("info:eu-repo/semantics/closedAccess",), "2020", "closed_access"),
+        (("info:eu-repo/semantics/restrictedAccess",), "2020", "closed_access"),
+        (("info:eu-repo/semantics/embargoedAccess",), "2020", "embargo"),
+        (("openAccess", "info:eu-repo/date/embargoEnd/2999-01-01"), "2020", "embargo"),
+        (("All rights reserved",), "2020", "access_unknown"),
+    ],
+)
+def test_what_is_not_open_is_refused_with_its_reason(tmp_path, rights, date, reason):
+    repo = repository(1)
+    repo.entries[0].rights, repo.entries[0].date = rights, date
+    with Server(repo) as server:
+        assert fetch(corpus_of(tmp_path, server)) == {reason: 1}
+    assert records(tmp_path)["test:oai:test:0"]["reason"] == reason
+    assert not (tmp_path / "raw" / "files").exists()
+
+
+def test_an_embargo_that_is_over_and_a_server_of_open_works():
+    rights = {"rights": ["info:eu-repo/semantics/embargoedAccess", "info:eu-repo/date/embargoEnd/2020-01-01"]}
+    assert describe(rights, HarvestSource())["embargo"] == "2020-01-01"
+    assert describe({}, HarvestSource(assume_open=True))["licence"].startswith("open access")
+    with pytest.raises(Refused, match="access_unknown"):
+        describe({}, HarvestSource())
+
+
+def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
+    with Server(repo := repository(2)) as server:
+        repo.busy, repo.slow = 2, 0.05
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 2}
+        repo.drop = 1
+        assert fetch(corpus_of(tmp_path / "b", server)) == {"kept": 2}
+
+
+def test_requests_keep_their_distance(tmp_path):
+    with Server(repo := repository(2)) as server:
+        fetch(corpus_of(tmp_path, server, requests_per_second=20.0))
+    files = [moment for moment, path in zip(repo.times, repo.log, strict=True) if "files" in path]
+    assert files[1] - files[0] >= 0.045
+
+
+def test_an_unreachable_server_stops_the_build_and_the_next_harvest_goes_on(tmp_path):
+    with Server(repo := repository()) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        repo_busy_after(repo, lists=2)
+        with pytest.raises(InputError, match=r"does not answer.*503.*same command again"):
+            fetch(config)
+        repo.busy, repo.page_bodies = 0, {}
+        repo.log.clear()
+        assert sum(fetch(config).values()) <= 4  # the page that was done is not asked for again
+        assert "resumptionToken" in repo.log[0]
+    assert sum(entry["status"] == "kept" for entry in records(tmp_path).values()) == 7
+
+
+def repo_busy_after(repo, lists):
+    """From the given number of list answers on, every request is answered with 503."""
+
+    class Busy(dict):
+        def get(self, number, default=None):
+            if number == lists:
+                repo.busy = 1000
+            return default
+
+    repo.page_bodies = Busy()
+
+
+def test_an_expired_token_begins_the_pass_again(tmp_path):
+    with Server(repo := repository()) as server:
+        repo.expired = True
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 7, "unchanged": 3}
+
+
+BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">
+<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><OAI-PMH xmlns="http://www.openarchives.org/OAI/2.0/">&c;</OAI-PMH>"""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"page_bodies": {2: BOMB}}, "xml_with_entities"),
+        ({"page_bodies": {2: b"<OAI-PMH><ListRecords><record>"}}, "xml_damaged"),
+        ({"page_bodies": {2: b"<a>" + b" " * 2_000_000 + b"</a>"}}, "answer_too_large"),
+        ({"compress": True}, "answer_compressed"),
+    ],
+)
+def test_bombs_are_set_aside_with_their_reason(tmp_path, change, reason):
+    with Server(repository(**change)) as server:
+        assert fetch(corpus_of(tmp_path, server))[reason] == 1
+    assert reason in {entry.get("reason") for entry in records(tmp_path).values()}
+
+
+def test_names_and_addresses_of_the_server_lead_nowhere_else(tmp_path):
+    repo = repository(1)
+    repo.entries = [
+        Entry("oai:../../../../evil"),
+        Entry("/etc/passwd\nx", addresses=("http://169.254.169.254/secret.txt", "file:///etc/passwd")),
+        Entry("oai:test:redirect", addresses=("/r",)),
+    ]
+    with Server(repo) as server:
+        repo.entries[0].addresses = (f"{server.address}/files/0.txt",)
+        repo.entries[2].addresses = (f"{server.address}/r",)
+        repo.files["/r"] = ("redirect", b"http://169.254.169.254/x")
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 1, "foreign_address": 2}
+    found = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert found == {"raw"}
+
+
+def test_a_pdf_behind_its_page_is_found(tmp_path):
+    repo = repository(1)
+    with Server(repo) as server:
+        repo.entries[0].addresses = (f"{server.address}/pub/1",)
+        repo.files["/pub/1"] = (
+            "text/html",
+            b'<html><meta name="citation_pdf_url" content="/pub/1/thesis.pdf"></html>',
+        )
+        repo.files["/pub/1/thesis.pdf"] = ("application/octet-stream", b"%PDF-1.4 ...")
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 1}
+    assert records(tmp_path)["test:oai:test:0"]["file"].endswith(".pdf")
+
+
+def test_from_server_to_dataset_with_every_record_accounted_for_and_taken_down_works_kept_out(tmp_path):
+    with Server(repo := repository(9)) as server:
+        repo.entries[0].rights = ("closedAccess",)
+        repo.entries[1].rights = ("info:eu-repo/semantics/embargoedAccess",)
+        config = corpus_of(tmp_path, server)
+        Preprocess(config)()
+        manifest = Manifest.load(config.data_dir())
+        assert manifest.works == {"in": 9, "out": 7, "dropped": {"closed_access": 1, "embargo": 1}}
+        assert manifest.sources == {"test": 7} and list(manifest.licences.values()) == [7]
+        dropped = pq.read_table(manifest.folder / "dropped.parquet").to_pylist()
+        assert {row["stage"] for row in dropped} == {"harvest"}
+
+        config.remove = "test:oai:test:4"
+        Preprocess(config)()
+        config.remove = None
+        repo.entries[4].stamp = "2999-01-01"  # the server offers it again
+        Preprocess(config)()
+        repo.entries.append(
+            Entry("oai:test:other", stamp="2999-01-01", addresses=(f"{server.address}/files/4.txt",))
+        )
+        Preprocess(config)()
+    manifest = Manifest.load(config.data_dir())
+    assert manifest.works["out"] == 6 and manifest.works["dropped"]["taken_down"] == 2
+    ids = pq.read_table(manifest.folder / "documents.parquet")["id"].to_pylist()
+    assert "test:oai:test:4" not in ids and "test:oai:test:other" not in ids
+    assert not any(path.read_bytes() == TEXTS[4] for path in Path(tmp_path / "raw").rglob("*.txt"))

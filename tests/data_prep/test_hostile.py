@@ -1,0 +1,110 @@
+"""Files that mean harm, or were never works: set aside with a reason, and nothing written elsewhere."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.errors import InputError
+from data_prep.job import Preprocess
+from data_prep.manifest import Manifest
+from tests.data_prep.conftest import SAMPLE, settings
+from tests.data_prep.pdf_files import encrypted, pdf
+
+GOOD = sorted(SAMPLE.glob("*.txt"))
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A corpus of good works among bad ones, and the reason expected for each."""
+    corpus, outside = tmp_path / "corpus", tmp_path / "outside"
+    corpus.mkdir()
+    outside.mkdir()
+    for path in GOOD:
+        (corpus / path.name).write_bytes(path.read_bytes())
+    (outside / "secret.txt").write_bytes(GOOD[0].read_bytes().upper())
+    (outside / "folder").mkdir()
+    (outside / "folder" / "b.txt").write_bytes(GOOD[1].read_bytes().upper())
+    (corpus / "latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 100)
+    (corpus / "nul.txt").write_bytes(b"binary \x00 data " * 100)
+    (corpus / "empty.txt").write_bytes(b"")
+    (corpus / "blank.txt").write_bytes(b" \n\n ")
+    with (corpus / "line.txt").open("wb") as file:
+        for _ in range(200):
+            file.write(b"woord " * 166_667)  # one line of 200 MB
+    (corpus / "long.txt").write_bytes(b"een lange regel van tien woorden zonder einde en zin " * 250_000)
+    os.symlink(outside / "secret.txt", corpus / "link.txt")
+    os.symlink(outside / "folder", corpus / "linked")
+    os.symlink("/dev/zero", corpus / "zero.txt")
+    os.mkfifo(corpus / "pipe.txt")
+    (corpus / "line\nbreak.txt").write_bytes(GOOD[2].read_bytes())
+    (corpus / "locked.pdf").write_bytes(encrypted())
+    (corpus / "cut.pdf").write_bytes(pdf([["text"]] * 20)[:1500])
+    (corpus / "pages.pdf").write_bytes(pdf([["text"]] * 5000))
+    (corpus / "same.txt").write_bytes(GOOD[3].read_bytes())
+    expected = {
+        "latin": "not_utf8", "nul": "binary", "empty": "empty", "blank": "empty", "line": "file_too_large",
+        "long": "text_too_long", "zero": "symbolic_link", "pipe": "not_a_file",
+        "line\\nbreak": "strange_name", "locked": "pdf_encrypted", "cut": "pdf_truncated",
+        "pages": "pdf_too_many_pages", "same": "exact_duplicate", "link": "symbolic_link",
+    }  # fmt: skip
+    return corpus, expected
+
+
+def test_everything_is_set_aside_with_its_reason(tmp_path, hostile):
+    corpus, expected = hostile
+    config = settings(tmp_path / "data", corpus__path=str(corpus), corpus__quarantine=True)
+    config.corpus.formats = ["txt", "pdf"]
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    Preprocess(config)()
+    manifest = Manifest.load(config.data_dir())
+    dropped = {
+        row["id"]: row["reason"] for row in pq.read_table(manifest.folder / "dropped.parquet").to_pylist()
+    }
+    assert dropped == expected
+    assert manifest.works["in"] == len(GOOD) + len(expected) and manifest.works["out"] == len(GOOD)
+    changed = {path for path in tmp_path.rglob("*") if before.get(path) != path.lstat().st_mtime_ns}
+    assert all(path.is_relative_to(config.data_dir()) or path == tmp_path for path in changed)
+
+
+def test_memory_stays_bounded(tmp_path, hostile):
+    corpus, _ = hostile
+    code = (
+        "import resource, sys\nfrom tests.data_prep.conftest import settings\n"
+        "from data_prep.job import Preprocess\n"
+        "config = settings(sys.argv[1], corpus__path=sys.argv[2], corpus__quarantine=True)\n"
+        "Preprocess(config)(); print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data"), str(corpus)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak = int(done.stdout.rpartition("PEAK")[2]) * 1024
+    assert peak < 600e6
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1e9
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_full_disk_leaves_the_old_dataset_and_says_so(tmp_path, ranks):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        config = settings(disk / "data", preprocess__ranks=ranks)
+        Preprocess(config)()
+        before = {path.name: path.read_bytes() for path in config.data_dir().iterdir()}
+        (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 60_000))
+        config.clean.min_block_tokens = 26
+        with pytest.raises(InputError, match=r"data\.dir=.*the disk is full"):
+            Preprocess(config)()
+        after = {path.name: path.read_bytes() for path in config.data_dir().iterdir() if path.is_file()}
+        assert {name: data for name, data in after.items() if name != ".lock"} == before
+        Manifest.load(config.data_dir()).check_files()
+        (disk / "ballast").unlink()
+        Preprocess(config)()
+    finally:
+        subprocess.run(["umount", disk], check=True)
