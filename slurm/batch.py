@@ -17,6 +17,7 @@ from elm_megatron.cluster import ClusterConfig
 from slurm import task
 from slurm.environment import exported
 
+ROOT = Path(__file__).resolve().parents[1]  # the checkout
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
@@ -136,9 +137,9 @@ def python(cluster: ClusterConfig, run: Path) -> str:
     """
     if cluster.container is None:
         return shlex.quote(sys.executable)
-    root = Path(__file__).resolve().parents[1]
-    binds = [str(root), str(Path.cwd()), str(run), *cluster.binds]
+    binds = [str(ROOT), str(Path.cwd()), str(run), *cluster.binds]
     words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
     for bind in dict.fromkeys(binds):
         words += ["--bind", bind]
-    return shlex.join([*words, "--pwd", str(Path.cwd()), cluster.container, "python"])
+    words += ["--env", f"PYTHONPATH={ROOT}", "--pwd", str(Path.cwd())]
+    return shlex.join([*words, cluster.container, "python"])

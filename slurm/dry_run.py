@@ -1,8 +1,8 @@
 """What `dry_run=true` prints: size, layout, memory, time, budget and the batch script. Submits nothing.
 
 The model is built on torch's meta device by `python -m elm_megatron.engine.preflight` in a process of its
-own, since launchers hold no torch. Hours and budget are a first estimate: FLOPs of the tokens over the peak of
-the site's hardware times an assumed utilisation, both stated.
+own, since launchers hold no torch. Hours and budget are a first estimate: FLOPs of the tokens over the peak
+of the site's hardware times an assumed utilisation, both stated.
 """
 
 from __future__ import annotations

@@ -1,0 +1,122 @@
+"""The batch scripts: golden texts an admin can read, and what may never get into them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import InputError
+from elm_megatron import compose
+from elm_megatron.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
+from elm_megatron.config import PretrainConfig
+from slurm import batch, submit
+from slurm.environment import exported, scrubbed
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = {
+    "snellius": ["model=large", "cluster=snellius"],
+    "snellius_8_nodes": ["model=large", "cluster=snellius", "cluster.nodes=8"],
+    "snellius_a100": ["model=large", "cluster=snellius_a100", "cluster.account=elm"],
+    "snellius_one_gpu": ["model=small", "cluster=snellius", "cluster.gpus_per_node=1", "cluster.time=720"],
+    "snellius_container": ["model=large", "cluster=snellius", "cluster.container=/images/elm.sif"],
+    "dev_4_nodes": ["cluster=dev", "cluster.nodes=4", "parallel.tp=2", "parallel.pp=2"],
+}  # fmt: skip
+
+
+def config(*argv: str) -> PretrainConfig:
+    found: list[PretrainConfig] = []
+    compose.run("pretrain", PretrainConfig, lambda one: found.append(one), argv)
+    return found[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_script(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set ELM_GOLDEN=write to accept new texts; read the difference before committing it."""
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(batch.sys, "executable", "/suite/.venv/bin/python")
+    monkeypatch.setattr(batch, "ROOT", Path("/suite"))
+    chosen = config(*CASES[case], f"run.dir=/home/elm/runs/{case}")
+    text = submit.script(chosen, chosen.world_size, "pretrain")
+    path = GOLDEN / f"{case}.sh"
+    if os.environ.get("ELM_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_preprocess_ranks_meet_over_mpi() -> None:
+    cluster = ClusterConfig(executor="slurm", mpi="pmix", time="10")
+    assert "--mpi=pmix" in batch.parameters(cluster, Path("/r"), "n", 4, mpi=True)["srun_args"]
+    assert "--mpi=none" in batch.parameters(cluster, Path("/r"), "n", 4, mpi=False)["srun_args"]
+
+
+def test_ranks_must_spread_evenly() -> None:
+    with pytest.raises(InputError, match=r"cluster\.nodes=3 does not divide the 4 ranks"):
+        batch.parameters(ClusterConfig(executor="slurm", nodes=3), Path("/r"), "n", 4, mpi=False)
+
+
+HOSTILE = [
+    *[
+        "a\nb",
+        "a\n#SBATCH --uid=0",
+        "$(touch canary)",
+        "`touch canary`",
+        "a;touch canary",
+        "#SBATCH",
+        "a\x00",
+    ],
+    *["${oc.env:HOME}", "!!python/object:os.system", "_target_", "a\u2028b", "a|b", "a&b", "a>b", "a\\\\b"],
+    *["-x", "%j/x", "*x", "~root", "{a:b}"],
+]
+QUOTES = ['"a\'b"', "'a\"b'"]  # Hydra takes the outer pair away, the inner one is part of the value
+TEXT_KEYS = [f"cluster.{key}" for key in PATTERNS if key != "name"] + [
+    "run.name",
+    "run.dir",
+    "cluster.modules",
+]
+
+
+@pytest.mark.parametrize("key", TEXT_KEYS)
+def test_hostile_values_are_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line, bare and quoted: the script is never made and no canary appears."""
+    monkeypatch.chdir(tmp_path)
+    wrap = "[{}]" if key == "cluster.modules" else "{}"
+    for value in [*HOSTILE, *(f"'{value}'" for value in HOSTILE), *QUOTES]:
+        with pytest.raises(InputError):
+            chosen = config("cluster=dev", f"{key}={wrap.format(value)}")
+            submit.check_folder(Path(chosen.run.dir))
+            pytest.fail(f"came through: {submit.script(chosen, 1, 'pretrain')}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", [key for key in PATTERNS if key != "name"])
+def test_hostile_values_in_a_site_file_are_refused_too(key: str) -> None:
+    for value in ["a\nb", "$(x)", "`x`", "a;b", "'", '"', "#SBATCH x", ""]:
+        with pytest.raises(InputError, match=f"cluster.{key}"):
+            ClusterConfig(**{key: value}).check()
+
+
+def test_secrets_stay_behind() -> None:
+    env = {"PATH": "/bin", "HOME": "/h", "AWS_SECRET_ACCESS_KEY": "s3cret", "HF_TOKEN": "s3cret",
+           "SLURM_CONF": "/c", "SLURM_JOB_ID": "7", "SBATCH_PARTITION": "x", "PMI_RANK": "1"}  # fmt: skip
+    assert exported(env) == {"PATH": "/bin", "HOME": "/h", "SLURM_CONF": "/c"}
+    assert set(scrubbed(env)) == {"PATH", "HOME", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "SLURM_CONF"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30", 1800), ("12:00:00", 43200), ("1-00:00:00", 86400), ("5-12:30:01", 477001)],
+)
+def test_durations(text: str, expected: int) -> None:
+    assert seconds(text) == expected
+
+
+def test_limits_of_a_site() -> None:
+    site = SiteConfig(max_time="5-00:00:00", gpus=4)
+    with pytest.raises(InputError, match="at most 5-00:00:00"):
+        ClusterConfig(executor="slurm", time="6-00:00:00", site=site).check()
+    with pytest.raises(InputError, match=r"cluster.gpus_per_node=5: must be 0 to 4"):
+        ClusterConfig(executor="slurm", gpus_per_node=5, site=site).check()
+    with pytest.raises(InputError, match="longer than cluster"):
+        ClusterConfig(executor="slurm", time="1", signal_seconds=60).check()
