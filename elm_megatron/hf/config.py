@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omegaconf import OmegaConf
+
+from data_prep.config import folder_name
 from elm_megatron.config import ClusterConfig, ModelConfig, RunConfig, require, require_choice
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 GGUF_DTYPES = ("f32", "f16", "q8_0")
+TASKS = ("elm_cloze_nl", "elm_cloze_en", "elm_title_nl", "elm_title_en")
+
+
+def joined_names(source: object) -> str:
+    """The default name of an evaluation: the names of what is read, joined."""
+    sources = [source] if isinstance(source, str) else list(source)  # type: ignore[call-overload]
+    return "-".join(folder_name(str(one)) for one in sources)[:100]
+
+
+OmegaConf.register_new_resolver("joined_names", joined_names, replace=True)
 
 
 @dataclass
@@ -108,3 +121,48 @@ class ImportConfig:
     model: ModelConfig | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+
+
+@dataclass
+class EvalConfig:
+    """Everything of `python launch/eval.py`.
+
+    Attributes:
+        run: the run being written: evaluation.json, .md and .png.
+        source: one exported model, or a list to set side by side.
+        split: the documents to measure on, train or valid; null skips perplexity.
+        max_documents: the first so many of them; null is all.
+        window: tokens a prediction sees at most; null is the model's longest sequence.
+        tasks: names of tasks in elm_megatron/hf/tasks/, or paths of lm-eval task files; [] skips them.
+        limit: items per task; null is all.
+        batch_size: items at a time.
+        data: the dataset with the documents; null is the one the first model was trained on.
+    """
+
+    run: RunConfig
+    source: str | list[str]
+    split: str | None = "valid"
+    max_documents: int | None = None
+    window: int | None = None
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    limit: int | None = None
+    batch_size: int = 8
+    data: DatasetChoice = field(default_factory=DatasetChoice)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dry_run: bool = False
+
+    @property
+    def sources(self) -> list[str]:
+        """The models, in the order given."""
+        return [self.source] if isinstance(self.source, str) else self.source
+
+    def check(self) -> None:
+        """Refuse values outside their lists and ranges."""
+        require_choice("split", self.split, (None, "train", "valid"))
+        require(len(self.sources) > 0, "source=[]: give at least one exported model.")
+        require(len(set(self.sources)) == len(self.sources), f"source={self.sources}: a model stands twice.")
+        for key in ("max_documents", "window", "limit", "batch_size"):
+            value = getattr(self, key)
+            least = 2 if key == "window" else 1
+            require(value is None or value >= least, f"{key}={value}: must be at least {least}.")
+        require(self.split is not None or bool(self.tasks), "split=null and tasks=[]: nothing to evaluate.")

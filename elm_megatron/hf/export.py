@@ -227,7 +227,8 @@ def run_gate(
 def gate_tokens(tokenizer: Path, max_length: int) -> torch.Tensor:
     """Dutch and English text as int64 [2, s]."""
     length = min(gate.LENGTH, max_length)
-    rows = [tokenizer_files.encode(tokenizer, text)[:length] for text in passages().values()]
+    encode = tokenizer_files.encoder(tokenizer)
+    rows = [encode(text)[:length] for text in passages().values()]
     return torch.tensor([row[: min(map(len, rows))] for row in rows])
 
 

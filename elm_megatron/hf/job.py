@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_prep.errors import InputError
-from elm_megatron.hf.config import ExportConfig, ImportConfig
+from elm_megatron.hf.config import EvalConfig, ExportConfig, ImportConfig
 from elm_megatron.world import Outcome, World
+
+
+def _require_one(world: World, verb: str) -> None:
+    if world.world_size != 1:
+        raise InputError(f"{verb} is one process, found a world of {world.world_size} ranks.")
 
 
 def _alone(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
     """Do the work with megatron-core's process groups of one CPU rank around it."""
-    if world.world_size != 1:
-        raise InputError(f"{verb} is one process, found a world of {world.world_size} ranks.")
+    _require_one(world, verb)
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)  # before megatron-core is imported
@@ -73,3 +77,22 @@ class Import:
             import_hf(self.config)
 
         return _alone(world, "import_hf", work)
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measures the models `config` names, as the only rank of its world."""
+
+    config: EvalConfig
+
+    def __call__(self, world: World) -> Outcome:
+        """Write the evaluation.
+
+        Raises:
+            InputError: a model, the dataset or a task is missing.
+        """
+        _require_one(world, "eval")
+        from elm_megatron.hf.evaluate import evaluate
+
+        evaluate(self.config)
+        return "done"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,15 @@ def of_folder(folder: Path) -> TokenizerSource:
     return TokenizerSource(folder, info, None)
 
 
-def encode(folder: Path, text: str) -> list[int]:
-    """Ids of a text under a folder's tokenizer, without special ids."""
+def encoder(folder: Path) -> Callable[[str], list[int]]:
+    """What gives the ids of a text under a folder's tokenizer, without special ids."""
     if (folder / MODEL_FILE).is_file():
-        return Tokenizer.load(folder).encode(text)
+        return Tokenizer.load(folder).encode
     from tokenizers import Tokenizer as Fast
 
     fast = Fast.from_file(str(folder / JSON_FILE))
     fast.encode_special_tokens = True
-    return fast.encode(text, add_special_tokens=False).ids
+    return lambda text: fast.encode(text, add_special_tokens=False).ids
 
 
 def write(source: TokenizerSource, folder: Path, max_length: int) -> None:

@@ -1,0 +1,22 @@
+"""Measure exported models: python launch/eval.py source=<export> | "source=[<export>,<export>]"
+
+Perplexity and bits per byte by language and source, and the tasks of elm_megatron/hf/tasks/, in one table.
+"""
+
+from elm_megatron.compose import main
+from elm_megatron.hf.config import EvalConfig
+from elm_megatron.hf.job import Eval
+from elm_megatron.hf.source import require_hf_folder
+from slurm.submit import submit
+
+
+@main("eval", EvalConfig)
+def launch(config: EvalConfig) -> int:
+    """Check that the models are there, then hand the job over."""
+    for source in config.sources:
+        require_hf_folder(source)
+    return submit(Eval(config), config, 1, "eval", resumes=False)
+
+
+if __name__ == "__main__":
+    launch()
