@@ -28,8 +28,8 @@ class PipelineConfig(Ranks):
     """Everything of `python launch/pipeline.py`.
 
     Attributes:
-        prompt: what the exported model is asked at the end.
-        max_new_tokens: how long its answer may be.
+        prompt: what the exported model continues at the end.
+        max_new_tokens: how much it may add.
     """
 
     run: RunConfig
@@ -44,7 +44,7 @@ class PipelineConfig(Ranks):
     preprocess: BuildConfig = field(default_factory=BuildConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    prompt: str = "Waarom is onderzoek belangrijk?"
+    prompt: str = "Het onderzoek naar de haven"
     max_new_tokens: int = 40
     dry_run: bool = False
 

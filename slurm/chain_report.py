@@ -44,9 +44,9 @@ def losses(run: RunFolder, what: str) -> str:
 
 
 def speak(config: PipelineConfig) -> int:
-    """Let the exported model answer `prompt`, through the same command a person would use."""
+    """Let the exported model continue `prompt`, through the same command a person would use."""
     source = config.stage_run("export").dir
     command = [sys.executable, str(LAUNCH / "generate.py"), f"source={source}"]
-    command += ["chat=true", "temperature=0.3", f"max_new_tokens={config.max_new_tokens}"]
-    print(f"\n{config.prompt}", flush=True)
+    command += ["temperature=0.5", f"max_new_tokens={config.max_new_tokens}"]
+    print("\nthe model goes on:", flush=True)
     return subprocess.run(command, input=config.prompt + "\n", text=True, check=False).returncode
