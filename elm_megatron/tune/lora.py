@@ -199,11 +199,16 @@ def initialize(chunks: list[torch.nn.Module], seed: int) -> None:
             if name.rsplit(".", 2)[-2] == "lora_B":
                 param.zero_()
                 continue
-            digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-            generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            bound = 1.0 / math.sqrt(whole[1])
-            full = torch.empty(whole, device="cpu").uniform_(-bound, bound, generator=generator)
+            full = initial_a(name, whole, seed)
             param.copy_(full[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+
+
+def initial_a(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """A whole A matrix [r, in] at the start, fp32: a function of the seed and its name alone."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    bound = 1.0 / math.sqrt(shape[1])
+    return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,19 +14,9 @@ from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.tune.config import FinetuneConfig
 from elm_megatron.tune.examples import Encoder, Example, held_out
-from elm_megatron.tune.read import data_file, digest, records
+from elm_megatron.tune.read import data_file, digest, preferences
 from elm_megatron.tune.rows import Rows
 from elm_megatron.tune.template import Dialogue, Template, Turn
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to one prompt, the better one first; agreement is the share of raters behind it."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    agreement: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,30 +140,3 @@ class PairData:
     def summary(self) -> str:
         """The counts in one line."""
         return ", ".join(f"{name}: {count:,}" for name, count in self.counts.items())
-
-
-def preferences(path: Path, sheet: str, min_agreement: float, counts: Counter[str]) -> Iterator[Preference]:
-    """The preferences of one file.
-
-    Args:
-        counts: gets the rows skipped, by reason.
-
-    Raises:
-        InputError: the file holds none, or is not what its suffix says.
-    """
-    if path.suffix.lower() == ".xlsx":
-        from elm_megatron.tune.eur_sheet import read_preferences
-
-        yield from read_preferences(path, sheet, min_agreement, counts)
-        return
-    for number, record in records(path):
-        keys = ("prompt", "chosen", "rejected")
-        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
-            raise InputError(f"{path}: record {number} must hold the texts prompt, chosen and rejected.")
-        prompt, chosen, rejected = (record[key].strip() for key in keys)
-        if not (prompt and chosen and rejected):
-            counts["skipped, an empty text"] += 1
-        elif chosen == rejected:
-            counts["skipped, both answers alike"] += 1
-        else:
-            yield Preference(prompt, chosen, rejected)

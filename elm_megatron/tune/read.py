@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from elm_megatron.tune.template import Dialogue, Turn
+from elm_megatron.tune.template import Dialogue, Preference, Turn
 
 PACKAGE = "pkg://"
 SUFFIXES = (".json", ".jsonl", ".parquet", ".xlsx")
@@ -172,3 +172,30 @@ def _chat(messages: Any) -> Dialogue | str | None:
         return "an empty message"
     pairs = zip(said[::2], said[1::2], strict=True)
     return Dialogue(tuple(Turn(q.strip(), "", a.strip()) for (_, q), (_, a) in pairs), system.strip())
+
+
+def preferences(path: Path, sheet: str, min_agreement: float, counts: Counter[str]) -> Iterator[Preference]:
+    """The preferences of one file.
+
+    Args:
+        counts: gets the rows skipped, by reason.
+
+    Raises:
+        InputError: the file holds none, or is not what its suffix says.
+    """
+    if path.suffix.lower() == ".xlsx":
+        from elm_megatron.tune.eur_sheet import read_preferences
+
+        yield from read_preferences(path, sheet, min_agreement, counts)
+        return
+    for number, record in records(path):
+        keys = ("prompt", "chosen", "rejected")
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
+            raise InputError(f"{path}: record {number} must hold the texts prompt, chosen and rejected.")
+        prompt, chosen, rejected = (record[key].strip() for key in keys)
+        if not (prompt and chosen and rejected):
+            counts["skipped, an empty text"] += 1
+        elif chosen == rejected:
+            counts["skipped, both answers alike"] += 1
+        else:
+            yield Preference(prompt, chosen, rejected)

@@ -32,6 +32,16 @@ class Dialogue:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, the better one first; agreement is the share of raters behind it."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    agreement: float = 1.0
+
+
+@dataclass(frozen=True)
 class Template:
     """The texts around an instruction; see templates/alpaca.yaml for each."""
 

@@ -16,6 +16,7 @@ from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from data_prep.errors import InputError
+from elm_megatron.config import ModelConfig
 from elm_megatron.engine import distributed
 from elm_megatron.engine.checkpoint import Checkpoint, committed
 from elm_megatron.engine.train import Trainer
@@ -69,10 +70,11 @@ class Tuner(Trainer):
         # adapter needs.
         modules = llama.build(self.config.model, self.config.parallel, mcore, transformer_engine=False)
         lora.attach(modules, self.settings)
+        for module in modules:
+            _hide_padded_vocabulary(module, self.config.model)
         self.fingerprint = self.base.load_into(modules)
         lora.initialize(modules, self.settings.seed)
         self._warm_start(modules)
-        self.peak_flops = None
         return modules
 
     def _warm_start(self, modules: list[torch.nn.Module]) -> None:
@@ -109,6 +111,10 @@ class Tuner(Trainer):
             last = self._sample_ids((step - 1) * batch, batch)
             return self._tokens(step - 1) + int(self.train_set.sizes[last].sum())
         return int(self.train_set.sizes[self._sample_ids(0, step * batch)].sum())
+
+    def _row(self, loss: float, lr: float, norm: float, seconds: float) -> dict[str, Any]:
+        """Without an MFU: the frozen weights take no gradient, so the usual count would be wrong."""
+        return {**super()._row(loss, lr, norm, seconds), "mfu": None}
 
     def train_step(self) -> tuple[dict[str, Any], Any]:
         """One update. Dropout is a function of seed, step and rank, so that a resumed run repeats it."""
@@ -190,6 +196,22 @@ class Tuner(Trainer):
         if self.step == self.steps and not (self.settings.patience and written):
             self._write_adapter()
         return super()._finish(asked, seconds)
+
+
+def _hide_padded_vocabulary(module: torch.nn.Module, model: ModelConfig) -> None:
+    """Give the rows that pad the vocabulary no share in the softmax; the exported model has none."""
+    if not module.post_process or model.vocab_size == model.padded_vocab_size:
+        return
+    share = model.padded_vocab_size // parallel_state.get_tensor_model_parallel_world_size()
+    real = model.vocab_size - share * parallel_state.get_tensor_model_parallel_rank()
+
+    def hide(layer: torch.nn.Module, inputs: Any, outputs: tuple) -> tuple:
+        logits, bias = outputs
+        logits[..., max(0, real) :] = float("-inf")
+        return logits, bias
+
+    if real < share:
+        module.output_layer.register_forward_hook(hide)
 
 
 def _answer_loss(batch: Batch, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
