@@ -20,7 +20,7 @@ from data_prep.errors import InputError
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import FileInfo, Manifest
 
-TOMBSTONES = "tombstones.jsonl"  # a line is {"id", "sha256", "date", "manifests"}; in the corpus and the dataset folder
+TOMBSTONES = "tombstones.jsonl"  # lines of id, sha256, date, manifests; in corpus and dataset folders
 LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 

@@ -41,8 +41,5 @@ def _assemble(objects: list[bytes], extra_trailer: str) -> bytes:
 def encrypted() -> bytes:
     """A PDF that asks for a password (standard handler, revision 2)."""
     owner, user = "41" * 32, "42" * 32
-    return pdf(
-        [["secret"]],
-        extra_trailer=f"/ID [<{'43' * 16}> <{'43' * 16}>] /Encrypt << /Filter /Standard /V 1 /R 2 /O <{owner}> "
-        f"/U <{user}> /P -44 >>",
-    )
+    handler = f"<< /Filter /Standard /V 1 /R 2 /O <{owner}> /U <{user}> /P -44 >>"
+    return pdf([["secret"]], extra_trailer=f"/ID [<{'43' * 16}> <{'43' * 16}>] /Encrypt {handler}")

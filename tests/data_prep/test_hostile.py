@@ -36,9 +36,9 @@ def hostile(tmp_path):
         for _ in range(200):
             file.write(b"woord " * 166_667)  # one line of 200 MB
     (corpus / "long.txt").write_bytes(b"een lange regel van tien woorden zonder einde en zin " * 250_000)
-    os.symlink(outside / "secret.txt", corpus / "link.txt")
-    os.symlink(outside / "folder", corpus / "linked")
-    os.symlink("/dev/zero", corpus / "zero.txt")
+    (corpus / "link.txt").symlink_to(outside / "secret.txt")
+    (corpus / "linked").symlink_to(outside / "folder")
+    (corpus / "zero.txt").symlink_to("/dev/zero")
     os.mkfifo(corpus / "pipe.txt")
     (corpus / "line\nbreak.txt").write_bytes(GOOD[2].read_bytes())
     (corpus / "locked.pdf").write_bytes(encrypted())
