@@ -1,4 +1,4 @@
-"""Tune an adapter: python launch/finetune.py source=<run|HF folder> [stage=sft|dpo sft.files=[…] tune.r=… cluster=…]
+"""Tune an adapter: python launch/finetune.py source=<run|HF folder> [stage=dpo sft.files=[…] tune.r=…]
 
 The same command again goes on where the run stopped. The adapter lies in <run>/adapter as PEFT writes one.
 """

@@ -220,6 +220,12 @@ def read(folder: Path, model: ModelConfig) -> Adapter:
     return Adapter(r, alpha, float(config.get("lora_dropout") or 0.0), targets, tensors, scale, facts)
 
 
+def template_of(name: str) -> str | None:
+    """The prompt template an adapter was tuned with, where it is known."""
+    facts = locate(name) / FACTS
+    return _read_json(facts).get("template") if facts.is_file() else None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

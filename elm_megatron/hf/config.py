@@ -75,7 +75,8 @@ class GenerateConfig:
     """Everything of `python launch/generate.py`.
 
     Attributes:
-        source: an exported run or Hugging Face folder.
+        source: a run, tuned or not, or a Hugging Face folder.
+        adapter: a PEFT folder or finetune run whose adapter is put on top.
         prompts: file with one prompt per line; null reads standard input.
         chat: put each prompt into the instruction template the chat model was tuned with.
         max_new_tokens: length at most.
@@ -87,6 +88,7 @@ class GenerateConfig:
     """
 
     source: str
+    adapter: str | None = None
     prompts: str | None = None
     chat: bool = False
     max_new_tokens: int = 100

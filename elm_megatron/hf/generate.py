@@ -1,4 +1,4 @@
-"""Text from an exported model, in this process: python launch/generate.py source=<export>
+"""Text from a run or an exported model, in this process: python launch/generate.py source=<run|export>
 
 Prompts are encoded with SentencePiece, as the training data were: `</s>` written in a prompt is text.
 """
@@ -6,19 +6,24 @@ Prompts are encoded with SentencePiece, as the training data were: `</s>` writte
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
 from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.hf.config import GenerateConfig
-from elm_megatron.hf.source import require_hf_folder
+from elm_megatron.config import RunConfig
+from elm_megatron.hf import adapters, architecture, names, tokenizer_files
+from elm_megatron.hf.config import ExportConfig, GenerateConfig
+from elm_megatron.hf.source import hf_folder
+from elm_megatron.hf.tokenizer_files import TokenizerSource
+from elm_megatron.hf.weights import Weights
 from elm_megatron.tune.template import Dialogue, Template, Turn
 
 
@@ -26,22 +31,45 @@ class Generator:
     """A loaded model and its tokenizer.
 
     Args:
-        folder: a Hugging Face folder made by export.
-        device: where to compute; a GPU when there is one.
+        model: under transformers.
+        tokenizer: the one it was trained with.
+        template: name or path of the prompt template it was tuned with.
     """
 
-    def __init__(self, folder: Path, device: str | None = None):
+    def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, template: str):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model, self.tokenizer = model.eval().to(self.device), tokenizer
+        self.template = Template.load(template)
+
+    @classmethod
+    def of(cls, config: GenerateConfig) -> Generator:
+        """Load what `source` and `adapter` name.
+
+        An exported folder is read by transformers; a run, or anything with an adapter, part by part from its
+        own weights, the adapter merged in fp32.
+
+        Raises:
+            InputError: there is no such model, or the adapter does not belong to it.
+        """
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = Tokenizer.load(folder)
-        dtype = torch.float32 if self.device == "cpu" else "auto"
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(self.device)
+        folder = hf_folder(config.source)
+        if folder is not None and config.adapter is None:
+            dtype = "auto" if torch.cuda.is_available() else torch.float32
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+            return cls(model, Tokenizer.load(folder), tokenizer_files.of_folder(folder).template)
+        source = _open_quietly(config)
+        template = adapters.template_of(config.adapter) if config.adapter else None
+        return cls(
+            _in_memory(source.weights, source.tokenizer),
+            Tokenizer.load(source.tokenizer.folder),
+            template or source.tokenizer.template,
+        )
 
     def ids(self, prompt: str, chat_turn: bool) -> list[int]:
         """The ids a prompt becomes; an empty one starts where a document starts."""
         if chat_turn:
-            prompt = Template.load("alpaca").prompt(Dialogue((Turn(prompt, "", ""),)), 0)
+            prompt = self.template.prompt(Dialogue((Turn(prompt, "", ""),)), 0)
         return self.tokenizer.encode(prompt) or [self.tokenizer.eos_id]
 
     def complete(self, prompt: str, config: GenerateConfig, show: TextIO | None = None) -> str:
@@ -105,6 +133,27 @@ class _Screen(BaseStreamer):
         self.shown = max(self.shown, len(text))
 
 
+def _open_quietly(config: GenerateConfig) -> Any:
+    """The source as export opens it; megatron-core's notes about missing kernels are kept back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from elm_megatron.hf.export import open_source
+    run = RunConfig("generate", "")
+    return open_source(ExportConfig(run=run, source=config.source, adapter=config.adapter))
+
+
+def _in_memory(weights: Weights, tokenizer: TokenizerSource) -> torch.nn.Module:
+    """A Llama under transformers with these weights, fp32."""
+    shape = architecture.config_json(weights.model, tokenizer.info, "fp32")
+    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in shape.items() if k != "torch_dtype"})).float()
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for part in names.parts(weights.model):
+            for name, tensor in names.to_hf(weights.model, part, weights.part(part)):
+                parameters[name].copy_(tensor)
+    return model
+
+
 def read_prompts(path: str | None) -> Iterator[str]:
     """Prompts, one a line, from a file or from standard input, which is asked for when it is a terminal.
 
@@ -131,9 +180,9 @@ def generate(config: GenerateConfig) -> None:
     """Print each prompt with its continuation.
 
     Raises:
-        InputError: the source is no exported model, or a prompt is unreadable or too long.
+        InputError: the source is no model, or a prompt is unreadable or too long.
     """
-    generator = Generator(require_hf_folder(config.source))
+    generator = Generator.of(config)
     for prompt in read_prompts(config.prompts):
         print(prompt, end="", flush=True)
         generator.complete(prompt, config, show=sys.stdout)

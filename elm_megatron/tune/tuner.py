@@ -188,6 +188,7 @@ class Tuner(Trainer):
             facts = {"source": str(self.source.folder), "stage": self.config.stage, "step": checkpoint.step}
             facts["base_fingerprint"] = self.fingerprint
             facts["manifest_sha256"] = self.source.manifest_sha256
+            facts["template"] = self.settings.template
             adapter = adapters.of_checkpoint(checkpoint.reader(), self.settings)
             adapters.write(self.run.path / ADAPTER_FOLDER, adapter, self.config.model, facts)
 
