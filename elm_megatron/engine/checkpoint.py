@@ -158,13 +158,12 @@ class Checkpoints:
         self._error: BaseException | None = None
 
     def save(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
-        """Start writing a checkpoint; returns once an earlier one is committed and this one under way.
+        """Start writing a checkpoint; an earlier one must have been waited for.
 
         Args:
             pieces: this rank's copies; nobody may change them afterwards.
             state: what rank 0 puts into the manifest beside the files: consumed_samples, tokens, …
         """
-        self.wait()
         self._thread = threading.Thread(
             target=self._guarded, args=(step, pieces, state), name=f"save-{step}", daemon=True
         )

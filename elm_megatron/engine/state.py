@@ -15,6 +15,7 @@ from elm_megatron.engine.shards import Piece, Place, Reader
 from elm_megatron.model.llama import box, sharded_tensors
 
 Chooser = Callable[[torch.nn.Parameter], bool]
+Buffers = dict[str, torch.Tensor]
 
 
 def everything(param: torch.nn.Parameter) -> bool:
@@ -23,7 +24,11 @@ def everything(param: torch.nn.Parameter) -> bool:
 
 
 def snapshot(
-    chunks: list[torch.nn.Module], optimizer: Optimizer, data_parallel: bool, choose: Chooser = everything
+    chunks: list[torch.nn.Module],
+    optimizer: Optimizer,
+    data_parallel: bool,
+    choose: Chooser = everything,
+    buffers: Buffers | None = None,
 ) -> list[Piece]:
     """Copies, in host memory, of all this rank has to write.
 
@@ -34,7 +39,10 @@ def snapshot(
         data_parallel: the optimizer's state is spread over the data-parallel ranks, so that each writes
             its part; otherwise the first of them writes everything.
         choose: which parameters belong to the checkpoint.
+        buffers: memory of an earlier snapshot, to be filled again; touching fresh pages costs more than the
+            copy. Nobody may still read the pieces made from it.
     """
+    buffers = {} if buffers is None else buffers
     pieces = []
     for chunk in chunks:
         for param, shards in sharded_tensors(chunk):
@@ -43,7 +51,7 @@ def snapshot(
                 continue
             sections = {"weight": part.main, **optimizer.moments(part)}
             for section, values in sections.items():
-                pieces += list(_cut(section, values.detach(), part, shards))
+                pieces += list(_cut(section, values.detach(), part, shards, buffers))
     return pieces
 
 
@@ -53,7 +61,9 @@ def _writes(shard: ShardedTensor, data_parallel: bool) -> bool:
     return is_main_replica(replica[:-1] if data_parallel and isinstance(replica, tuple) else replica)
 
 
-def _cut(section: str, values: torch.Tensor, part: OwnedPart, shards: list[ShardedTensor]) -> Iterator[Piece]:
+def _cut(
+    section: str, values: torch.Tensor, part: OwnedPart, shards: list[ShardedTensor], buffers: Buffers
+) -> Iterator[Piece]:
     base = 0
     for shard in shards:
         name, whole, offset, shape = box(shard)
@@ -61,7 +71,9 @@ def _cut(section: str, values: torch.Tensor, part: OwnedPart, shards: list[Shard
         low, high = max(part.start, base), min(part.stop, base + size)
         if low < high:
             place = Place(section, name, whole, offset, shape, low - base, high - base)
-            data = torch.empty(high - low, dtype=torch.float32)
+            data = buffers.get(place.key)
+            if data is None:
+                data = buffers[place.key] = torch.empty(high - low, dtype=torch.float32)
             data.copy_(values[low - part.start : high - part.start])
             yield Piece(place, data)
         base += size

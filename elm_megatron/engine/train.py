@@ -73,6 +73,7 @@ class Trainer:
         self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
         self.forward_backward = get_forward_backward_func()
         self.peak_flops = devices.peak_flops(device, self.settings.precision)
+        self.buffers: state.Buffers = {}
         self.metrics: Metrics | None = None
         self.valid_loss: float | None = None
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
@@ -332,7 +333,9 @@ class Trainer:
 
     def save(self, row: dict[str, Any]) -> None:
         """Copy this rank's numbers and start writing them; training goes on meanwhile."""
-        pieces = state.snapshot(self.chunks, self.optimizer, self.distributed_optimizer, self.saved)
+        self.saver.wait()
+        spread = self.distributed_optimizer
+        pieces = state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
         consumed = self.step * self.settings.global_batch_size
         facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
         facts |= self._identity()

@@ -37,6 +37,25 @@ def train_with_signal(world: World, config: PretrainConfig, step: int, number: i
             signal.signal(name, signal.SIG_DFL)
 
 
+def train_with_slow_writes(world: World, config: PretrainConfig) -> str:
+    """Train; every file of a checkpoint is written only after training has gone on for a while."""
+    import time
+
+    from elm_megatron.engine import checkpoint
+
+    original = checkpoint.write_file
+
+    def write_file(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return original(*arguments)
+
+    checkpoint.write_file = write_file
+    try:
+        return Pretrain(config)(world)
+    finally:
+        checkpoint.write_file = original
+
+
 def train_and_stop_beating(world: World, config: PretrainConfig, silent: int) -> str:
     """Two ranks beat; one falls silent. Returns what the other would have died with."""
     import time

@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
-from elm_megatron.engine.checkpoint import committed
+from elm_megatron.engine.checkpoint import Checkpoint, committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
@@ -88,6 +89,24 @@ def test_bad_numbers_stop_before_the_update(ranks: RankPool, small_data: Path, t
     assert all("step 6" in text and "the update was not made" in text for text in texts)
     assert run.latest_step() == 4
     assert run.read_metrics()[-1]["step"] == 5
+
+
+def test_asynchronous_save_is_a_picture_of_its_step(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    """Written while training goes on, and still bit for bit what a run that ends there saves."""
+    going_on = pretrain_config(tmp_path / "going-on", small_data, 2, tp=2, save_every=4)
+    ending = pretrain_config(tmp_path / "ending", small_data, 2, tp=2, steps=4)
+    for config in (going_on, ending):
+        cases.folder(config)
+    ranks.run(2, cases.train_with_slow_writes, config=going_on)
+    ranks.run(2, cases.train, config=ending)
+    pair = [cases.folder(config).checkpoints / "step-00000004" for config in (going_on, ending)]
+    mine, expected = (Checkpoint.open(folder).reader() for folder in pair)
+    for section in ("weight", "exp_avg", "exp_avg_sq"):
+        assert mine.names(section) == expected.names(section) != []
+        for name in expected.names(section):
+            assert torch.equal(mine.read(name, section=section), expected.read(name, section=section))
 
 
 def test_flipped_bit_is_found_and_the_one_before_used(
