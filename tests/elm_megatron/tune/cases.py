@@ -85,3 +85,119 @@ def export(world: World, config: ExportConfig) -> str:
 def finetune(world: World, config: FinetuneConfig) -> str:
     """Tune to the end."""
     return Finetune(config)(world)
+
+
+def finetune_to_refusal(world: World, config: FinetuneConfig) -> str:
+    """Tune; the sentence of the refusal it ends in."""
+    from data_prep.errors import InputError
+
+    try:
+        return Finetune(config)(world)
+    except InputError as error:
+        return str(error)
+
+
+def logits(world: World, config: FinetuneConfig, adapter: str | None, tokens: list[list[int]]) -> Any:
+    """Logits of our model with an adapter of a PEFT folder, or its own fresh one: numpy [b, s, vocab]."""
+    import torch
+
+    def work(tuner: Any) -> Any:
+        from elm_megatron.hf import adapters
+        from elm_megatron.tune import lora
+
+        if adapter:
+            found = adapters.read(adapters.locate(adapter), config.model)
+            lora.load([chunk.module for chunk in tuner.chunks], found.megatron_tensors())
+        ids = torch.tensor(tokens)
+        with torch.no_grad():
+            out = tuner.chunks[0](ids, torch.arange(ids.shape[1]).expand_as(ids), None)
+        return out[..., : config.model.vocab_size].float().numpy()
+
+    return with_tuner(world, config, work)
+
+
+def losses(world: World, config: FinetuneConfig, batches: list[Any]) -> list[Any]:
+    """Per-token losses of our model on micro-batches: numpy [b, s] each."""
+    import torch
+
+    def work(tuner: Any) -> list[Any]:
+        model, found = tuner.chunks[0], []
+        with torch.no_grad():
+            for batch in batches:
+                out = model(
+                    batch.tokens,
+                    batch.position_ids,
+                    None,
+                    labels=batch.labels,
+                    packed_seq_params=batch.packed,
+                )
+                found.append(out.float().numpy())
+        return found
+
+    return with_tuner(world, config, work)
+
+
+def held_bytes(world: World, config: FinetuneConfig) -> dict[str, int]:
+    """Bytes of a tuned rank after one step, by what they are for."""
+
+    def work(tuner: Any) -> dict[str, int]:
+        tuner.train_step()
+        params = [p for chunk in tuner.chunks for p in chunk.parameters()]
+        frozen = [p for p in params if not p.requires_grad]
+        trained = [p for p in params if p.requires_grad]
+        buffers = [b for chunk in tuner.chunks for b in chunk.buffers]
+        moments = [
+            m
+            for p in trained
+            if (part := tuner.optimizer.owned_part(p))
+            for m in tuner.optimizer.moments(part).values()
+        ]
+        inner = tuner.optimizer._dense.optimizer
+        held = sum(v.numel() for state in inner.state.values() for v in state.values() if v.dim() > 0)
+        return {
+            "frozen": sum(p.numel() for p in frozen),
+            "trained": sum(p.numel() for p in trained),
+            "frozen gradients": sum(
+                p.grad is not None or getattr(p, "main_grad", None) is not None for p in frozen
+            ),
+            "gradient elements": sum(b.grad_data.numel() for b in buffers),
+            "moment elements": sum(m.numel() for m in moments),
+            "optimizer state elements": held,
+        }
+
+    return with_tuner(world, config, work)
+
+
+def with_tuner(world: World, config: FinetuneConfig, work: Any) -> Any:
+    """Build a tuner in a world and do something with it."""
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", world.local_rank)
+    from elm_megatron.engine import distributed
+    from elm_megatron.tune.dpo import DpoTuner
+    from elm_megatron.tune.tuner import Tuner
+
+    distributed.join(world, device, config.parallel)
+    try:
+        distributed.seed_everything(config.tune.seed)
+        tuner = {"sft": Tuner, "dpo": DpoTuner}[config.stage](config, world, device)
+        return work(tuner)
+    finally:
+        distributed.leave()
+
+
+def count_on_meta(world: World, model: Any, tune: TuneConfig) -> int:
+    """Trainable parameters of a model built without memory, in a process of its own."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, pickle; from elm_megatron.model import device; device.pretend();"
+        "from elm_megatron.tune.preflight import trainable_parameters;"
+        "print(trainable_parameters(*pickle.loads(bytes.fromhex(sys.argv[1]))))"
+    )
+    import pickle
+
+    argument = pickle.dumps((model, tune)).hex()
+    out = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
+    return int(out.stdout)
