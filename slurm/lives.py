@@ -69,9 +69,17 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
     elif outcome == "requeue":
         leave_word(world, task.REQUEUE)
         run.update(state="requeued", reason="saved before the time limit, or asked to by USR2")
-    elif outcome == "cancelled":
+    elif (
+        outcome == "cancelled" and run.read().get("state") != "failed"
+    ):  # else: stopped for another's failure
         state, reason = why_stopped(world.job_id, world.restart)
         run.update(state=state, reason=reason)
+
+
+def failed(run: RunFolder, world: World, error: Exception) -> None:
+    """Write down the first failure of a life; any rank does, since rank 0 may not live to tell."""
+    if run.read().get("state") != "failed":
+        run.update(state="failed", reason=f"rank {world.rank}: {type(error).__name__}: {error}")
 
 
 def leave_word(world: World, name: str) -> None:

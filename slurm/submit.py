@@ -8,6 +8,8 @@ one waits for every rank even after one was killed, and calls the job finished t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -55,7 +57,11 @@ class Task:
         world.rendezvous.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(self.run)
         lives.begin(folder, world, self.cluster.max_stalls)
-        outcome = task.run(self.job, world)
+        try:
+            outcome = task.run(self.job, world)
+        except Exception as error:
+            lives.failed(folder, world, error)
+            raise
         if world.rank == 0:
             lives.end(folder, world, outcome)
         return outcome
@@ -113,7 +119,8 @@ class BatchExecutor(submitit.SlurmExecutor):
         os.environ.clear()
         os.environ.update(batch.environment(self.cluster, before))
         try:
-            return super()._submit_command(command)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what the exception says
+                return super()._submit_command(command)
         except (OSError, FailedJobError) as error:
             raise InputError(
                 f"cluster={self.cluster.name}: sbatch refused the job: {_reason(error)}."
@@ -165,7 +172,11 @@ def submit(
     try:
         with record.local_lock(run.path) as lock:
             if config.cluster.executor == "slurm":
-                return _queue(job, config, run, ranks, verb)
+                try:
+                    return _queue(job, config, run, ranks, verb)
+                except InputError:
+                    record.remove_unused(run.path, made)
+                    raise
             record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
             status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
             if run.read().get("state") in record.ACTIVE:  # the job itself, or its death, left it open

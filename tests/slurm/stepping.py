@@ -1,0 +1,113 @@
+"""A job that behaves as training does towards Slurm, without torch; imported by its ranks.
+
+Steps take a moment, checkpoints are text, the "loss" of a step depends on the step before it, signals set a
+flag that is seen at the step boundary. Agreement between ranks is the real engine's, with tests of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from elm_megatron.cluster import ClusterConfig
+from elm_megatron.config import RunConfig
+from elm_megatron.run_folder import RunFolder, append_jsonl, write_atomically
+from elm_megatron.world import Outcome, World
+
+
+@dataclass
+class Stepping:
+    """`steps` steps of `seconds` each; `trouble` names what goes wrong."""
+
+    run: str
+    steps: int
+    seconds: float = 0.1
+    save_every: int = 10
+    trouble: str = ""
+
+    def __call__(self, world: World) -> Outcome:
+        asked: list[int] = []
+        for signum in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(signum, lambda number, frame: asked.append(number))
+        run = RunFolder(self.run)
+        if self.trouble == f"raise on {world.rank}":
+            raise ZeroDivisionError("on purpose")
+        if self.trouble == "no progress":
+            return "requeue"
+        if self.trouble == "meet":
+            self._meet(world)
+        step, value = self._restore(run)
+        if world.rank == 0:
+            run.cut_after(step)
+        while step < self.steps and not asked:
+            time.sleep(self.seconds)
+            step, value = step + 1, (value * 31 + step) % 1009
+            if world.rank == 0:
+                append_jsonl(run.metrics, {"step": step, "loss": value, "restart": world.restart})
+                if step % self.save_every == 0:
+                    self._save(run, step, value)
+        if world.rank == 0:
+            self._save(run, step, value)
+        if step == self.steps:
+            return "done"
+        return "requeue" if asked[0] == signal.SIGUSR2 else "cancelled"
+
+    def _restore(self, run: RunFolder) -> tuple[int, int]:
+        step = run.latest_step()
+        return (0, 1) if step is None else (step, json.loads((run.checkpoints / f"{step}.json").read_text()))
+
+    def _save(self, run: RunFolder, step: int, value: int) -> None:
+        run.checkpoints.mkdir(exist_ok=True)
+        write_atomically(run.checkpoints / f"{step}.json", json.dumps(value))
+        write_atomically(run.latest, f"step-{step:08d}")
+        run.update(step=step)
+
+    def _meet(self, world: World) -> None:
+        """Rank 0 listens on a port the kernel gives it and publishes it; the others greet it there."""
+        path = world.rendezvous / "port"
+        if world.rank == 0:
+            with socket.create_server((socket.gethostbyname(world.hostname), 0)) as server:
+                write_atomically(path, str(server.getsockname()[1]))
+                for _ in range(world.world_size - 1):
+                    with server.accept()[0] as peer:
+                        assert peer.recv(99) == self.run.encode()
+            return
+        while not path.exists():
+            time.sleep(0.05)
+        with socket.create_connection((world.hostname, int(path.read_text()))) as peer:
+            peer.sendall(self.run.encode())
+
+
+@dataclass
+class Config:
+    """What `submit` reads of a config."""
+
+    run: RunConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key=value …: submits itself
+    from stepping import Config as ImportedConfig
+    from stepping import Stepping as ImportedStepping
+
+    from elm_megatron.compose import guarded
+    from slurm.submit import submit
+
+    folder, ranks, steps, seconds, trouble, *keys = sys.argv[1:]
+    settings = {key: int(value) if value.isdigit() and key != "time" else value for key, value in
+                (pair.split("=", 1) for pair in keys)}  # fmt: skip
+    cluster = ClusterConfig(
+        **{"name": "dev", "executor": "slurm", "partition": "low", "time": "5", "signal_seconds": 20}
+        | {"slurm_conf": os.environ["SLURM_CONF"], "env": {"PYTHONPATH": str(Path(__file__).parent)}}
+        | settings
+    )
+    cluster.check()
+    job = ImportedStepping(folder, int(steps), float(seconds), trouble=trouble)
+    config = ImportedConfig(RunConfig(Path(folder).name, folder), cluster)
+    sys.exit(guarded(lambda: submit(job, config, int(ranks), "pretrain")))

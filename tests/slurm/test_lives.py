@@ -1,0 +1,229 @@
+"""Jobs on a real Slurm: signals, preemption, lost nodes, cancelled and stuck jobs. Ranks hold no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.devcluster.cluster import DevCluster
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slurm
+
+
+def submit(
+    folder: Path, steps: int, *keys: str, ranks: int = 1, seconds: float = 0.1, trouble: str = "", **env: str
+) -> str:
+    """Queue a stepping job; returns what the command printed."""
+    command = [sys.executable, str(HERE / "stepping.py"), str(folder), str(ranks), str(steps), str(seconds)]
+    done = subprocess.run(
+        [*command, trouble, *keys],
+        env={**os.environ, "PYTHONPATH": str(HERE), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
+
+
+def job_of(folder: Path) -> str:
+    return record(folder)["job_ids"][-1]
+
+
+def losses(folder: Path) -> list[tuple[int, int]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    return [(row["step"], row["loss"]) for row in map(json.loads, lines)]
+
+
+def undisturbed(steps: int) -> list[tuple[int, int]]:
+    """What `Stepping` logs when nothing happens to it."""
+    value, rows = 1, []
+    for step in range(steps):
+        value = (value * 31 + step) % 1009
+        rows.append((step + 1, value))
+    return rows
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.2)
+
+
+def wait_step(folder: Path, step: int) -> None:
+    wait_for(f"step {step}", lambda: len(losses(folder)) >= step)
+
+
+def wait_state(folder: Path, state: str) -> None:
+    wait_for(f"{state} instead of {record(folder)}", lambda: record(folder)["state"] == state)
+
+
+def restarts(folder: Path) -> list[int]:
+    return [life["restart"] for life in record(folder).get("lives", [])]
+
+
+def states(cluster: DevCluster, job: str) -> list[str]:
+    """sacct's words for every life of a job."""
+    out = cluster.command("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "state").stdout
+    return [line.split()[0] for line in out.splitlines()]
+
+
+def ended(cluster: DevCluster, job: str) -> None:
+    wait_for(f"the end of {job}", lambda: not cluster.command("squeue", "-h", "-j", job, check=False).stdout)
+
+
+def test_asked_by_usr2_and_by_requeue(devcluster: DevCluster, tmp_path: Path) -> None:
+    """`scancel -s USR2` and `scontrol requeue`: the same job id goes on, each step once."""
+    run = tmp_path / "run"
+    assert "queued on dev" in submit(run, 60)
+    job = job_of(run)
+    wait_step(run, 12)
+    assert "is live already: job " + job in submit(run, 60)
+    devcluster.command("scancel", "-s", "USR2", job)
+    wait_for("a second life", lambda: restarts(run) == [0, 1])
+    wait_step(run, 30)
+    devcluster.command("scontrol", "requeue", job)
+    wait_state(run, "done")
+    ended(devcluster, job)
+    assert restarts(run) == [0, 1, 2] and record(run)["job_ids"] == [job]
+    assert losses(run) == undisturbed(60)
+    assert states(devcluster, job) == ["REQUEUED", "REQUEUED", "COMPLETED"]
+    assert "is finished" in submit(run, 60)
+
+
+def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> None:
+    run, other = tmp_path / "preempted", tmp_path / "limited"
+    submit(run, 150, "nodes=4", ranks=4)
+    wait_step(run, 12)
+    urgent = devcluster.command(
+        "sbatch", "--parsable", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1"
+    )
+    wait_state(run, "requeued")
+    assert "PREEMPTED" in record(run)["reason"]
+    ended(devcluster, urgent.stdout.strip())
+    submit(other, 550, "time=1", "signal_seconds=30")
+    wait_for("more than one life", lambda: len(restarts(other)) > 1, 180)
+    wait_state(run, "done")
+    wait_state(other, "done")
+    assert losses(run) == undisturbed(150) and losses(other) == undisturbed(550)
+    ended(devcluster, job_of(run))
+    assert states(devcluster, job_of(run)) == ["PREEMPTED", "COMPLETED"]
+
+
+def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submit(run, 2000)
+    wait_step(run, 15)
+    devcluster.command("scancel", job_of(run))
+    wait_state(run, "cancelled")
+    ended(devcluster, job_of(run))
+    assert "CANCELLED" in record(run)["reason"]
+    assert (run / "checkpoints/latest").read_text() == f"step-{losses(run)[-1][0]:08d}"
+    assert states(devcluster, job_of(run)) == ["CANCELLED"] and restarts(run) == [0]
+
+
+def test_a_lost_node(devcluster: DevCluster, tmp_path: Path) -> None:
+    """slurmd and the tasks of a node die at once; Slurm starts the job elsewhere."""
+    run = tmp_path / "run"
+    submit(run, 300, "nodes=2", ranks=2)
+    wait_step(run, 25)
+    nodes = devcluster.command("squeue", "-h", "-j", job_of(run), "-o", "%N").stdout.strip()
+    lost = devcluster.command("scontrol", "show", "hostnames", nodes).stdout.split()[1]
+    devcluster.kill_node(lost)
+    try:
+        wait_for("a second life", lambda: len(restarts(run)) == 2, 180)
+        wait_state(run, "done")
+    finally:
+        devcluster.start(f"slurmd-{lost}")
+    assert losses(run) == undisturbed(300)
+    ended(devcluster, job_of(run))
+    assert states(devcluster, job_of(run))[-1] == "COMPLETED"
+
+
+def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submit(run, 150)
+    wait_step(run, 10)
+    devcluster.command("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
+    devcluster.stop("slurmctld")
+    wait_step(run, 40)
+    devcluster.start("slurmctld")
+    wait_state(run, "done")
+    ended(devcluster, job_of(run))
+    assert losses(run) == undisturbed(150) and restarts(run) == [0]
+
+
+def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submit(run, 50, "nodes=2", ranks=2, trouble="raise on 1")
+    job = job_of(run)
+    then = devcluster.command(
+        "sbatch", "--parsable", "-d", f"afterok:{job}", "--kill-on-invalid-dep=yes", "--wrap", "true"
+    ).stdout.strip()
+    ended(devcluster, job)
+    ended(devcluster, then)
+    assert states(devcluster, job) == ["FAILED"] and states(devcluster, then) == ["CANCELLED"]
+    first_screen = (run / f"logs/{job}_1_log.out").read_text().splitlines()[:24]
+    assert any("rank 1 of 2" in line for line in first_screen)
+    assert any("ZeroDivisionError: on purpose" in line for line in first_screen)
+    assert record(run)["state"] == "failed" and "on purpose" in record(run)["reason"]
+
+
+def test_held_when_nothing_moves(devcluster: DevCluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submit(run, 50, trouble="no progress")
+    wait_state(run, "held")
+    job = job_of(run)
+    assert restarts(run) == [0, 1, 2] and "without a new checkpoint" in record(run)["reason"]
+    wait_for("the hold", lambda: "JobHeld" in devcluster.command("scontrol", "show", "job", job).stdout
+             or "held" in devcluster.command("scontrol", "show", "job", job).stdout)  # fmt: skip
+
+
+def test_many_at_once_on_one_node(devcluster: DevCluster, tmp_path: Path) -> None:
+    """Ten submissions at once, several on one node at a time: nobody meets another's ranks."""
+    runs = [tmp_path / f"run{number}" for number in range(10)]
+    command = [sys.executable, str(HERE / "stepping.py")]
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    started = [
+        subprocess.Popen([*command, str(run), "2", "3", "0.1", "meet", "exclude=n[2-4]"], env=env)
+        for run in runs
+    ]
+    assert [process.wait(120) for process in started] == [0] * 10
+    for run in runs:
+        wait_state(run, "done")
+        assert losses(run) == undisturbed(3)
+
+
+def test_one_run_is_submitted_once_however_often_at_once(devcluster: DevCluster, tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "stepping.py"), str(tmp_path / "run"), "1", "5", "0.1", ""]
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    started = [subprocess.Popen(command, env=env) for _ in range(5)]
+    assert [process.wait(120) for process in started] == [0] * 5
+    wait_state(tmp_path / "run", "done")
+    assert len(record(tmp_path / "run")["job_ids"]) == 1
+
+
+def test_secrets_of_the_caller_reach_no_file_of_the_run(devcluster: DevCluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    submit(
+        run, 5, HF_TOKEN="canary-7f3a", AWS_SECRET_ACCESS_KEY="canary-7f3a", SLURM_JOB_ID="1", PMI_RANK="1"
+    )
+    wait_state(run, "done")
+    ended(devcluster, job_of(run))
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"canary-7f3a" in path.read_bytes()]
