@@ -22,11 +22,11 @@ from data_prep.wordtable import WordTable
 
 SPACE = "\u2581"
 END = b"\x01"  # closes a document inside a buffer; cleaned text has no control characters
-BLOCK = 1 << 19  # bytes looked up at once, so that the arrays stay in the processor's cache
+BLOCK = 1 << 20  # bytes looked up at once; the tables hold all units that fit into it
 BATCH = 1024  # new units put to the tokenizer at once
-POOL = 1 << 23  # ids remembered at most, before everything is forgotten and learnt again
+POOL = 1 << 24  # ids remembered at most, before everything is forgotten and learnt again
 UNIT_START = re.compile(rb"[\n\x01]|(?<! ) ")
-TABLES = ((1, 19), (2, 19), (4, 17), (8, 15))  # units of up to 8, 16, 32, 64 bytes: 38 MB together
+TABLES = ((1, 19), (2, 19), (4, 17), (8, 16))  # units of up to 8, 16, 32, 64 bytes: 31 MB together
 HOSTILE = (
     "", " ", "  ", "a", " a", "a ", "  a  b ", "\n", "\n\n", " \n", "\n ", "a\nb", "a \n b", "a\n\n  b\n",
     "\t a\t", "</s>", "<s> x </s>", "<pad><unk>", "3.14159 en 2024", "één façade naïef", "e\u0301", "\\n",

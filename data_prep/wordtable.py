@@ -67,7 +67,7 @@ class WordTable:
     def insert(self, keys: list[np.ndarray], start: np.ndarray, count: np.ndarray) -> None:
         """Add strings that are not there yet, each once."""
         places = self._hash(keys)
-        todo = np.arange(len(places))
+        todo, waiting = np.arange(len(places)), np.ones(len(places), bool)
         while len(todo):
             free = todo[self._keys[0][places[todo]] == 0]
             _, first = np.unique(places[free], return_index=True)  # of several for one place, one wins
@@ -76,7 +76,8 @@ class WordTable:
             for own, key in zip(self._keys, keys, strict=True):
                 own[target] = key[winners]
             self.start[target], self.count[target] = start[winners], count[winners]
-            todo = np.setdiff1d(todo, winners, assume_unique=True)
+            waiting[winners] = False
+            todo = todo[waiting[todo]]
             taken = self._keys[0][places[todo]] != 0
             places[todo] = (places[todo] + taken) & (self.size - 1)
         self.used += len(places)
