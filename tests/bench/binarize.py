@@ -7,8 +7,8 @@ the last id written, without imports and starting processes) and as a whole proc
 second half of its rounds stands beside that, since its encoder starts with an empty memory.
 
 MB are 10^6 bytes of UTF-8. ``--text`` is a ``.jsonl`` with a ``text`` per line or a folder of ``.txt``.
-Without it the text is made: words with the frequencies of natural text (Zipf) from a vocabulary that grows as natural
-ones do (Heaps' law).
+Without it the text is made: words with the frequencies of natural text (Zipf) from a vocabulary that grows as
+natural ones do (Heaps' law).
 """
 
 from __future__ import annotations
