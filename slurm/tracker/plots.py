@@ -5,7 +5,7 @@ from html import escape
 
 WIDTH = 640
 HEIGHT = 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 12, 28
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 14, 28
 
 
 def nice_top(largest: float) -> float:
@@ -81,7 +81,7 @@ def lines(
     """
     largest = max((v for _, values in series for v in values if v is not None), default=0)
     top, text = next((item for item in spans if item[0] >= largest), spans[-1])
-    parts = frame(title, top, labels, ["0", text])
+    parts = frame(title, top, labels, ["0", "", text])
     step = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
     for index, (name, values) in enumerate(series):
         points: list[list[str]] = [[]]

@@ -29,7 +29,8 @@ p { margin: .3rem 0; color: var(--soft); } .warn { color: var(--warn); font-weig
   padding: .8rem 1rem; }
 .figures b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 .figures span { color: var(--soft); font-size: .85rem; }
-.grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: .8rem; }
+.grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: .8rem;
+  align-items: start; }
 section { min-width: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -42,9 +43,10 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
 .grid { stroke: var(--line); } .bar, circle.s0 { fill: var(--one); } circle.s1 { fill: var(--two); }
 polyline { fill: none; stroke-width: 2; }
 polyline.s0 { stroke: var(--one); } polyline.s1 { stroke: var(--two); }
+.key { margin-right: 1em; }
 .key::before { content: ""; display: inline-block; width: .8em; height: .8em; border-radius: 2px;
   margin-right: .35em; background: var(--one); } .key.second::before { background: var(--two); }
-@media (max-width: 30rem) { body { padding: .8rem; } svg text { font-size: 18px; } }
+@media (max-width: 40rem) { body { padding: .8rem; } svg text { font-size: 17px; } }
 """
 
 # Ends of the axis of waits.
@@ -152,7 +154,10 @@ def waits(summary: Summary, labels: list[str]) -> str:
         ("p50", [wait.p50 if wait else None for wait in summary.waits_by_day]),
         ("p90", [wait.p90 if wait else None for wait in summary.waits_by_day]),
     ]
-    key = '<p><span class="key">half waited less</span> <span class="key second">nine of ten did</span></p>'
+    key = (
+        '<p><span class="key">half waited less</span>'
+        '<span class="key second">nine of ten waited less</span></p>'
+    )
     rows = [
         [text(name) or "none", f"{wait.samples:,}", span(wait.p50), span(wait.p90)]
         for name, wait in summary.waits_by_partition.items()
@@ -168,7 +173,12 @@ def money(summary: Summary, rates: Rates, labels: list[str]) -> str:
     note = ""
     if summary.unpriced:
         note = f"<p>{summary.unpriced:,} job starts in partitions without a rate are not counted.</p>"
-    return section(f"Budget: {text(rates.unit)} a day", chart + note)
+    rows = [
+        [text(name) or "none", quantity(total.units), quantity(total.units / len(labels))]
+        for name, total in summary.by_account.items()
+    ]
+    spent = table(["Account", text(rates.unit), "a day"], rows)
+    return section(f"Budget: {text(rates.unit)} a day", chart + spent + note)
 
 
 def ends(summary: Summary) -> str:

@@ -20,7 +20,7 @@ def resources(job: Job, picture: Picture) -> Explanation:
     nodes = nodes_of(job, picture)
     usable = [node for node in nodes if node.available]
     free = {key: sum(node.free[key] for node in usable) for key in ("cpus", "gpus", "memory")}
-    idle = sum(node.state.rstrip("*~#") == "idle" for node in usable)
+    idle = sum(node.cpus_used == 0 for node in usable)
     sentence = f"It is next in line, but too little is free: it needs {request(job)}."
     evidence = [
         f"partition {job.partition} has {len(nodes)} nodes, {len(usable)} in service, {idle} of them empty; "

@@ -1,0 +1,253 @@
+"""`elm-queue top`: the queue as a live view in the terminal, with textual.
+
+Keys: s sorts by the next column, / filters by a part of any cell, Enter explains the chosen job, l shows the
+end of its log; c cancels, h holds and u releases it, each after a question; q leaves.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Input, Label, Static
+
+from slurm.tracker import command, listing, poll, why
+from slurm.tracker.command import Unreachable
+from slurm.tracker.listing import COLUMNS, RUN_COLUMNS, Filters, Row
+from slurm.tracker.logs import log_tail
+from slurm.tracker.poll import Picture
+from slurm.tracker.rates import Rates
+from slurm.tracker.show import escaped, fitted, quantity
+from slurm.tracker.squeue import Job
+
+REFRESH_SECONDS = 5.0
+WIDEST = 32
+
+# Key → the command that changes a job, and the question before it.
+CHANGES = {
+    "c": (("scancel",), "Cancel"),
+    "h": (("scontrol", "hold"), "Hold"),
+    "u": (("scontrol", "release"), "Release"),
+}
+
+
+def show(filters: Filters, rates: Rates) -> None:
+    """Runs the view until the user leaves it."""
+    QueueTop(filters, rates).run()
+
+
+class Reading(ModalScreen[None]):
+    """A page of plain text: an explanation or the end of a log."""
+
+    BINDINGS: ClassVar = [Binding("escape,q,enter", "dismiss", "Back")]
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="reading"):
+            # Text, not markup: brackets in a log are only brackets.
+            yield Static(Text(self.text))
+        yield Footer()
+
+
+class Question(ModalScreen[bool]):
+    """Asks before a job is changed; only the letter y means yes."""
+
+    BINDINGS: ClassVar = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape,q,enter", "answer(False)", "No"),
+    ]
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="question"):
+            yield Label(Text(self.text))
+            yield Label("y: yes    any of n, Enter, Esc: no")
+        yield Footer()
+
+    def action_answer(self, answer: bool) -> None:
+        self.dismiss(answer)
+
+
+class QueueTop(App[None]):
+    """The live view."""
+
+    TITLE = "elm-queue"
+    CSS = """
+    #mark { height: 1; padding: 0 1; } #mark.stale { background: $error; color: $text; }
+    #filter { display: none; } #filter.open { display: block; }
+    #reading, #question { border: round $primary; background: $surface; padding: 1 2; margin: 2 4; }
+    #reading { height: 80%; } #question { height: auto; } Reading, Question { align: center middle; }
+    """
+    BINDINGS: ClassVar = [
+        Binding("s", "sort", "Sort"),
+        Binding("slash", "filter", "Filter"),
+        Binding("enter", "explain", "Why", priority=False),
+        Binding("l", "log", "Log"),
+        *(Binding(key, f"change('{key}')", words) for key, (_, words) in CHANGES.items()),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, filters: Filters, rates: Rates):
+        super().__init__()
+        self.filters = filters
+        self.rates = rates
+        self.picture: Picture | None = None
+        self.rows: list[Row] = []
+        self.cells: dict[str, Callable[[Row], str]] = {
+            **COLUMNS,
+            rates.unit: lambda row: quantity(row.units),
+            **RUN_COLUMNS,
+        }
+        # No column: the list's own order.
+        self.sorted_by: str | None = None
+        self.wanted = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static("asking Slurm …", id="mark")
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Input(placeholder="a part of any cell; Enter keeps it, empty shows all", id="filter")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        table = self.query_one(DataTable)
+        for name in self.cells:
+            table.add_column(name, key=name)
+        table.focus()
+        self.refresh_queue()
+        self.set_interval(REFRESH_SECONDS, self.refresh_queue)
+
+    # ---- reading the queue
+
+    @work(thread=True, exclusive=True, group="poll")
+    def refresh_queue(self) -> None:
+        """Fetches the picture outside the screen's own thread, since Slurm may take its time."""
+        try:
+            picture = poll.picture()
+        except Unreachable as error:
+            self.call_from_thread(self.mark, f"Slurm does not answer: {escaped(str(error))}", True)
+            return
+        rows = listing.rows(picture, self.filters, self.rates)
+        self.call_from_thread(self.take, picture, rows)
+
+    def take(self, picture: Picture, rows: list[Row]) -> None:
+        self.picture, self.rows = picture, rows
+        self.redraw()
+
+    def mark(self, text: str, stale: bool) -> None:
+        line = self.query_one("#mark", Static)
+        line.update(Text(text))
+        line.set_class(stale, "stale")
+
+    def redraw(self) -> None:
+        """Draws the rows that pass the filter and keeps the cursor on its job."""
+        table = self.query_one(DataTable)
+        kept = self.chosen()
+        shown = []
+        for row in self.rows:
+            texts = [escaped(cell(row)) for cell in self.cells.values()]
+            if self.wanted.lower() in "\t".join(texts).lower():
+                shown.append((row, texts))
+        if self.sorted_by is not None:
+            index = list(self.cells).index(self.sorted_by)
+            shown.sort(key=lambda item: sort_key(item[1][index]))
+        table.clear()
+        for row, texts in shown:
+            cells = (Text(fitted(text, WIDEST)) for text in texts)
+            table.add_row(*cells, key=str(row.job.job_id))
+        if kept and str(kept.job_id) in table.rows:
+            table.move_cursor(row=table.get_row_index(str(kept.job_id)))
+        if self.picture:
+            order = f"  sorted by {self.sorted_by}" if self.sorted_by else ""
+            part = f"  filter {self.wanted!r}" if self.wanted else ""
+            self.mark(
+                f"{len(shown)} of {len(self.rows)} lines, {listing.mark(self.picture)}{order}{part}",
+                self.picture.failure is not None,
+            )
+
+    def chosen(self) -> Job | None:
+        """The job under the cursor."""
+        table = self.query_one(DataTable)
+        if not table.row_count:
+            return None
+        key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+        return next((row.job for row in self.rows if str(row.job.job_id) == key), None)
+
+    # ---- keys
+
+    def action_sort(self) -> None:
+        names: list[str | None] = [None, *self.cells]
+        self.sorted_by = names[(names.index(self.sorted_by) + 1) % len(names)]
+        self.redraw()
+
+    def action_filter(self) -> None:
+        box = self.query_one("#filter", Input)
+        box.add_class("open")
+        box.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.wanted = event.value
+        self.redraw()
+
+    def on_input_submitted(self) -> None:
+        self.query_one("#filter", Input).remove_class("open")
+        self.query_one(DataTable).focus()
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_explain()
+
+    def action_explain(self) -> None:
+        if (job := self.chosen()) and self.picture:
+            self.explain(job, self.picture)
+
+    @work(thread=True, exclusive=True, group="explain")
+    def explain(self, job: Job, picture: Picture) -> None:
+        text = why.text(job, why.explain(job, picture))
+        self.call_from_thread(self.push_screen, Reading(text))
+
+    def action_log(self) -> None:
+        if job := self.chosen():
+            self.push_screen(Reading(log_tail(job)))
+
+    def action_change(self, key: str) -> None:
+        job = self.chosen()
+        if job is None:
+            return
+        argv, verb = CHANGES[key]
+        tasks = f" with {job.tasks} waiting tasks" if job.tasks > 1 else ""
+        question = f"{verb} job {job.shown_id}{tasks} ({escaped(fitted(job.name, WIDEST))}, {job.user})?"
+        self.push_screen(Question(question), partial(self.change, job, argv))
+
+    @work(thread=True)
+    def change(self, job: Job, argv: tuple[str, ...], answer: bool | None) -> None:
+        """Runs the command after a yes, and says what came of it."""
+        if not answer:
+            return
+        # The waiting tasks of an array alone, without its limit on running ones: 4711_[3-9%2] is 4711_[3-9].
+        line = [*argv, re.sub(r"%\d+", "", job.shown_id)]
+        try:
+            command.run(line)
+        except Unreachable as error:
+            self.call_from_thread(self.notify, escaped(str(error)), severity="error", markup=False)
+            return
+        self.call_from_thread(self.notify, f"{' '.join(line)}: done; the list follows within half a minute")
+
+
+def sort_key(text: str) -> tuple[int, float, str]:
+    """Numbers by value and before words; everything else by its letters."""
+    head = text.replace(",", "").split("/")[0].split("_")[0]
+    try:
+        return (0, float(head), text)
+    except ValueError:
+        return (1, 0.0, text.lower())

@@ -1,0 +1,198 @@
+"""The tracker beside a real Slurm: hostile names, arrays, requeued jobs, a controller that stops, sacct's sums."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from slurm.devcluster import processes
+from slurm.devcluster.cluster import DevCluster
+from slurm.tracker import listing, poll
+from slurm.tracker.history import DAY, History
+from slurm.tracker.rates import Rates
+from slurm.tracker.summary import summarize
+
+ELM_QUEUE = [sys.executable, "-m", "slurm.tracker"]
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\x1b[2J\x1b[31mred",
+    "comma, pipe | quote \" and '",
+    "two\nlines\tand a tab",
+    "=HYPERLINK(1)",
+    "smile 😀 日本",
+    "\u202eright to left",
+    "x" * 500,
+)
+
+
+def elm_queue(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*ELM_QUEUE, *argv], capture_output=True, text=True, timeout=120)
+
+
+def test_hostile_names_and_arrays(devcluster: DevCluster, submit) -> None:
+    ids = {submit("--hold", f"--job-name={name}"): name for name in HOSTILE}
+    array = submit("--array=1-9%2", "--gpus-per-node=1")
+    assert processes.wait_until(
+        lambda: sum(job.running for job in poll.picture().jobs if job.array_id == int(array)) == 2, 30, 0.5
+    )
+    picture = poll.picture()
+    by_id = {str(job.job_id): job for job in picture.jobs}
+    assert {job_id: by_id[job_id].name for job_id in ids} == ids, "every name arrives as it was given"
+    waiting = by_id[array]
+    assert (waiting.shown_id, waiting.tasks) == (f"{array}_[3-9%2]", 7)
+
+    table = elm_queue("list")
+    assert table.returncode == 0
+    lines = table.stdout.rstrip("\n").split("\n")
+    assert len(lines) == 1 + len(HOSTILE) + 3 + 1, "header, names, array (two run, the rest is one line), age"
+    assert "\x1b" not in table.stdout
+    assert "\u202e" not in table.stdout
+
+    text = elm_queue("list", "--csv").stdout
+    rows = {row["job_id"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert len(text.splitlines()) == len(rows) + 1
+    assert not [
+        cell for row in rows.values() for cell in row.values() if cell.startswith(("=", "+", "-", "@"))
+    ]
+    assert rows[array]["tasks"] == "7"
+
+
+def test_a_requeued_job_has_two_lives(devcluster: DevCluster, submit, tmp_path: Path) -> None:
+    job = submit("--nodes=1", script="sleep $((SLURM_RESTART_COUNT ? 1 : 300))")
+    assert processes.wait_until(lambda: states(devcluster, job) == ["RUNNING"], 30, 0.3)
+    devcluster.command("scontrol", "requeue", job)
+    assert processes.wait_until(lambda: states(devcluster, job)[-1:] == ["COMPLETED"], 60, 0.5)
+    history = History(tmp_path / "history.sqlite")
+    history.sync(first_days=1)
+    lives = history.lives("job_id = ?", (job,))
+    assert [life.state for life in lives] == ["REQUEUED", "COMPLETED"]
+    assert lives[0].submit < lives[1].submit
+    history.sync()
+    assert len(history.lives("job_id = ?", (job,))) == 2, "read again, still two"
+
+
+def states(cluster: DevCluster, job: str) -> list[str]:
+    text = cluster.command("sacct", "-XnPD", "-j", job, "--format=State").stdout
+    return [line.split()[0] for line in text.splitlines()]
+
+
+def test_a_controller_that_stops_and_comes_back(devcluster: DevCluster, submit) -> None:
+    job = submit("--hold", "--job-name=keeps")
+    assert "keeps" in elm_queue("list").stdout
+    devcluster.stop("slurmctld")
+    try:
+        stale = elm_queue("list")
+        assert stale.returncode == 0
+        assert "keeps" in stale.stdout
+        assert "STALE" in stale.stdout
+        assert json.loads(elm_queue("list", "--json").stdout)["stale"] is True
+        metrics = elm_queue("metrics")
+        assert metrics.returncode == 1
+        assert "elm_queue_up 0\n" in metrics.stdout
+        assert 'elm_queue_jobs{partition="low",state="pending"} 1\n' in metrics.stdout
+    finally:
+        devcluster.start("slurmctld")
+    assert processes.wait_until(lambda: poll.picture().failure is None, 30, 0.5)
+    fresh = elm_queue("list")
+    assert "keeps" in fresh.stdout
+    assert "STALE" not in fresh.stdout
+    metrics = elm_queue("metrics")
+    assert metrics.returncode == 0
+    assert "elm_queue_up 1\n" in metrics.stdout
+    devcluster.command("scancel", job)
+
+
+def test_accounting_that_stops_leaves_the_history_marked(
+    devcluster: DevCluster, submit, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    assert elm_queue("report", "--since", "1d", "--html", str(page)).returncode == 0
+    assert "Stale" not in page.read_text()
+    devcluster.stop("slurmdbd")
+    try:
+        assert elm_queue("report", "--since", "1d", "--html", str(page)).returncode == 0
+        assert "Stale: accounting was last read" in page.read_text()
+    finally:
+        devcluster.start("slurmdbd")
+
+
+def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, tmp_path: Path) -> None:
+    begin = int(time.time()) - 1
+    jobs = [
+        submit("--gpus-per-node=2", "--nodes=2", script="sleep 3"),
+        submit("--gpus-per-node=1", script="sleep 2; exit 4"),
+        submit("--array=1-3%1", "--gpus-per-node=1", script="sleep 1"),
+        submit("--partition=high", "--nodes=1", script="sleep 1"),
+        submit("--begin=now+4", script="sleep 1"),
+    ]
+    cancelled = submit("--hold")
+    devcluster.command("scancel", cancelled)
+    last = submit(f"--dependency=afterany:{':'.join(jobs)}", "--cpus-per-task=3", script="sleep 1")
+    assert processes.wait_until(lambda: states(devcluster, last) == ["COMPLETED"], 90, 0.5)
+
+    history = History(tmp_path / "history.sqlite")
+    history.sync(first_days=1)
+    known = {(life.shown_id, life.submit): life for life in history.lives("submit >= ?", (begin,))}
+    # Reserved is the name of sacct's Planned up to 22.05.
+    columns = "JobID,Submit,ElapsedRaw,Reserved,Start,AllocTRES"
+    since = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = subprocess.run(
+        ["sacct", "-XnPDa", "-S", since, f"--format={columns}"],
+        env=devcluster.environment | {"TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    gpu_seconds = checked = 0
+    for line in text.splitlines():
+        shown_id, submitted, elapsed, reserved, start, tres = line.split("|")
+        key = (shown_id, int(datetime.fromisoformat(submitted).replace(tzinfo=UTC).timestamp()))
+        if key not in known:
+            continue
+        life = known[key]
+        assert life.elapsed == int(elapsed), line
+        if start not in ("Unknown", "None"):
+            hours, minutes, seconds = map(int, reserved.split(":"))
+            assert life.waited == hours * 3600 + minutes * 60 + seconds, line
+            checked += 1
+        gpus = next(
+            (int(entry.split("=")[1]) for entry in tres.split(",") if entry.startswith("gres/gpu=")), 0
+        )
+        gpu_seconds += int(elapsed) * gpus
+    assert checked == 8
+    found = summarize(history, Rates(tmp_path), begin, time.time() + DAY)
+    assert found.total.gpu_hours == pytest.approx(gpu_seconds / 3600, abs=1 / 3600)
+    assert gpu_seconds >= 4 * 3 + 2 + 3
+
+
+def test_efficiency_of_a_real_job(devcluster: DevCluster, submit) -> None:
+    job = submit("--ntasks=1", "--cpus-per-task=2", script="timeout 6 sh -c 'while :; do :; done'; true")
+    assert processes.wait_until(lambda: states(devcluster, job) == ["COMPLETED"], 60, 0.5)
+    from slurm.tracker import efficiency
+
+    (found,) = efficiency.measure("-j", job)
+    assert found.elapsed >= 5
+    assert 0.05 < found.cpu < 0.6, "one of two cores is busy at most"
+    assert found.limit == 600
+    assert elm_queue("eff", job).stdout.count("\n") == 2
+
+
+def test_eta_and_budget_on_a_real_queue(devcluster: DevCluster, submit, tmp_path: Path) -> None:
+    job = submit("--hold", "--gpus=4", "--time=1:00:00")
+    found = elm_queue("eta", job)
+    assert found.returncode == 0, found.stderr
+    assert "history" in found.stdout or "source" in found.stdout
+    (tmp_path / "site.yaml").write_text(
+        "partition: low\nsite: {gpus: 4, cores: 16, gpu_hour_rate: 192, budget_unit: SBU}\n"
+    )
+    rows = listing.rows(poll.picture(), listing.Filters(), Rates(tmp_path))
+    assert rows[0].units == pytest.approx(768)
+    text = elm_queue("--sites", str(tmp_path), "budget").stdout
+    assert "768.0" in text
+    assert "in SBU" in text

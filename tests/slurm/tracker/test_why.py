@@ -1,0 +1,192 @@
+"""Reasons are sorted into families, each family is explained, and what is not known is said to be unknown."""
+
+import pytest
+
+from slurm.tracker import limits, poll, why
+from slurm.tracker.command import Unreachable
+from slurm.tracker.families import FAMILIES, UNKNOWN, family_of
+from slurm.tracker.nodes import Node
+from slurm.tracker.poll import Picture
+from slurm.tracker.squeue import Job
+
+CLOSED = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
+
+
+@pytest.fixture
+def picture(fake_slurm, rows) -> Picture:
+    fake_slurm.answer(
+        [
+            rows(1, State="RUNNING", Reason="None", EndTime="2026-03-01T12:00:00", NodeList="n1"),
+            rows(2, Reason="Resources", PriorityLong="300", NumNodes="2"),
+            rows(3, Reason="Priority", PriorityLong="200", UserName="ben"),
+            rows(4, Reason="JobHeldUser", PriorityLong="900"),
+            rows(5, PriorityLong="100", Licenses="matlab:2", Dependency="afterok:1(unfulfilled),afterany:77"),
+        ],
+        [
+            {"NodeList": "n1", "StateLong": "allocated", "CPUsState": "16/0/0/16", "Gres": "gpu:4"}
+            | {"GresUsed": "gpu:4", "Memory": "1000", "AllocMem": "1000", "Partition": "low*"},
+            {"NodeList": "n2", "StateLong": "down*", "CPUsState": "0/0/16/16", "Gres": "gpu:4"}
+            | {"GresUsed": "gpu:0", "Memory": "1000", "AllocMem": "0", "Partition": "low*"}
+            | {"Reason": "Not responding"},
+        ],
+    )
+    return poll.picture()
+
+
+def job(picture: Picture, reason: str, job_id: int = 5) -> Job:
+    found = next(job for job in picture.jobs if job.job_id == job_id)
+    found.reason = reason
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reason", "family"),
+    [
+        ("None", "new"),
+        ("", "new"),
+        ("(Resources)", "resources"),
+        ("Priority", "priority"),
+        ("Dependency", "dependency"),
+        ("DependencyNeverSatisfied", "never"),
+        ("BeginTime", "begin"),
+        ("JobHeldUser", "held_user"),
+        ("JobHeldAdmin", "held_admin"),
+        ("JobHoldMaxRequeue", "requeue_held"),
+        ("launch failed requeued held", "requeue_held"),
+        ("JobArrayTaskLimit", "array"),
+        ("AssocGrpCPUMinutesLimit", "association"),
+        ("AssocMaxJobsLimit", "association"),
+        ("QOSMaxGRESPerUser", "qos"),
+        ("QOSGrpBillingMinutes", "qos"),
+        ("QOSNotAllowed", "not_allowed"),
+        ("InvalidAccount", "not_allowed"),
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-3]", "nodes"),
+        (CLOSED, "nodes"),
+        ("NodeDown", "nodes"),
+        ("Reservation", "reservation"),
+        ("ReservationDeleted", "reservation_gone"),
+        ("PartitionTimeLimit", "partition_limit"),
+        ("PartitionNodeLimit", "partition_limit"),
+        ("PartitionDown", "partition_down"),
+        ("Licenses", "licences"),
+        ("BadConstraints", "constraints"),
+        ("NonZeroExitCode", "failed"),
+        ("RaisedSignal:53(Real-time_signal_19)", "failed"),
+        ("Cleaning", "starting"),
+        ("BurstBufferStageIn", "staging"),
+        ("DeadLine", "unknown"),
+        ("SomethingOfRelease99", "unknown"),
+    ],
+)
+def test_families(reason: str, family: str) -> None:
+    assert family_of(reason).key == family
+
+
+def test_there_are_as_many_families_as_promised() -> None:
+    assert len(FAMILIES) >= 15
+    assert {family.key for family in (*FAMILIES, UNKNOWN)} == set(why.EXPLAIN)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, UNKNOWN], ids=lambda family: family.key)
+def test_every_family_is_explained_even_when_slurm_says_nothing_more(picture, monkeypatch, family) -> None:
+    def silent(argv, timeout=60):
+        raise Unreachable(f"{argv[0]} is not installed here")
+
+    monkeypatch.setattr("slurm.tracker.command.run", silent)
+    one = job(picture, "AssocGrpNodeLimit" if family.key == "association" else "X")
+    one.reason = one.reason if family.key != "qos" else "QOSMaxJobsPerUserLimit"
+    found = why.EXPLAIN[family.key](one, picture)
+    assert found.sentence.endswith(".")
+    assert found.advice or found.evidence
+    if family.key in ("association", "qos", "reservation", "licences"):
+        assert "unknown" in "\n".join([found.sentence, *found.evidence])
+
+
+def test_priority_counts_only_those_who_wait_for_their_turn(picture: Picture) -> None:
+    found = why.explain(job(picture, "Priority"), picture)
+    assert found.sentence == "2 waiting jobs go first in partition low."
+    assert "at the head stands 2 of anna with 300" in found.evidence[0]
+
+
+def test_resources_names_what_is_free_and_who_ends_next(picture: Picture) -> None:
+    found = why.explain(job(picture, "Resources", 2), picture)
+    assert "2 nodes, 1 in service, 0 of them empty; free there: 0 cores, 0 GPUs, 0 MiB" in found.evidence[0]
+    assert "these end next: 1 by" in found.evidence[1]
+
+
+@pytest.mark.parametrize("reason", [CLOSED, "ReqNodeNotAvail, UnavailableNodes:n2"])
+def test_a_node_that_is_down_is_named(picture: Picture, reason: str) -> None:
+    found = why.explain(job(picture, reason), picture)
+    assert "down, drained or reserved" in found.sentence
+    assert "node n2 is down*: Not responding" in found.evidence
+
+
+def test_each_dependency_is_named(picture: Picture, monkeypatch) -> None:
+    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: "")
+    found = why.explain(job(picture, "Dependency"), picture)
+    assert found.evidence[0] == "afterok job 1: running (unfulfilled)"
+    assert found.evidence[1] == "afterany job 77: its end is unknown (accounting does not know it)"
+
+
+def test_licences_are_counted(picture: Picture, monkeypatch) -> None:
+    text = "LicenseName=matlab Total=2 Used=2 Free=0 Reserved=0 Remote=no\n"
+    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: text)
+    found = why.explain(job(picture, "Licenses"), picture)
+    assert "matlab: 2 of 2 in use" in found.evidence
+
+
+def test_a_job_that_runs_does_not_wait(picture: Picture) -> None:
+    assert "It does not wait" in why.explain(job(picture, "None", 1), picture).sentence
+
+
+def test_an_explanation_cannot_move_the_cursor(picture: Picture) -> None:
+    one = job(picture, "Odd\x1b[2Jreason")
+    assert "\x1b" not in why.text(one, why.explain(one, picture))
+
+
+@pytest.mark.parametrize(
+    ("reason", "column", "entry", "group"),
+    [
+        ("AssocGrpNodeLimit", "GrpTRES", "node", True),
+        ("AssocGrpCpuLimit", "GrpTRES", "cpu", True),
+        ("AssocGrpGRES", "GrpTRES", "gres/gpu", True),
+        ("AssocGrpJobsLimit", "GrpJobs", "", True),
+        ("AssocMaxJobsLimit", "MaxJobs", "", True),
+        ("AssocGrpCPUMinutesLimit", "GrpTRESMins", "cpu", True),
+        ("AssocGrpCPURunMinutesLimit", "GrpTRESRunMins", "cpu", True),
+        ("AssocMaxNodePerJobLimit", "MaxTRES", "node", False),
+        ("AssocMaxWallDurationPerJobLimit", "MaxWall", "", False),
+        ("QOSMaxJobsPerUserLimit", "MaxJobsPU", "", True),
+        ("QOSMaxCpuPerUserLimit", "MaxTRESPU", "cpu", True),
+        ("QOSMaxGRESPerUser", "MaxTRESPU", "gres/gpu", True),
+        ("QOSMaxNodePerAccountLimit", "MaxTRESPA", "node", True),
+        ("QOSMaxCpuPerNode", "MaxTRESPerNode", "cpu", False),
+        ("QOSGrpMemLimit", "GrpTRES", "mem", True),
+        ("QOSMinCpuNotSatisfied", "MinTRES", "cpu", False),
+    ],
+)
+def test_a_reason_names_sacctmgrs_column(reason: str, column: str, entry: str, group: bool) -> None:
+    found = limits.limit_of(reason)
+    assert found is not None
+    assert (found.column, found.entry, found.group) == (column, entry, group)
+
+
+def test_the_limit_of_a_parent_account_is_found(picture: Picture, monkeypatch) -> None:
+    rows = "\n".join(["root|||", "eur||root|node=4", "lab||eur|", "lab|anna||"])
+    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: rows)
+    one = job(picture, "AssocGrpNodeLimit")
+    one.account = "lab"
+    found = why.explain(one, picture)
+    assert "account eur has GrpTRES = 4 nodes" in found.evidence
+
+
+def test_a_limit_nobody_shows_is_unknown(picture: Picture, monkeypatch) -> None:
+    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: "")
+    found = why.explain(job(picture, "AssocGrpNodeLimit"), picture)
+    assert "the limit's value is unknown: sacctmgr shows no GrpTRES for account eur" in found.evidence
+    assert "which limit is unknown" in why.explain(job(picture, "AssocOddLimit"), picture).evidence
+
+
+def test_free_is_what_jobs_may_take() -> None:
+    node = Node("n1", ("low",), "mixed", 16, 4, 4, 1, 1000, 300, "")
+    assert node.free == {"cpus": 12, "gpus": 3, "memory": 700}
