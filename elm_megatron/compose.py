@@ -127,7 +127,7 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         _hydra(verb, collect, [*mode, *overrides])
     configs = []
     for config, task_overrides in points:
-        if args.cfg and OmegaConf.missing_keys(config):
+        if args.cfg and "???" in OmegaConf.to_yaml(config):
             print(OmegaConf.to_yaml(config), end="")  # as it stands: what is missing shows as ???
             return 0
         if args.multirun and "run" in config:

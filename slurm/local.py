@@ -22,7 +22,7 @@ from types import FrameType
 from slurm.environment import scrubbed
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # for the survivors of a dead rank, which can only fail to reach it
+GRACE_SECONDS = 3.0  # for the survivors of a dead rank, which can only fail to reach it
 TAIL_LINES = 25
 TASK_NOISE = b"submitit "  # submitit's own log lines stay in the log
 
