@@ -82,6 +82,16 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def slowest(seconds: float, device: torch.device) -> tuple[int, float]:
+    """(rank that took longest, how many times the median it took) for a time each rank measured."""
+    mine = torch.tensor([seconds], dtype=torch.float64, device=device)
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, mine)
+    times = torch.cat(every)
+    rank = int(times.argmax())
+    return rank, (times[rank] / times.median()).item()
+
+
 def largest(value: float, device: torch.device) -> float:
     """The largest of a number over all ranks."""
     tensor = torch.tensor([value], dtype=torch.float64, device=device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
+from typing import Any
 
 from elm_megatron.engine.plot import plot
 from elm_megatron.run_folder import RunFolder
@@ -32,8 +34,18 @@ def finish(
         energy_method=energy_method,
         peak_memory_bytes=max((row["memory_bytes"] for row in rows), default=None),
         tokens_per_second=statistics.median(r["tokens_per_second"] for r in rows) if rows else None,
+        straggler=_straggler(rows),
         valid_loss_first=valid[0] if valid else None,
         valid_loss=valid[-1] if valid else None,
     )
     if rows:
         plot(run)
+
+
+def _straggler(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The rank that was slowest most often: in what share of the logged steps, and over the median."""
+    if not rows:
+        return None
+    (rank, times), *_ = Counter(row["slowest_rank"] for row in rows).most_common(1)
+    over = statistics.median(row["slowest_over_median"] for row in rows if row["slowest_rank"] == rank)
+    return {"rank": rank, "share": times / len(rows), "over_median": over}

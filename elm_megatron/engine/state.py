@@ -73,7 +73,9 @@ def _cut(
             place = Place(section, name, whole, offset, shape, low - base, high - base)
             data = buffers.get(place.key)
             if data is None:
-                data = buffers[place.key] = torch.empty(high - low, dtype=torch.float32)
+                data = buffers[place.key] = torch.empty(
+                    high - low, dtype=torch.float32, pin_memory=values.is_cuda
+                )
             data.copy_(values[low - part.start : high - part.start])
             yield Piece(place, data)
         base += size

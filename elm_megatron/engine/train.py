@@ -37,7 +37,7 @@ from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.engine.signals import Request, Signals, request_of
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
-from elm_megatron.model.specs import has_transformer_engine
+from elm_megatron.model.kernels import has_transformer_engine
 from elm_megatron.run_folder import RunFolder, append_jsonl
 from elm_megatron.world import Outcome, World
 
@@ -67,6 +67,7 @@ class Trainer:
         self._open_data()
         self.steps = self.settings.steps or self._steps_of_epochs()
         self.step = 0
+        self.transformer_engine = device.type == "cuda" and has_transformer_engine()
         self.distributed_optimizer = self.settings.distributed_optimizer and self.dp > 1
         self._build_model()
         self.guard = Guard(world.rank, self.settings.spike_factor)
@@ -76,6 +77,7 @@ class Trainer:
         self.buffers: state.Buffers = {}
         self.metrics: Metrics | None = None
         self.valid_loss: float | None = None
+        self.busy_seconds = 0.0
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
         self.energy = EnergyMeter(device.type == "cuda", world.local_rank)
 
@@ -101,7 +103,9 @@ class Trainer:
 
     def _build_model(self) -> None:
         config, train = self.config, self.settings
-        mcore = llama.transformer_config(config.model, config.parallel, train.precision, train.recompute)
+        mcore = llama.transformer_config(
+            config.model, config.parallel, train.precision, train.recompute, self.transformer_engine
+        )
         modules = self._modules(mcore)
         ddp = DistributedDataParallelConfig(
             use_distributed_optimizer=self.distributed_optimizer,
@@ -121,8 +125,7 @@ class Trainer:
 
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
         """Seam: this rank's model chunks with their weights at the start of a new run."""
-        transformer_engine = self.device.type == "cuda" and has_transformer_engine()
-        modules = llama.build(self.config.model, self.config.parallel, mcore, transformer_engine)
+        modules = llama.build(self.config.model, self.config.parallel, mcore, self.transformer_engine)
         llama.initialize(modules, self.config.model, self.settings.seed)
         return modules
 
@@ -212,7 +215,9 @@ class Trainer:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        (total, count, *_), code = self._agree(self._run_batches(self.train_set, ids, forward_only=False))
+        sums = self._run_batches(self.train_set, ids, forward_only=False)
+        self.busy_seconds = time.perf_counter() - began  # before waiting for the others
+        (total, count, *_), code = self._agree(sums)
         loss = total / count
         norm = self.optimizer.gradient_norm()
         self.guard.check(self.step + 1, loss, norm)
@@ -232,6 +237,7 @@ class Trainer:
         tokens = self._tokens(self.step) - self._tokens(self.step - 1)
         logged = self.step % train.log_every == 0 or self.step == self.steps
         memory = distributed.largest(devices.peak_memory_bytes(self.device), self.device) if logged else 0
+        slowest, by = distributed.slowest(self.busy_seconds, self.device) if logged else (0, 1.0)
         flops = self.config.model.flops_per_token(train.seq_length) * tokens / seconds
         peak = self.peak_flops and self.peak_flops * self.world.world_size
         return {
@@ -244,6 +250,8 @@ class Trainer:
             "mfu": flops / peak if peak else None,
             "step_seconds": seconds,
             "memory_bytes": int(memory),
+            "slowest_rank": slowest,
+            "slowest_over_median": by,
             "time": time.time(),
         }
 

@@ -6,11 +6,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import torch
 
 from data_prep.errors import InputError
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a CUDA device here."""
+    return torch.cuda.is_available()
 
 
 def prepare(device: str, local_rank: int) -> torch.device:
@@ -29,7 +35,9 @@ def prepare(device: str, local_rank: int) -> torch.device:
 
         cuda_on_cpu.install()
         return torch.device("cpu")
-    if not torch.cuda.is_available():
+    # One hardware queue keeps a collective and the product it overlaps in the order they were issued.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    if not has_gpu():
         raise InputError("cluster.device=gpu: torch sees no CUDA device on this node; allowed here is cpu.")
     torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())

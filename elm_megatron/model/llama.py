@@ -32,12 +32,14 @@ def transformer_config(
     parallel: ParallelConfig,
     precision: str = "fp32",
     recompute: str = "none",
+    transformer_engine: bool = False,
 ) -> TransformerConfig:
     """megatron-core's configuration of our model.
 
     Args:
         precision: fp32, bf16, or fp8 (bf16 weights, fp8 matrix products by Transformer Engine).
         recompute: none, selective (attention only) or full (every layer).
+        transformer_engine: use its fused rotary positions and cross entropy too.
     """
     full = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
     selective = {"recompute_granularity": "selective"}
@@ -52,6 +54,9 @@ def transformer_config(
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
         bias_activation_fusion=True,  # saves gate and up alone for backward, not their product's parts
+        apply_rope_fusion=transformer_engine,
+        cross_entropy_loss_fusion=transformer_engine,
+        cross_entropy_fusion_impl="te",
         add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,

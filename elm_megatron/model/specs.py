@@ -5,7 +5,6 @@ Both name their parameters alike in a sharded checkpoint, so weights trained wit
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
@@ -79,11 +78,6 @@ def transformer_engine_layer() -> tuple[ModuleSpec, type]:
     from megatron.core.extensions.transformer_engine import TENorm
 
     return get_gpt_layer_with_transformer_engine_spec(), TENorm
-
-
-def has_transformer_engine() -> bool:
-    """Whether Transformer Engine is installed here."""
-    return importlib.util.find_spec("transformer_engine") is not None
 
 
 def block_spec(layers: int, transformer_engine: bool) -> TransformerBlockSubmodules:
