@@ -17,38 +17,26 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep import raw
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
 from data_prep.config import PreprocessConfig, to_mapping
-from data_prep.documents import DOCUMENTS, DROPPED, Account, cut_for_validation, make_parts, merge_parts
+from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts, merge_parts
 from data_prep.errors import InputError
-from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
+from data_prep.finish import Plan, commit, finish, write_whole
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import SPLITS, FileInfo, Manifest, Split, TokenizerInfo
+from data_prep.manifest import Manifest
 from data_prep.progress import Progress
-from data_prep.takedown import LINEAGE, tombstones
+from data_prep.takedown import tombstones
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
 
 VERSION = 1  # raise it when the same inputs and settings give other bytes
 WORK = ".build-"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What rank 0 found before anything is written; the same on every rank."""
-
-    scan: raw.Scan
-    tombstones: set[str]
-    key: str
-    work: Path
 
 
 def build(config: PreprocessConfig, comm: Alone, progress: Progress) -> Manifest:
@@ -203,9 +191,9 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Alone, progress: Progres
             _, _, why = binarize(work, tokenizer, comm, report)
         if comm.rank == 0:
             with progress.stage("finish", ""):
-                _finish(config, plan, tokenizer, account, why)
+                finish(config, plan, tokenizer, account, why)
     if comm.rank == 0:
-        _commit(work, data_dir, config.corpus.name)
+        commit(work, data_dir, config.corpus.name)
     return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
 
 
@@ -227,7 +215,7 @@ def _documents(config: PreprocessConfig, plan: Plan, comm: Alone, progress: Prog
                     f"corpus.path={config.corpus.path}: none of the {account.works_in} works is left after "
                     f"cleaning ({reasons}); look at the clean.* settings."
                 )
-            _write(path, json.dumps(vars(account)).encode())
+            write_whole(path, json.dumps(vars(account)).encode())
             shutil.rmtree(plan.work / "parts")
 
         _everywhere(comm, merge)
@@ -254,8 +242,8 @@ def _tokenizer(
                 raise AssertionError(
                     f"tokenizer.json differs on {len(different)} texts, first {different[0]!r:.80}"
                 )
-            _write(work / JSON_FILE, text_json.encode())
-            _write(path, model)
+            write_whole(work / JSON_FILE, text_json.encode())
+            write_whole(path, model)
 
     if not comm.bcast(path.exists()):
         _everywhere(comm, make)
@@ -266,7 +254,8 @@ def training_texts(path: Path, config: PreprocessConfig) -> Iterator[str]:
     """Training documents for the tokenizer: a seeded share of at most ``tokenizer.sample_mb``."""
     file = pq.ParquetFile(path)
     groups = range(file.num_row_groups)
-    size = sum(file.metadata.row_group(group).column(6).total_uncompressed_size for group in groups)
+    column = SCHEMA.get_field_index("text")
+    size = sum(file.metadata.row_group(group).column(column).total_uncompressed_size for group in groups)
     share = config.tokenizer.sample_mb * raw.MEGABYTE / max(size, 1)
     left = config.tokenizer.sample_mb * raw.MEGABYTE
     for group in groups:
@@ -280,91 +269,3 @@ def training_texts(path: Path, config: PreprocessConfig) -> Iterator[str]:
             if left < 0:
                 return
             yield text
-
-
-def _finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: Account, why: str) -> None:
-    """Stage 4: the index, the report, and last of all the manifest."""
-    from data_prep.report import write_report
-
-    work, name = plan.work, config.corpus.name
-    dtype = dtype_for(tokenizer.vocab_size)
-    splits = {}
-    for split in SPLITS:
-        prefix = f"{name}-{split}"
-        lengths = np.fromfile(work / f"{split}.lengths", "<i4")
-        digest, counts = sha256_and_counts(work / f"{split}.bin", dtype, tokenizer.vocab_size)
-        size = (work / f"{split}.bin").stat().st_size
-        if int(lengths.sum(dtype=np.int64)) * dtype.itemsize != size:
-            raise AssertionError(f"{split}: lengths sum to {lengths.sum()} tokens, the .bin has {size} bytes")
-        if counts[tokenizer.eos_id] != len(lengths):
-            raise AssertionError(f"{split}: {counts[tokenizer.eos_id]} EOS for {len(lengths)} documents")
-        index = index_bytes(lengths, dtype)
-        _write(work / f"{split}.idx", index)
-        splits[split] = Split(
-            prefix, len(lengths), int(counts.sum()), size, entropy(counts),
-            FileInfo(size, digest), FileInfo(len(index), hashlib.sha256(index).hexdigest()),
-        )  # fmt: skip
-    notes = [
-        f"{count} {kind} file(s) ignored: not a work" for kind, count in sorted(plan.scan.ignored.items())
-    ]
-    if why:
-        notes.append(f"encoded by SentencePiece alone: {why}")
-    manifest = Manifest(
-        corpus=name,
-        key=plan.key,
-        dtype=dtype.name,
-        tokenizer=TokenizerInfo(
-            _file_info(work / MODEL_FILE).sha256, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id,
-            tokenizer.pad_id,
-        ),
-        splits=splits,
-        files={item: _file_info(work / item) for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED)},
-        works={"in": account.works_in, "out": account.works_out, "dropped": account.works_dropped},
-        blocks={"in": account.blocks_in, "out": account.blocks_out, "dropped": account.blocks_dropped},
-        redactions=account.redactions,
-        languages=account.languages,
-        sources=account.sources,
-        licences=account.licences,
-        notes=notes,
-        settings={key: to_mapping(config)[key] for key in ("corpus", "tokenizer", "clean", "preprocess")},
-    )  # fmt: skip
-    write_report(manifest, work)
-    _write(work / MANIFEST, manifest.dumps())
-
-
-def _file_info(path: Path) -> FileInfo:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(BLOCK):
-            digest.update(data)
-    return FileInfo(path.stat().st_size, digest.hexdigest())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _commit(work: Path, data_dir: Path, name: str) -> None:
-    """Move the finished files into place, the manifest last.
-
-    Killed in between, the folder holds a manifest that does not fit its files, which `Manifest.check_files`
-    refuses; the same command finds the work folder, whose manifest is there, and moves the rest.
-    """
-    from data_prep.report import REPORT
-
-    moves = {item: item for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED, REPORT)}
-    moves |= {f"{split}.{kind}": f"{name}-{split}.{kind}" for split in SPLITS for kind in ("bin", "idx")}
-    for source, target in moves.items():
-        if (work / source).exists():
-            (work / source).replace(data_dir / target)
-    digest = hashlib.sha256((work / MANIFEST).read_bytes()).hexdigest()
-    with (data_dir / LINEAGE).open("a") as file:  # runs name the manifest they read, also after a rebuild
-        file.write(json.dumps({"manifest": digest}) + "\n")
-    (work / MANIFEST).replace(data_dir / MANIFEST)
-    shutil.rmtree(work)

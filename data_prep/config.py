@@ -164,7 +164,7 @@ class DedupConfig:
     Attributes:
         exact: drop works with the same cleaned text.
         near: drop works whose estimated Jaccard similarity of 5-word shingles reaches ``threshold``.
-        blocks: drop blocks that are (nearly) the same as a block of an earlier work.
+        blocks: drop blocks that are (nearly) the same as an earlier block, of whatever work.
         threshold: similarity from which two works count as the same.
         block_threshold: similarity from which two blocks count as the same.
         memory_mb: state held in memory; more is spilled to the build folder.

@@ -54,7 +54,8 @@ class Progress:
 def show(manifest: Manifest) -> None:
     """Print a dataset's tables on stdout: works and blocks in = out + dropped, and the splits."""
     console = Console(highlight=False)
-    table = Table(title=f"{manifest.corpus}: every work and block accounted for", title_justify="left")
+    console.print(f"{manifest.corpus}: every work and block accounted for", style="italic", markup=False)
+    table = Table()
     for heading in ("", "works", "blocks"):
         table.add_column(heading, justify="right" if heading else "left")
     works, blocks = manifest.works, manifest.blocks
@@ -67,7 +68,7 @@ def show(manifest: Manifest) -> None:
             table.add_row(f"dropped, block {reason}", "", str(count))
     table.add_row("out", str(works["out"]), str(blocks["out"]), style="bold")
     console.print(table)
-    table = Table(title="Dataset", title_justify="left")
+    table = Table()
     for heading in ("split", "documents", "tokens", "bytes", "unigram entropy (nats)"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in manifest.splits.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import binarize, build
+from data_prep import binarize, build, finish
 from data_prep.comm import Alone
 from data_prep.errors import InputError
 from data_prep.indexed import read_index
@@ -190,14 +190,16 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, monkeypatch, a
                 raise Stop
 
             patch.setattr(binarize, "append_journal", tear)
+        elif after == "idx":
+            patch.setattr(finish, "_file_info", stop)
         else:
             names = {
                 "make_parts": "merge_parts",
                 "merge_parts": "train",
                 "train": "binarize",
-                "idx": "_file_info",
+                "commit": "commit",
             }
-            patch.setattr(build, names.get(after, "_commit"), stop)
+            patch.setattr(build, names[after], stop)
         with pytest.raises(Stop):
             build.build(config, Alone(), Progress(False))
     if after == "commit":  # half of the files moved

@@ -1,0 +1,116 @@
+"""The last stage of a build: hashes, index, report and manifest, and the move into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import raw
+from data_prep.config import PreprocessConfig, to_mapping
+from data_prep.documents import DOCUMENTS, DROPPED, Account
+from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
+from data_prep.manifest import FILE as MANIFEST
+from data_prep.manifest import SPLITS, FileInfo, Manifest, Split, TokenizerInfo
+from data_prep.report import REPORT, write_report
+from data_prep.takedown import LINEAGE
+from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rank 0 found before anything is written; the same on every rank."""
+
+    scan: raw.Scan
+    tombstones: set[str]
+    key: str
+    work: Path
+
+
+def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: Account, why: str) -> None:
+    """Write the index, the report, and last of all the manifest into the work folder; rank 0 alone."""
+    work, name = plan.work, config.corpus.name
+    dtype = dtype_for(tokenizer.vocab_size)
+    splits = {}
+    for split in SPLITS:
+        prefix = f"{name}-{split}"
+        lengths = np.fromfile(work / f"{split}.lengths", "<i4")
+        digest, counts = sha256_and_counts(work / f"{split}.bin", dtype, tokenizer.vocab_size)
+        size = (work / f"{split}.bin").stat().st_size
+        if int(lengths.sum(dtype=np.int64)) * dtype.itemsize != size:
+            raise AssertionError(f"{split}: lengths sum to {lengths.sum()} tokens, the .bin has {size} bytes")
+        if counts[tokenizer.eos_id] != len(lengths):
+            raise AssertionError(f"{split}: {counts[tokenizer.eos_id]} EOS for {len(lengths)} documents")
+        index = index_bytes(lengths, dtype)
+        write_whole(work / f"{split}.idx", index)
+        splits[split] = Split(
+            prefix, len(lengths), int(counts.sum()), size, entropy(counts),
+            FileInfo(size, digest), FileInfo(len(index), hashlib.sha256(index).hexdigest()),
+        )  # fmt: skip
+    notes = [
+        f"{count} {kind} file(s) ignored: not a work" for kind, count in sorted(plan.scan.ignored.items())
+    ]
+    if why:
+        notes.append(f"encoded by SentencePiece alone: {why}")
+    manifest = Manifest(
+        corpus=name,
+        key=plan.key,
+        dtype=dtype.name,
+        tokenizer=TokenizerInfo(
+            _file_info(work / MODEL_FILE).sha256, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id,
+            tokenizer.pad_id,
+        ),
+        splits=splits,
+        files={item: _file_info(work / item) for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED)},
+        works={"in": account.works_in, "out": account.works_out, "dropped": account.works_dropped},
+        blocks={"in": account.blocks_in, "out": account.blocks_out, "dropped": account.blocks_dropped},
+        redactions=account.redactions,
+        languages=account.languages,
+        sources=account.sources,
+        licences=account.licences,
+        notes=notes,
+        settings={key: to_mapping(config)[key] for key in ("corpus", "tokenizer", "clean", "preprocess")},
+    )  # fmt: skip
+    write_report(manifest, work)
+    write_whole(work / MANIFEST, manifest.dumps())
+
+
+def _file_info(path: Path) -> FileInfo:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(BLOCK):
+            digest.update(data)
+    return FileInfo(path.stat().st_size, digest.hexdigest())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def commit(work: Path, data_dir: Path, name: str) -> None:
+    """Move the finished files into place, the manifest last.
+
+    Killed in between, the folder holds a manifest that does not fit its files, which `Manifest.check_files`
+    refuses; the same command finds the work folder, whose manifest is there, and moves the rest.
+    """
+    moves = {item: item for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED, REPORT)}
+    moves |= {f"{split}.{kind}": f"{name}-{split}.{kind}" for split in SPLITS for kind in ("bin", "idx")}
+    for source, target in moves.items():
+        if (work / source).exists():
+            (work / source).replace(data_dir / target)
+    digest = hashlib.sha256((work / MANIFEST).read_bytes()).hexdigest()
+    with (data_dir / LINEAGE).open("a") as file:  # runs name the manifest they read, also after a rebuild
+        file.write(json.dumps({"manifest": digest}) + "\n")
+    (work / MANIFEST).replace(data_dir / MANIFEST)
+    shutil.rmtree(work)
