@@ -7,7 +7,7 @@ A site is one YAML; `setup` and `env` come only from such a file, never from the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from data_prep.errors import InputError
@@ -20,6 +20,7 @@ PATTERNS = {
     "name": (WORD, "letters, digits and . _ -"),
     "time": (DURATION, "D-HH:MM:SS, HH:MM:SS or minutes"),
     "gpu_type": (WORD, "letters, digits and . _ -"),
+    "cpu_partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
     "account": (WORD, "letters, digits and . _ -"),
     "partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
     "qos": (WORD, "letters, digits and . _ -"),
@@ -79,6 +80,7 @@ class ClusterConfig:
         cpus_per_task, memory_gb: null is the share of the node that goes with the GPUs asked for.
         time: D-HH:MM:SS, HH:MM:SS or minutes.
         signal_seconds: how long before the time limit the job saves and requeues itself.
+        cpu_partition: for stages that use no GPU (preprocess, export); null is `partition`.
         exclusive: the whole node.
         mpi: flavour for MPI stages, a word of `srun --mpi=list`.
         interface: network interface ranks meet over.
@@ -109,6 +111,7 @@ class ClusterConfig:
     dependency: str | None = None
     mail_user: str | None = None
     mail_type: str | None = None
+    cpu_partition: str | None = None
     exclusive: bool = False
     mpi: str = "pmi2"
     interface: str | None = None
@@ -120,6 +123,13 @@ class ClusterConfig:
     binds: list[str] = field(default_factory=list)
     max_stalls: int = 2
     site: SiteConfig = field(default_factory=SiteConfig)
+
+    def without_gpus(self) -> ClusterConfig:
+        """The same site for a job on one CPU node."""
+        partition = self.cpu_partition or self.partition
+        return replace(
+            self, partition=partition, device="cpu", nodes=1, gpus_per_node=0, gpu_type=None, interface=None
+        )
 
     def check(self) -> None:
         """Refuse values that are not what their key names, or that the site cannot give.

@@ -5,7 +5,7 @@ Stage runs are called `<run.name>-<verb>`, so that one chain's settings never me
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config import BuildConfig, CleanConfig, CorpusConfig, DataConfig, TokenizerConfig
@@ -19,7 +19,7 @@ from elm_megatron.config import (
     RunConfig,
     TrainConfig,
 )
-from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.config import EvalConfig, ExportConfig
 from elm_megatron.tune.config import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
 
 
@@ -62,7 +62,7 @@ class PipelineConfig(Ranks):
             preprocess=self.preprocess,
             data=self.data,
             run=self.stage_run("preprocess"),
-            cluster=replace(self.cluster, gpus_per_node=0, device="cpu", nodes=1, tasks_per_node=None),
+            cluster=self.cluster,
         )
 
     def pretraining(self) -> PretrainConfig:
@@ -99,7 +99,13 @@ class PipelineConfig(Ranks):
         return ExportConfig(
             run=self.stage_run("export"),
             source=self.stage_run("finetune").dir,
-            cluster=replace(self.cluster, gpus_per_node=0, device="cpu", nodes=1, tasks_per_node=None),
+            cluster=self.cluster,
+        )
+
+    def measuring(self) -> EvalConfig:
+        """The last stage's."""
+        return EvalConfig(
+            run=self.stage_run("eval"), source=self.stage_run("export").dir, cluster=self.cluster
         )
 
     def check(self) -> None:

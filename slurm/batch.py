@@ -48,6 +48,7 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
     extra["mem"] = _memory(cluster)
     extra["exclusive"] = cluster.exclusive or None
     extra["requeue"] = True
+    extra["kill-on-invalid-dep"] = "yes" if cluster.dependency else None
     extra["comment"] = f"elm:{run}"
     srun = ["--open-mode=append", "--kill-on-bad-exit=1", f"--mpi={cluster.mpi if mpi else 'none'}"]
     if cpus:

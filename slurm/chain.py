@@ -1,14 +1,19 @@
-"""A chain of stages: run here one after another, each skipped when its output is there and valid."""
+"""A chain of stages, each skipped when its output is there and valid.
+
+Here they run one after another. On Slurm all are queued at once, each waiting for the one before (`afterok`);
+a stage that fails takes those behind it out of the queue, and a requeue keeps the job id and so the chain.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from elm_megatron.run_folder import RunFolder
+from slurm import queue_state
 from slurm.submit import Job, submit
 
 
@@ -19,25 +24,32 @@ class Stage:
     Attributes:
         verb: names it.
         config: its checked config, with `run` and `cluster`.
+        job: what runs.
         ranks: of its job.
-        make: gives the job and the sha256 of the dataset it reads (or None), or raises InputError;
-            called when the stage before has ended.
-        output: the path of what it makes; a stage that leaves its file `proof` as it was has reused it.
-        source: for people.
+        source: what it reads, for people.
+        output: the path of what it makes.
         proof: a file that is written anew whenever the output changes.
-        finished: whether its output is there and valid; a job that finds that out itself leaves it unset.
+        manifest: gives the sha256 of the dataset it reads (or None), or raises InputError; called when the
+            stage before has ended.
+        finished: whether its output is there and valid.
         resumes: see `slurm.submit.submit`.
     """
 
     verb: str
     config: Any
+    job: Job
     ranks: int
-    make: Callable[[], tuple[Job, str | None]]
     source: str
     output: str
     proof: Path
+    manifest: Callable[[], str | None] = lambda: None
     finished: Callable[[], bool] = lambda: False
     resumes: bool = True
+
+    @property
+    def run(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(self.config.run.dir)
 
     def stamp(self) -> int | None:
         """When the output was made (ns since the epoch), None when it is not there."""
@@ -67,12 +79,32 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
         if stage.finished():
             print("there already, and valid", flush=True)
         else:
-            job, manifest = stage.make()
-            status = submit(job, stage.config, stage.ranks, stage.verb, manifest, stage.resumes)
+            status = submit(stage.job, stage.config, stage.ranks, stage.verb, stage.manifest(), stage.resumes)
             if status:
                 return status, rows
         rows.append(Row(stage, time.monotonic() - began, before is not None and before == stage.stamp()))
     return 0, rows
+
+
+def queue(stages: list[Stage]) -> list[tuple[str, str, str, str]]:
+    """Hand every missing stage to Slurm, each after the one before.
+
+    Returns:
+        Per stage its verb, its job id (or "-"), what it waits for, and its output.
+    """
+    rows, before = [], None
+    for stage in stages:
+        waits = f"afterok:{before}" if before else None
+        if before is None and stage.finished():
+            rows.append((stage.verb, "-", "there already, and valid", stage.output))
+            continue
+        config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
+        # What a job still in the queue will make cannot be looked at yet.
+        manifest = stage.manifest() if before is None else None
+        submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
+        before = queue_state.live_job(stage.run.read())
+        rows.append((stage.verb, before or "-", waits or "nothing", stage.output))
+    return rows
 
 
 def done_since(run: RunFolder, *sources: RunFolder) -> bool:

@@ -28,6 +28,15 @@ def show(config: PipelineConfig, rows: list[Row]) -> int:
     return speak(config)
 
 
+def show_queue(rows: list[tuple[str, str, str, str]]) -> int:
+    """Print what was queued; returns the exit status 0."""
+    table = Table("stage", "job", "waits for", "output")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0
+
+
 def losses(run: RunFolder, what: str) -> str:
     """A run's validation loss before and after, and the split's own entropy beside it where it is known."""
     record = run.read()

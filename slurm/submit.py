@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from elm_megatron.world import Outcome, World
 from slurm import batch, lives, local, queue_state, record, task
 
 Job = Callable[[World], Outcome]
+CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 LOCAL_MINUTES = 30 * 24 * 60
 FOLDER = re.compile(r"[A-Za-z0-9À-ɏ][A-Za-z0-9À-ɏ ._=+,@~()-]*|[._][A-Za-z0-9À-ɏ._=+,@~()-]+")
 
@@ -157,6 +158,8 @@ def submit(
     Raises:
         InputError: the run folder cannot be used; nothing was started.
     """
+    if verb in CPU_VERBS:
+        config = replace(config, cluster=config.cluster.without_gpus())
     run = RunFolder(config.run.dir)
     check_folder(run.path)
     nothing = record.resumable(run, config, manifest_sha256) if resumes else None
@@ -219,8 +222,8 @@ def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
 
 def script(config: Any, ranks: int, verb: str) -> str:
     """The exact text that sbatch would get, without submitting it."""
-    executor = BatchExecutor(config.cluster, RunFolder(config.run.dir), config.run.name, ranks, verb)
-    return executor.text()
+    cluster = config.cluster.without_gpus() if verb in CPU_VERBS else config.cluster
+    return BatchExecutor(cluster, RunFolder(config.run.dir), config.run.name, ranks, verb).text()
 
 
 def remove_tree(folder: Path) -> None:
