@@ -94,6 +94,10 @@ class TuneConfig(TrainConfig):
         require_choice("tune.adapter_precision", self.adapter_precision, ("fp32", "bf16"))
         require_choice("tune.precision", self.precision, ("fp32", "bf16"))
         require(
+            self.precision == "bf16" or self.adapter_precision == "fp32",
+            "tune.adapter_precision=bf16 needs tune.precision=bf16; with fp32 it must be fp32.",
+        )
+        require(
             self.patience is None or self.patience >= 1,
             f"tune.patience={self.patience}: must be at least 1.",
         )

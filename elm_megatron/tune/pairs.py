@@ -52,9 +52,9 @@ class Pairs:
 
     def __init__(self, chosen: list[Example], rejected: list[Example], **layout: int):
         self.n = len(chosen)
-        self._both = Rows([*chosen, *rejected], **layout)
+        self.both = Rows([*chosen, *rejected], **layout)
         self._order = Rows(chosen, **layout)
-        self.sizes = self._both.sizes[: self.n] + self._both.sizes[self.n :]
+        self.sizes = self.both.sizes[: self.n] + self.both.sizes[self.n :]
 
     def __len__(self) -> int:
         return self.n
@@ -66,7 +66,7 @@ class Pairs:
     def width(self, ids: np.ndarray) -> int:
         """Tokens of a row in a global batch, over both answers."""
         real = ids[ids >= 0]
-        return self._both.width(np.concatenate([real, real + self.n]))
+        return self.both.width(np.concatenate([real, real + self.n]))
 
     def micro_batches(
         self, ids: np.ndarray, size: int, dp_rank: int, dp: int, device: torch.device
@@ -76,7 +76,7 @@ class Pairs:
         for start in range(0, len(ids), size * dp):
             mine = ids[start + dp_rank * size : start + (dp_rank + 1) * size]
             rows = np.concatenate([mine, np.where(mine >= 0, mine + self.n, -1)])
-            batch = self._both.batch_of(rows, width, device)
+            batch = self.both.batch_of(rows, width, device)
             real = torch.from_numpy((mine >= 0).astype(np.float32)).to(device)
             yield PairBatch(
                 batch.tokens, batch.labels, batch.position_ids, batch.weights, real, pairs, len(ids) // size

@@ -112,9 +112,9 @@ class Tuner(Trainer):
             return self._tokens(step - 1) + int(self.train_set.sizes[last].sum())
         return int(self.train_set.sizes[self._sample_ids(0, step * batch)].sum())
 
-    def _row(self, loss: float, lr: float, norm: float, seconds: float) -> dict[str, Any]:
+    def _row(self, *figures: float) -> dict[str, Any]:
         """Without an MFU: the frozen weights take no gradient, so the usual count would be wrong."""
-        return {**super()._row(loss, lr, norm, seconds), "mfu": None}
+        return {**super()._row(*figures), "mfu": None}
 
     def train_step(self) -> tuple[dict[str, Any], Any]:
         """One update. Dropout is a function of seed, step and rank, so that a resumed run repeats it."""

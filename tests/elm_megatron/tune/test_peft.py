@@ -121,11 +121,9 @@ def test_equals_peft(
     config = cases.finetune_config(tmp_path / name, base, world, **{**SETTINGS, **changes})
     losses, delta = ours(ranks, config)
     expected_losses, expected = train_peft(exported, tune_data, config)
-    assert expected_losses[-1] < expected_losses[0] - 0.2
+    assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.3
     assert len(losses) == 20
-    print([f"{a - b:.1e}" for a, b in zip(losses, expected_losses, strict=True)])
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) < 1e-4
-    print(name, "furthest", furthest(delta, expected))
     assert furthest(delta, expected) < 1e-3
 
 
