@@ -85,6 +85,17 @@ def test_memory_stays_bounded(tmp_path, hostile):
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1e9
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
+def test_a_read_only_disk_is_refused_before_anything_starts(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(InputError, match=r"data\.dir=.*cannot be written \(Read-only file system\)"):
+            Preprocess(settings(tmp_path / "data" / "sample"))()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_full_disk_leaves_the_old_dataset_and_says_so(tmp_path, ranks):
