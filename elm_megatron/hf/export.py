@@ -146,19 +146,27 @@ def export(config: ExportConfig) -> dict[str, Any]:
         run.update(state="done")
         print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
         return done
-    for leftover in run.path.glob(f".{MODEL_FOLDER}*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    _remove_leftovers(run)
     run.update(state="running", started=time.time())
-    if config.format == "gguf":
-        from elm_megatron.hf.gguf_file import export_gguf
+    try:
+        if config.format == "gguf":
+            from elm_megatron.hf.gguf_file import export_gguf
 
-        figures = export_gguf(config, source, run)
-    else:
-        figures = export_folder(config, source, run)
+            figures = export_gguf(config, source, run)
+        else:
+            figures = export_folder(config, source, run)
+    finally:
+        _remove_leftovers(run)
     figures["key"] = key
     run.update(state="done", seconds=figures["write_seconds"] + figures["gate_seconds"], export=figures)
     _report(run, figures)
     return figures
+
+
+def _remove_leftovers(run: RunFolder) -> None:
+    """Remove what an export that ended early, this one or a killed one, wrote."""
+    for leftover in run.path.glob(f".{MODEL_FOLDER}*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def export_folder(config: ExportConfig, source: Source, run: RunFolder) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from elm_megatron.hf.config import ExportConfig, ImportConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
+
+
+@dataclass
+class Made:
+    """A trained run and its fp32 export."""
+
+    run: Path
+    hf: Path
+    model: ModelConfig
+
 
 VOCAB = 501  # odd: divisible by no tp, padded to 512
 
@@ -126,3 +137,50 @@ def save_again(world: World, config: PretrainConfig, source: Path) -> None:
         trainer.saver.wait()
     finally:
         distributed.leave()
+
+
+def export_with_fault(world: World, config: ExportConfig, fault: str) -> str:
+    """Export with a fault built in; returns the sentence it is refused with."""
+    from unittest import mock
+
+    import torch
+
+    from elm_megatron.hf import architecture, names
+    from elm_megatron.hf.gate import GateError
+
+    to_hf, config_json = names.to_hf, architecture.config_json
+
+    def wrong_tensors(model: Any, part: Any, tensors: Any) -> Any:
+        found = dict(to_hf(model, part, tensors))
+        if part == 1:
+            a, b = (f"model.layers.1.{x}.weight" for x in WRONG[fault])
+            found[a], found[b] = {
+                "swap": lambda x, y: (y, x),
+                "nan": lambda x, y: (torch.full_like(x, torch.nan), y),
+                "small": lambda x, y: (x * 1.001, y),
+            }[fault.split("-")[0]](found[a], found[b])
+        yield from found.items()
+
+    def wrong_settings(*args: Any) -> dict[str, Any]:
+        return {**config_json(*args), **WRONG[fault]}
+
+    patch = (
+        mock.patch.object(architecture, "config_json", wrong_settings)
+        if isinstance(WRONG[fault], dict)
+        else mock.patch.object(names, "to_hf", wrong_tensors)
+    )
+    with patch:
+        try:
+            return export(world, config)
+        except GateError as refusal:
+            return str(refusal)
+
+
+WRONG: dict[str, Any] = {
+    "swap-gate": ("mlp.gate_proj", "mlp.up_proj"),
+    "swap-kv": ("self_attn.k_proj", "self_attn.v_proj"),
+    "nan": ("mlp.gate_proj", "mlp.up_proj"),
+    "small": ("mlp.down_proj", "mlp.up_proj"),
+    "theta": {"rope_theta": 6000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 6000.0}},
+    "eps": {"rms_norm_eps": 1e-2},
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,42 +12,17 @@ import pytest
 
 from data_prep.encoder import HOSTILE
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.config import ModelConfig
 from elm_megatron.hf.source import run_model
 from elm_megatron.hf.texts import passages
 from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
 
-# (query groups, tied, layout)
-VARIANTS = {
-    "mha": (8, False, {}),
-    "gqa": (2, False, {"tp": 2, "pp": 2}),
-    "mha-tied": (8, True, {"tp": 2}),
-    "gqa-tied": (2, True, {"tp": 2, "pp": 2, "vpp": 2}),
-}
 
-
-@dataclass
-class Made:
-    """A trained run and its fp32 export."""
-
-    run: Path
-    hf: Path
-    model: ModelConfig
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def made(request: pytest.FixtureRequest, ranks: RankPool, corpus: Path, tmp_path_factory) -> Made:
-    """One variant, trained a few steps under its layout and exported."""
-    groups, tied, layout = VARIANTS[request.param]
-    folder = tmp_path_factory.mktemp("runs")
-    world = layout.get("tp", 1) * layout.get("pp", 1)
-    config = cases.run_to_train(folder / "run", corpus, world, tied, groups, **layout)
-    ranks.run(world, cases.train, config=config)
-    export = cases.export_config(folder / "export", folder / "run", shard_gb=0.0004)
-    ranks.run(1, cases.export, config=export)
-    return Made(folder / "run", folder / "export" / "model", config.model)
+@pytest.fixture(params=["mha", "gqa", "mha-tied", "gqa-tied"])
+def one(request: pytest.FixtureRequest, made: Callable[[str], cases.Made]) -> cases.Made:
+    """Each of the trained variants with its export."""
+    return made(request.param)
 
 
 def hf_logits(folder: Path, tokens: list[list[int]]) -> np.ndarray:
@@ -60,40 +35,40 @@ def hf_logits(folder: Path, tokens: list[list[int]]) -> np.ndarray:
         return model(torch.tensor(tokens)).logits.numpy()
 
 
-def test_logits_equal_megatrons(made: Made, ranks: RankPool, corpus: Path):
+def test_logits_equal_megatrons(one: cases.Made, ranks: RankPool, corpus: Path):
     """The whole GPTModel against AutoModelForCausalLM, Dutch and English, up to the longest sequence."""
     tokenizer = Tokenizer.load(corpus)
-    length = made.model.max_position_embeddings
+    length = one.model.max_position_embeddings
     tokens = [tokenizer.encode(text)[:length] for text in passages().values()]
     assert [len(row) for row in tokens] == [length, length]
-    step = made.run / "checkpoints" / "step-00000003"
-    (megatron,) = ranks.run(1, cases.megatron_logits, step_folder=step, model=made.model, tokens=tokens)
-    theirs = hf_logits(made.hf, tokens)
+    step = one.run / "checkpoints" / "step-00000003"
+    (megatron,) = ranks.run(1, cases.megatron_logits, step_folder=step, model=one.model, tokens=tokens)
+    theirs = hf_logits(one.hf, tokens)
     assert megatron.shape == theirs.shape == (2, length, cases.VOCAB)
     assert np.abs(megatron - theirs).max() <= 1e-4
     assert theirs.std() > 0.1  # the weights have moved: equal logits mean something
 
 
-def test_config_is_explicit(made: Made):
+def test_config_is_explicit(one: cases.Made):
     """Every field of the model comes back, also those that differ from transformers' defaults."""
     from transformers import AutoConfig
 
     from elm_megatron.hf.architecture import model_config
 
-    back = model_config(made.hf, made.model.name)
-    assert back == made.model == run_model(RunFolder(made.run))
-    loaded = AutoConfig.from_pretrained(made.hf)
+    back = model_config(one.hf, one.model.name)
+    assert back == one.model == run_model(RunFolder(one.run))
+    loaded = AutoConfig.from_pretrained(one.hf)
     assert loaded.rms_norm_eps == 1e-12
     assert loaded.rope_parameters["rope_theta"] == 5000.0
     assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id) == (1, 2, 3)
 
 
-def test_files(made: Made):
+def test_files(one: cases.Made):
     """Several shards with an index that names every tensor once, no more than the vocabulary's rows."""
     from safetensors import safe_open
 
-    index = json.loads((made.hf / "model.safetensors.index.json").read_text())
-    shards = sorted(made.hf.glob("model-*.safetensors"))
+    index = json.loads((one.hf / "model.safetensors.index.json").read_text())
+    shards = sorted(one.hf.glob("model-*.safetensors"))
     assert len(shards) > 1
     names = []
     for shard in shards:
@@ -102,15 +77,15 @@ def test_files(made: Made):
             for name in file.keys():  # noqa: SIM118
                 assert index["weight_map"][name] == shard.name
     assert sorted(names) == sorted(index["weight_map"])
-    assert ("lm_head.weight" in names) is not made.model.tie_embeddings
+    assert ("lm_head.weight" in names) is not one.model.tie_embeddings
 
 
-def test_ids_equal_sentencepieces(made: Made, corpus: Path):
+def test_ids_equal_sentencepieces(one: cases.Made, corpus: Path):
     """AutoTokenizer gives SentencePiece's ids on the whole corpus and on hostile strings."""
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
 
-    ours, theirs = Tokenizer.load(corpus), AutoTokenizer.from_pretrained(made.hf)
+    ours, theirs = Tokenizer.load(corpus), AutoTokenizer.from_pretrained(one.hf)
     texts = pq.read_table(corpus / "documents.parquet")["text"].to_pylist()
     hostile = [
         *HOSTILE,
