@@ -27,8 +27,8 @@ from oaipmh_scythe.models import Record
 
 from data_prep.config import CorpusConfig, HarvestConfig, HarvestSource
 from data_prep.errors import InputError
-from data_prep.http import Refused, Unreachable, Web
 from data_prep.raw import RECORDS_FILE, read_journal
+from data_prep.web import Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
 OAI = "{http://www.openarchives.org/OAI/2.0/}"

@@ -11,9 +11,9 @@ pytest.importorskip("oaipmh_scythe")
 from data_prep.config import HarvestConfig, HarvestSource
 from data_prep.errors import InputError
 from data_prep.harvest import describe, harvest
-from data_prep.http import Refused
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from data_prep.web import Refused
 from tests.data_prep.conftest import SAMPLE, settings
 from tests.data_prep.oai_server import Entry, Repository, Server
 
