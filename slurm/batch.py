@@ -95,14 +95,18 @@ def setup_lines(cluster: ClusterConfig, cpus: int | None) -> list[str]:
     lines = ["umask 077"]
     if cluster.modules:
         lines += ["module purge", *(f"module load {module}" for module in cluster.modules)]
-    lines += cluster.setup
+    variables = rank_variables(cluster, cpus).items()
+    return [*lines, *cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
+
+
+def rank_variables(cluster: ClusterConfig, cpus: int | None) -> dict[str, str]:
+    """Environment variables that the ranks get."""
     env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(cpus or 1)}
     if cluster.interface:
         env |= {"NCCL_SOCKET_IFNAME": cluster.interface, "GLOO_SOCKET_IFNAME": cluster.interface}
     if cluster.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
-    env |= cluster.env
-    return [*lines, *(f"export {name}={shlex.quote(value)}" for name, value in env.items())]
+    return env | cluster.env
 
 
 def teardown_lines(run: Path) -> list[str]:

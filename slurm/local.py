@@ -45,6 +45,7 @@ class Rank:
         stderr: its log of warnings and errors.
         result: where submitit leaves ("success", value) or ("error", traceback).
         ended: seconds on the monotonic clock at which it was first seen dead, None while it lives.
+        shown: the log that is shown live, where it is not `stdout`.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Rank:
     stderr: Path
     result: Path
     ended: float | None = None
+    shown: Path | None = None
 
     def poll(self) -> int | None:
         """Exit status, None while it lives, negative for a signal."""
@@ -94,7 +96,7 @@ class LocalWorld:
         0: every rank returned "done". 128 + signal: interrupted, after saving. 2: the job refused its input.
         1: a rank failed and its traceback was printed, or the job was told from outside to save and stop.
         """
-        screen = Follower(self.ranks[0].stdout)
+        screen = Follower(self.ranks[0].shown or self.ranks[0].stdout)
         try:
             return self._until_end(screen)
         except Interrupt as stop:  # a second one: no more patience

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from elm_megatron.compose import EXIT_INPUT
 from elm_megatron.config import ClusterConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
-from slurm import batch, lives, local, queue_state, record, task
+from slurm import allocation, batch, lives, local, queue_state, record, task
 
 Job = Callable[[World], Outcome]
 CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
@@ -57,7 +58,9 @@ class Task:
         )
         world.rendezvous.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(self.run)
-        lives.begin(folder, world, self.cluster.max_stalls)
+        # Every srun in an allocation is a life of the same job, started by a person.
+        limit = self.cluster.max_stalls if self.cluster.executor == "slurm" else sys.maxsize
+        lives.begin(folder, world, limit)
         try:
             outcome = task.run(self.job, world)
         except Exception as error:
@@ -137,6 +140,29 @@ def _reason(error: Exception) -> str:
     return lines[-1].removeprefix("sbatch: error: ").rstrip(".") if lines else repr(error)
 
 
+class AllocationExecutor(BatchExecutor):
+    """One srun in the allocation of this shell, as this process's child."""
+
+    def __init__(self, cluster: ClusterConfig, run: RunFolder, name: str, ranks: int, verb: str):
+        super().__init__(cluster, run, name, ranks, verb)
+        self.steps: list[local.Rank] = []
+
+    def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
+        job_id = allocation.job_id(os.environ)
+        params = self.parameters
+        tasks = params["nodes"] * params["ntasks_per_node"]
+        paths = JobPaths(self.folder, job_id, 0)
+        srun = ["srun", f"--nodes={params['nodes']}", f"--ntasks={tasks}", *params["srun_args"]]
+        srun += ["--unbuffered", "--output", str(self.folder / "%j_%t_log.out")]
+        srun += ["--error", str(self.folder / "%j_%t_log.err"), *shlex.split(command)]
+        own = [(self.folder / f"{job_id}_srun.out", self.folder / f"{job_id}_srun.err")]
+        env = allocation.environment(os.environ, self.cluster.nodes)
+        env |= batch.rank_variables(self.cluster, params["cpus_per_task"])
+        self.steps = local.start(srun, own, env, [{}], [paths.result_pickle])
+        self.steps[0].shown = paths.stdout
+        return submitit.SlurmJob(folder=self.folder, job_id=job_id, tasks=list(range(tasks)))
+
+
 def submit(
     job: Job, config: Any, ranks: int, verb: str, manifest_sha256: str | None = None, resumes: bool = True
 ) -> int:
@@ -180,8 +206,11 @@ def submit(
                 except InputError:
                     record.remove_unused(run.path, made)
                     raise
-            record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
-            status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
+            if config.cluster.executor == "allocation":
+                status = _run_in_allocation(job, config, run, ranks, verb)
+            else:
+                record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
+                status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
             if run.read().get("state") in record.ACTIVE:  # the job itself, or its death, left it open
                 record.close(run, status)
         if status == EXIT_INPUT:
@@ -207,6 +236,19 @@ def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inhe
         status = local.LocalWorld(executor.ranks).watch()
     remove_tree(meeting)
     return status
+
+
+def _run_in_allocation(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
+    job_id = allocation.job_id(os.environ)
+    executor = AllocationExecutor(config.cluster, run, config.run.name, ranks, verb)
+    record.write(run, config, record.describe(config, verb), job_id)
+    with local.interruptible():
+        try:
+            executor.submit(Task(job, run.path, ranks, config.cluster))
+        except BaseException:
+            local.kill(executor.steps)
+            raise
+        return allocation.watch(executor.steps)
 
 
 def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
