@@ -105,14 +105,10 @@ def _with_adapter(weights: Weights, adapter: str | None) -> Weights:
     if adapter is None:
         return weights
     from elm_megatron.hf import adapters
-    from elm_megatron.tune.base import update_fingerprint
+    from elm_megatron.tune.base import fingerprint
 
     found = adapters.read(adapters.locate(adapter), weights.model)
-    fingerprint = hashlib.sha256()
-    for part in names.parts(weights.model):
-        for name, tensor in weights.part(part).items():
-            update_fingerprint(fingerprint, name, tensor)
-    found.require_base(fingerprint.hexdigest())
+    found.require_base(fingerprint(weights))
     return adapters.MergedWeights(weights, found)
 
 

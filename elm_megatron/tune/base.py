@@ -66,7 +66,7 @@ class Base:
                     wanted.setdefault(box(shard)[0], []).append(shard)
         print_ = hashlib.sha256()
         for part in names.parts(self.model):
-            for name, tensor in self.weights.part(part).items():
+            for name, tensor in sorted(self.weights.part(part).items()):
                 update_fingerprint(print_, name, tensor)
                 for shard in wanted.pop(name, []):
                     _, _, offset, shape = box(shard)
@@ -78,11 +78,16 @@ class Base:
 
     def fingerprint(self) -> str:
         """What `load_into` returns, without a model."""
-        print_ = hashlib.sha256()
-        for part in names.parts(self.model):
-            for name, tensor in self.weights.part(part).items():
-                update_fingerprint(print_, name, tensor)
-        return print_.hexdigest()
+        return fingerprint(self.weights)
+
+
+def fingerprint(weights: Weights) -> str:
+    """What tells a model's weights from another's; see `update_fingerprint`."""
+    print_ = hashlib.sha256()
+    for part in names.parts(weights.model):
+        for name, tensor in sorted(weights.part(part).items()):
+            update_fingerprint(print_, name, tensor)
+    return print_.hexdigest()
 
 
 def update_fingerprint(print_: Any, name: str, tensor: torch.Tensor) -> None:
