@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import re
 import sys
@@ -40,6 +42,7 @@ from omegaconf.errors import (
 
 from data_prep.errors import InputError
 from elm_megatron import typed
+from elm_megatron.run_folder import write_atomically
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXIT_INPUT = 2
@@ -57,6 +60,10 @@ HYDRA_SETTINGS = (
 
 # Shell lines and variables of a job: whoever may write conf/ decides on them.
 FILE_ONLY = ("cluster.setup", "cluster.env", "cluster.executor", "cluster.name", "cluster.site")
+
+# What a point of a sweep is not named by: the default name holds it, or it does not change what is learnt.
+UNNAMED = ("run.name", "run.dir", "dry_run", "model", "corpus", "corpus.name", "corpus.path", "cluster")
+UNNAMED += ("cluster.slurm_conf", "cluster.account", "cluster.partition", "cluster.time", "cluster.qos")
 
 # What no value of this suite needs, and what a shell, sbatch, YAML or OmegaConf would act upon.
 FORBIDDEN = (
@@ -126,17 +133,33 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         mode = ["--multirun", f"hydra.sweep.dir={scratch}"] if args.multirun else []
         _hydra(verb, collect, [*mode, *overrides])
     configs = []
-    for config, task_overrides in points:
+    sweep: list[dict[str, str]] = []
+    parts = [own_parts(task_overrides) for _, task_overrides in points]
+    common = set.intersection(*map(set, parts)) if args.multirun and parts else set()
+    for (config, _), own in zip(points, parts, strict=True):
         if args.cfg and "???" in OmegaConf.to_yaml(config):
             print(OmegaConf.to_yaml(config), end="")  # as it stands: what is missing shows as ???
             return 0
         if args.multirun and "run" in config:
-            config.run.name = f"{config.run.name}{suffix(task_overrides)}"
+            config.run.name = config.run.name + suffix(own)
+            varies = " ".join(part for part in own if part not in common)
+            sweep.append({"dir": str(Path(config.run.dir).absolute()), "overrides": varies})
         configs.append(make(schema, config))
     if args.cfg:
         print("---\n".join(as_yaml(config) for config in configs), end="")
         return 0
+    if sweep and not any(getattr(config, "dry_run", False) for config in configs):
+        keep_sweep(verb, overrides, sweep)
     return max((int(function(config) or 0) for config in configs), default=0)
+
+
+def keep_sweep(verb: str, overrides: Sequence[str], runs: list[dict[str, str]]) -> None:
+    """Note which runs belong to a sweep, in runs/.sweeps/<key>.json; the same command has the same key."""
+    key = hashlib.sha256("\n".join([verb, *sorted(overrides)]).encode()).hexdigest()[:12]
+    folder = Path(runs[0]["dir"]).parent / ".sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"verb": verb, "overrides": list(overrides), "runs": runs}
+    write_atomically(folder / f"{verb}-{key}.json", json.dumps(record, indent=1))
 
 
 def parse_flags(argv: Sequence[str]) -> Any:
@@ -274,17 +297,22 @@ def make(schema: type, config: DictConfig) -> Any:
     return result
 
 
-def suffix(overrides: Sequence[str]) -> str:
-    """What a point of a sweep adds to run.name: its sorted overrides, in letters fit for a folder and a job.
+def own_parts(overrides: Sequence[str]) -> list[str]:
+    """A point's overrides, sorted, in letters fit for a folder and a job.
 
     Left out: choices that the default name already holds, and where the point runs.
     """
-    held = ("run.name", "run.dir", "dry_run", "model", "corpus", "cluster", "corpus.name", "corpus.path")
     parts: list[str] = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.key_or_group not in held:
+        if override.key_or_group not in UNNAMED:
             parts.append(f"{override.key_or_group}={_value_text(override)}")
-    return "".join("-" + re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in sorted(parts))
+    return [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in sorted(parts)]
+
+
+def suffix(parts: Sequence[str]) -> str:
+    """What a point of a sweep adds to run.name; a long one is cut and ends in a hash of the whole."""
+    text = "".join(f"-{part}" for part in parts)
+    return text if len(text) <= 100 else f"{text[:90]}-{hashlib.sha256(text.encode()).hexdigest()[:9]}"
 
 
 def _value_text(override: Override) -> str:

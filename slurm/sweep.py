@@ -1,0 +1,197 @@
+"""Sweeps (`-m`): which runs belong to one, and the report that sets them side by side.
+
+A sweep is kept in runs/.sweeps/<key>.json when its points have been composed; the key is a hash of the
+command, so that repeating it is the same sweep; each point's run folder says what is still missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.errors import InputError
+from elm_megatron.run_folder import RunFolder
+
+FOLDER = ".sweeps"
+
+
+@dataclass
+class Point:
+    """One row of the report.
+
+    Attributes:
+        overrides: what sets this point apart.
+        ranks, nodes: of its world.
+        global_batch_size: sequences per step.
+        tokens_per_second: of the whole job, median over the second half of the logged steps.
+        efficiency: tokens_per_second per rank, relative to the point with the fewest ranks.
+        scaling: strong when the batch is that of the smallest point, weak when it grew with the ranks.
+        loss, valid_loss: last ones, nats per token.
+        hours: of training.
+        cost, unit: in the site's budget units; None where no rate is known.
+    """
+
+    name: str
+    overrides: str
+    state: str
+    step: int
+    ranks: int
+    nodes: int
+    global_batch_size: int
+    tokens_per_second: float | None
+    efficiency: float | None
+    scaling: str
+    loss: float | None
+    valid_loss: float | None
+    hours: float
+    cost: float | None
+    unit: str
+
+
+def newest(runs: Path) -> Path:
+    """The sweep whose command was given last.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted((runs / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"{runs / FOLDER} holds no sweep; make one with -m and several values of a key.")
+    return found[-1]
+
+
+def points(sweep: Path) -> list[Point]:
+    """The rows of a sweep's report, in the order of its points."""
+    rows = [_point(Path(item["dir"]), item["overrides"]) for item in json.loads(sweep.read_text())["runs"]]
+    measured = [row for row in rows if row.tokens_per_second and row.ranks]
+    if measured:
+        base = min(measured, key=lambda row: row.ranks)
+        for row in measured:
+            assert row.tokens_per_second and base.tokens_per_second
+            row.efficiency = row.tokens_per_second / row.ranks / (base.tokens_per_second / base.ranks)
+            grown = row.global_batch_size * base.ranks == base.global_batch_size * row.ranks
+            if row.ranks != base.ranks:
+                row.scaling = "weak" if grown else "strong" if _same_batch(row, base) else "mixed"
+    return rows
+
+
+def _same_batch(row: Point, base: Point) -> bool:
+    return row.global_batch_size == base.global_batch_size
+
+
+def _point(folder: Path, overrides: str) -> Point:
+    run = RunFolder(folder)
+    record: dict[str, Any] = run.read()
+    config = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
+    cluster, loop = config.get("cluster", {}), config.get("train") or config.get("tune") or {}
+    rows = run.read_metrics()
+    speeds = [row["tokens_per_second"] for row in rows[len(rows) // 2 :] if row.get("tokens_per_second")]
+    hours = record.get("seconds", 0.0) / 3600
+    return Point(
+        name=folder.name,
+        overrides=overrides,
+        state=record.get("state", "missing"),
+        step=record.get("step", rows[-1]["step"] if rows else 0),
+        ranks=record.get("world_size", 0),
+        nodes=cluster.get("nodes", 1),
+        global_batch_size=loop.get("global_batch_size", 0),
+        tokens_per_second=statistics.median(speeds) if speeds else None,
+        efficiency=None,
+        scaling="base",
+        loss=rows[-1].get("loss") if rows else None,
+        valid_loss=record.get("valid_loss"),
+        hours=hours,
+        cost=_cost(cluster, hours),
+        unit=cluster.get("site", {}).get("budget_unit", ""),
+    )
+
+
+def _cost(cluster: dict[str, Any], hours: float) -> float | None:
+    """Budget units: a job pays the largest of its shares."""
+    site = cluster.get("site", {})
+    by_gpu = (site.get("gpu_hour_rate") or 0) * cluster.get("gpus_per_node", 0)
+    by_core = (site.get("core_hour_rate") or 0) * (site.get("cores") or 0)
+    return max(by_gpu, by_core) * cluster.get("nodes", 1) * hours or None
+
+
+def write_report(sweep: Path) -> list[Path]:
+    """Write <key>.csv, <key>.md and <key>.png beside the sweep; returns their paths."""
+    rows = points(sweep)
+    table, text, plot = (sweep.with_suffix(suffix) for suffix in (".csv", ".md", ".png"))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [item.name for item in fields(Point)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    text.write_text(markdown(rows))
+    _plot(rows, plot)
+    return [table, text, plot]
+
+
+def markdown(rows: list[Point]) -> str:
+    """The table for people."""
+    head = (
+        "point",
+        "state",
+        "step",
+        "ranks",
+        "tokens/s",
+        "efficiency",
+        "loss",
+        "valid loss",
+        "hours",
+        "cost",
+    )
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = (
+            row.overrides or row.name,
+            row.state,
+            str(row.step),
+            str(row.ranks),
+            _number(row.tokens_per_second, ",.0f"),
+            f"{_number(row.efficiency, '.0%')} {row.scaling}" if row.efficiency else "-",
+            _number(row.loss, ".4f"),
+            _number(row.valid_loss, ".4f"),
+            _number(row.hours, ".2f"),
+            f"{row.cost:,.1f} {row.unit}" if row.cost else "-",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _plot(rows: list[Point], path: Path) -> None:
+    """Tokens per second and efficiency over ranks, and loss over tokens."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
+    measured = sorted((row for row in rows if row.tokens_per_second), key=lambda row: row.ranks)
+    ranks = [row.ranks for row in measured]
+    axes[0].plot(ranks, [row.tokens_per_second for row in measured], "o-")
+    axes[0].set(xlabel="ranks", ylabel="tokens per second", title="speed", ylim=(0, None))
+    axes[1].plot(ranks, [100 * (row.efficiency or 0) for row in measured], "o-")
+    axes[1].axhline(100, color="grey", linewidth=0.5)
+    axes[1].set(xlabel="ranks", ylabel="per cent", title="scaling efficiency", ylim=(0, None))
+    for row in rows:
+        logged = RunFolder(path.parents[1] / row.name).read_metrics()
+        if logged:
+            axes[2].plot(
+                [r["tokens"] for r in logged], [r["loss"] for r in logged], label=row.overrides or row.name
+            )
+    axes[2].set(xlabel="tokens", ylabel="nats per token", title="training loss")
+    if axes[2].lines:
+        axes[2].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
