@@ -1,0 +1,40 @@
+"""Prints the names and shapes of a small model's tensors: python -m tests.elm_megatron.engine.layer_names te|torch
+
+A process of its own, because megatron-core looks for Transformer Engine when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch.distributed as dist
+
+from elm_megatron.config import ParallelConfig
+from elm_megatron.model import device
+from tests.elm_megatron.configs import small_model
+
+
+def main() -> None:
+    """For tp=1 and for the second rank of tp=2 with sequence parallelism."""
+    device.pretend()
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from elm_megatron.engine import distributed
+    from elm_megatron.model import llama
+
+    found = {}
+    for tp in (1, 2):
+        dist.init_process_group("fake", store=FakeStore(), rank=tp - 1, world_size=tp)
+        parallel = ParallelConfig(tp=tp, sp=tp > 1)
+        distributed.model_parallel(parallel)
+        distributed.seed_everything(0)
+        config = llama.transformer_config(small_model(), parallel)
+        (chunk,) = llama.build(small_model(), parallel, config, sys.argv[1] == "te")
+        found[tp] = sorted(llama.box(s) for _, shards in llama.sharded_tensors(chunk) for s in shards)
+        distributed.leave()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
