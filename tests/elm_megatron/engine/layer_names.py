@@ -1,4 +1,4 @@
-"""Prints the names and shapes of a small model's tensors: python -m tests.elm_megatron.engine.layer_names te|torch
+"""Names and shapes of a small model: python -m tests.elm_megatron.engine.layer_names te|torch
 
 A process of its own, because megatron-core looks for Transformer Engine when it is imported.
 """

@@ -10,10 +10,10 @@ __version__ = "2.2.0"
 __all__ = ["pytorch"]
 
 
-class common:  # noqa: N801  (a module there)
+class common:
     """fp8 recipes, never used."""
 
-    class recipe:  # noqa: N801  (a module there)
+    class recipe:
         """Names alone."""
 
         class DelayedScaling:

@@ -64,7 +64,7 @@ class DotProductAttention(_Module):
         super().__init__()
 
 
-class ops:  # noqa: N801  (a module there)
+class ops:
     """Fused operations, not used by our spec."""
 
     Sequential = FusibleOperation = _Module
