@@ -10,16 +10,20 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
-from slurm.tracker import budget, efficiency, eta, listing, metrics, poll, why
+from slurm.tracker import listing, poll, why
 from slurm.tracker.command import Unreachable
-from slurm.tracker.history import DAY, FIRST_DAYS, History, slurm_time
 from slurm.tracker.poll import Picture
 from slurm.tracker.rates import SITES, Rates
-from slurm.tracker.runs import progress_of
 from slurm.tracker.show import escaped, span
 from slurm.tracker.squeue import Job
+
+if TYPE_CHECKING:
+    from slurm.tracker.history import History
+
+DAY = 86400
 
 
 def main() -> None:
@@ -59,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--since", default="1d", help="period, as 12h, 7d or 4w (default: %(default)s)")
 
     one = commands.add_parser("history", help="read accounting into the history file and say what it holds")
-    one.add_argument("--since", default=f"{FIRST_DAYS}d", help="how far a new file goes back")
+    one.add_argument("--since", default="90d", help="how far a new file goes back (default: 90d)")
 
     one = commands.add_parser("report", help="a page about a period")
     one.add_argument("--since", default="7d", help="period up to now (default: %(default)s)")
@@ -134,7 +138,13 @@ def find(picture: Picture, wanted: str) -> Job:
     return found[0]
 
 
+# The commands below import their modules themselves: list and why start quickly without them.
+
+
 def eta_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import eta
+    from slurm.tracker.runs import progress_of
+
     picture = poll.picture()
     job = find(picture, arguments.id)
     history, failure = synced_history()
@@ -149,6 +159,9 @@ def eta_(arguments: argparse.Namespace) -> int:
 
 
 def eff_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import efficiency
+    from slurm.tracker.history import slurm_time
+
     if arguments.ids:
         for wanted in arguments.ids:
             check_id(wanted)
@@ -163,6 +176,8 @@ def eff_(arguments: argparse.Namespace) -> int:
 
 
 def history_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker.history import History, slurm_time
+
     history = History()
     count = history.sync(period(arguments.since) / DAY)
     total, first = history.connection.execute("SELECT count(*), min(submit) FROM lives").fetchone()
@@ -172,7 +187,6 @@ def history_(arguments: argparse.Namespace) -> int:
 
 
 def report_(arguments: argparse.Namespace) -> int:
-    # numpy comes with these two; no other command needs it.
     from slurm.tracker import report, summary
 
     now = time.time()
@@ -192,6 +206,8 @@ def report_(arguments: argparse.Namespace) -> int:
 
 
 def budget_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import budget
+
     grants = dict(grant(text) for text in arguments.grant)
     picture = poll.picture()
     history, failure = synced_history()
@@ -206,8 +222,10 @@ def budget_(arguments: argparse.Namespace) -> int:
 
 
 def metrics_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import metrics, metrics_port
+
     if arguments.port is not None:
-        metrics.serve(arguments.port)
+        metrics_port.serve(arguments.port)
         return 0
     content, fresh = metrics.text()
     if arguments.textfile:
@@ -233,8 +251,10 @@ def top_(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def synced_history() -> tuple[History, str | None]:
+def synced_history() -> tuple["History", str | None]:
     """The history, brought up to date if accounting answers, and else why it is stale."""
+    from slurm.tracker.history import History
+
     history = History()
     try:
         history.sync()

@@ -5,18 +5,24 @@ Slurm has many words for "nothing" and they differ between releases, so every re
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+
+# In a queue of ten thousand jobs the same few hundred words come again and again.
+often = lru_cache(maxsize=8192)
 
 NOTHING = frozenset(
     {"", "(null)", "n/a", "none", "unknown", "not_set", "invalid", "unlimited", "partition_limit", "null"}
 )
 
 
+@often
 def word(text: str) -> str:
     """The text without padding, or "" for any of Slurm's words for nothing."""
     text = text.strip()
     return "" if text.lower() in NOTHING else text
 
 
+@often
 def epoch(text: str) -> int | None:
     """UTC epoch seconds of `2026-11-22T21:24:40` (commands run with TZ=UTC), or None for nothing."""
     text = word(text)
@@ -28,6 +34,7 @@ def epoch(text: str) -> int | None:
         return None
 
 
+@often
 def seconds(text: str) -> int | None:
     """Seconds of `D-HH:MM:SS`, `HH:MM:SS` or `MM:SS`, with or without a fraction; None for nothing."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", word(text))
@@ -37,12 +44,14 @@ def seconds(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+@often
 def number(text: str) -> int | None:
     """The first whole number of the text (`4`, `4-8`, `4+0`), or None."""
     match = re.match(r"\s*(\d+)", text)
     return int(match[1]) if match else None
 
 
+@often
 def mebibytes(text: str) -> int | None:
     """MiB of `100M`, `1.5G`, `2048K`; a number without a unit is MiB already. None for nothing."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)[nc]?", word(text))
@@ -69,6 +78,7 @@ def tres(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+@often
 def gpus_of_tres(text: str) -> int | None:
     """GPUs in a TRES list; None when the list is empty, so that nothing is known.
 
@@ -83,6 +93,7 @@ def gpus_of_tres(text: str) -> int | None:
     return sum(number(value) or 0 for name, value in entries.items() if name.startswith("gres/gpu:"))
 
 
+@often
 def gpus_of_gres(text: str) -> int:
     """GPUs in a GRES request or a node's list: `gpu:h100:4`, `gres:gpu:2`, `gres/gpu:2(IDX:0-1)`, `gpu`."""
     total = 0
@@ -93,6 +104,7 @@ def gpus_of_gres(text: str) -> int:
     return total
 
 
+@often
 def array_tasks(text: str) -> int:
     """How many tasks an array expression holds: `3-5%2` is 3, `1,7-9` is 4, `0-8:4` is 3, `N/A` is 1."""
     total = 0

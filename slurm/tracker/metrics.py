@@ -8,17 +8,14 @@ are then the last known ones, and before the first answer there are none.
 import os
 from collections import Counter
 from collections.abc import Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from data_prep.errors import InputError
 from slurm.tracker import poll
 from slurm.tracker.command import Unreachable
 from slurm.tracker.families import family_of
 from slurm.tracker.poll import Picture
 
 MOST_PARTITIONS = 50
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HELP = {
     "elm_queue_up": "Whether Slurm answered the last question.",
@@ -116,33 +113,3 @@ def write(path: Path, content: str) -> None:
     temporary.write_text(content, encoding="utf-8")
     temporary.chmod(0o644)
     temporary.replace(path)
-
-
-def serve(port: int) -> None:
-    """Serves /metrics on 127.0.0.1 until it is interrupted."""
-    if not 1 <= port <= 65535:
-        raise InputError(f"--port: found {port}; allowed is 1 to 65535")
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise InputError(f"--port: {port} cannot be used ({error.strerror})") from error
-    with server:
-        server.serve_forever()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET /metrics; says nothing else to anybody."""
-
-    def do_GET(self) -> None:
-        if self.path != "/metrics":
-            self.send_error(404)
-            return
-        content = text()[0].encode()
-        self.send_response(200)
-        self.send_header("Content-Type", CONTENT_TYPE)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged."""

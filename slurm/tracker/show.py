@@ -9,6 +9,7 @@ import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 # Cc control, Cf format (bidirectional marks, zero-width joiners), Cs surrogate, Co private, Cn unassigned,
 # Zl and Zp line and paragraph separators.
@@ -63,21 +64,32 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 32
         widest: Most cells a column may take; the last column is not cut.
     """
     last = len(header) - 1
+    # (text, width) of each cell: the width is counted once.
     shown = [
-        [fitted(escaped(cell), widest if index < last else 10_000) for index, cell in enumerate(row)]
-        for row in rows
+        [measured(cell, widest if index < last else 10_000) for index, cell in enumerate(row)] for row in rows
     ]
-    columns = list(zip(header, *shown, strict=True))
-    widths = [max(map(cells, column)) for column in columns]
-    right = [bool(shown) and all(is_number(cell) for cell in column[1:]) for column in columns]
+    columns = list(zip(*shown, strict=True)) or [()] * len(header)
+    widths = [
+        max(cells(title), max((width for _, width in column), default=0))
+        for title, column in zip(header, columns, strict=True)
+    ]
+    right = [bool(column) and all(is_number(text) for text, _ in column) for column in columns]
     lines = []
-    for row in [list(header), *shown]:
+    for row in [[(title, cells(title)) for title in header], *shown]:
         padded = [
-            " " * (width - cells(cell)) + cell if flush else cell + " " * (width - cells(cell))
-            for cell, width, flush in zip(row, widths, right, strict=True)
+            " " * (room - width) + text if flush else text + " " * (room - width)
+            for (text, width), room, flush in zip(row, widths, right, strict=True)
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+# Users, partitions and states come again in every line.
+@lru_cache(maxsize=8192)
+def measured(text: str, width: int) -> tuple[str, int]:
+    """The text escaped and cut to `width` cells, and how many it takes."""
+    text = fitted(escaped(text), width)
+    return text, cells(text)
 
 
 def is_number(cell: str) -> bool:

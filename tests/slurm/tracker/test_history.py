@@ -15,7 +15,7 @@ from slurm.tracker.history import DAY, History
 from slurm.tracker.rates import Rates
 from slurm.tracker.runs import Progress
 from slurm.tracker.sacct import Life
-from slurm.tracker.squeue import FIELDS, Job, job_of
+from slurm.tracker.squeue import FIELDS, Job, parse
 from slurm.tracker.summary import summarize
 
 NOW = 1_770_000_000
@@ -226,8 +226,7 @@ def waiting(**fields: str) -> Job:
         "tres-alloc": "gres/gpu=4",
         "TimeUsed": "0:00",
     }
-    found = job_of(row | base | fields)
-    assert found is not None
+    (found,) = parse("".join(value + "|" for value in (row | base | fields).values()), "|")
     return found
 
 

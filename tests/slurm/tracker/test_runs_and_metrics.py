@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from elm_megatron.run_folder import RunFolder, append_jsonl
-from slurm.tracker import efficiency, listing, metrics, poll, runs
+from slurm.tracker import efficiency, listing, metrics, metrics_port, poll, runs
 from slurm.tracker.logs import log_path, log_tail
 from slurm.tracker.rates import Rates
 
@@ -219,12 +219,12 @@ def test_a_textfile_appears_whole(fake_slurm, rows, tmp_path: Path) -> None:
 
 def test_the_port_is_on_loopback_and_serves_one_path(fake_slurm, rows) -> None:
     fake_slurm.answer([rows(1)])
-    server = metrics.ThreadingHTTPServer(("127.0.0.1", 0), metrics.Handler)
+    server = metrics_port.ThreadingHTTPServer(("127.0.0.1", 0), metrics_port.Handler)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         base = f"http://127.0.0.1:{server.server_port}"
         with urllib.request.urlopen(f"{base}/metrics") as answer:
-            assert answer.headers["Content-Type"] == metrics.CONTENT_TYPE
+            assert answer.headers["Content-Type"] == metrics_port.CONTENT_TYPE
             assert b"elm_queue_up 1" in answer.read()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{base}/etc/passwd")
