@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -110,7 +111,7 @@ def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> Non
     submit(run, 150, "nodes=4", ranks=4)
     wait_step(run, 12)
     urgent = devcluster.command(
-        "sbatch", "--parsable", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1"
+        "sbatch", "-o", "/dev/null", "--parsable", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1"
     )
     wait_state(run, "requeued")
     assert "PREEMPTED" in record(run)["reason"]
@@ -172,7 +173,15 @@ def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> No
     submit(run, 50, "nodes=2", ranks=2, trouble="raise on 1")
     job = job_of(run)
     then = devcluster.command(
-        "sbatch", "--parsable", "-d", f"afterok:{job}", "--kill-on-invalid-dep=yes", "--wrap", "true"
+        "sbatch",
+        "-o",
+        "/dev/null",
+        "--parsable",
+        "-d",
+        f"afterok:{job}",
+        "--kill-on-invalid-dep=yes",
+        "--wrap",
+        "true",
     ).stdout.strip()
     ended(devcluster, job)
     ended(devcluster, then)
@@ -227,3 +236,40 @@ def test_secrets_of_the_caller_reach_no_file_of_the_run(devcluster: DevCluster, 
     files = [path for path in run.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if b"canary-7f3a" in path.read_bytes()]
+
+
+# What stands in for apptainer: notes its arguments, hides scontrol, runs the command.
+APPTAINER = """#!{python}
+import os, sys
+args = sys.argv[1:]
+open({log!r}, "a").write(" ".join(args) + "\\n")
+assert args.pop(0) == "exec"
+while args[0].startswith("--"):
+    flag = args.pop(0)
+    value = "" if flag == "--nv" else args.pop(0)
+    if flag == "--env":
+        name, _, text = value.partition("=")
+        os.environ[name] = text + os.pathsep + {tests!r}
+image, program = args[:2]
+assert os.path.exists(image), image
+os.environ["PATH"] = "/bin"  # an image holds no scontrol
+os.execv({python!r}, [{python!r}, *args[2:]])
+"""
+
+
+def test_a_job_in_a_container_is_requeued_by_its_batch_script(
+    devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, program, image = tmp_path / "log", tmp_path / "bin/apptainer", tmp_path / "elm.sif"
+    program.parent.mkdir()
+    image.touch()
+    here = str(Path(__file__).parent)
+    program.write_text(APPTAINER.format(python=sys.executable, log=str(log), tests=here))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    run = tmp_path / "run"
+    submit(run, 400, f"container={image}", "time=1", "signal_seconds=40")
+    wait_state(run, "done")
+    assert losses(run) == undisturbed(400) and len(record(run)["lives"]) > 1
+    command = log.read_text().splitlines()[0]
+    assert f"--bind {run}" in command and str(image) in command and "--nv" not in command

@@ -1,0 +1,14 @@
+"""Compare a cluster's configuration with the live system: python launch/doctor.py cluster=snellius"""
+
+from elm_megatron.compose import main
+from slurm.doctor import DoctorConfig, examine, show
+
+
+@main("doctor", DoctorConfig)
+def launch(config: DoctorConfig) -> int:
+    """One line per check, with what to do; status 1 when something must be done."""
+    return show(examine(config.cluster))
+
+
+if __name__ == "__main__":
+    launch()
