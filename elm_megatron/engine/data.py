@@ -22,6 +22,8 @@ from megatron.core.datasets.utils import Split
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
 
+DOCUMENTS = "documents.parquet"
+
 # It warns that an index in memory was not saved, which is what is wanted here.
 logging.getLogger("megatron.core.datasets.gpt_dataset").setLevel(logging.ERROR)
 
@@ -37,11 +39,14 @@ class _Ids:
         self.unique_identifiers = {"sha256": info.sha256}
 
 
-def open_split(manifest: Manifest, split: str, seq_length: int, seed: int) -> GPTDataset:
+def open_split(
+    manifest: Manifest, split: str, seq_length: int, seed: int, documents: np.ndarray | None = None
+) -> GPTDataset:
     """One epoch of a split as samples of seq_length + 1 tokens.
 
     Args:
         split: "train" (a last partial sample is dropped) or "valid" (it is padded and masked).
+        documents: indices of the documents to take; all of them by default.
 
     Raises:
         InputError: the split holds no whole sample.
@@ -66,8 +71,35 @@ def open_split(manifest: Manifest, split: str, seq_length: int, seed: int) -> GP
         drop_last_partial_validation_sequence=False,
     )
     indexed = IndexedDataset(prefix, multimodal=False, mmap=True)
-    documents = np.arange(indexed.sequence_lengths.shape[0], dtype=np.int32)
+    if documents is None:
+        documents = np.arange(indexed.sequence_lengths.shape[0])
+    documents = documents.astype(np.int32)
     return GPTDataset(indexed, prefix, documents, None, Split[split], config)
+
+
+def open_validation(manifest: Manifest, seq_length: int, seed: int) -> dict[str, GPTDataset]:
+    """The validation split, one dataset per language; one named "" where the languages are not known."""
+    groups: dict[str, list[int]] = {}
+    for index, language in enumerate(_languages(manifest)):
+        groups.setdefault(language, []).append(index)
+    if not groups:
+        return {"": open_split(manifest, "valid", seq_length, seed)}
+    return {
+        language: open_split(manifest, "valid", seq_length, seed, np.array(indices))
+        for language, indices in sorted(groups.items())
+    }
+
+
+def _languages(manifest: Manifest) -> list[str]:
+    """The language of every validation document, in the order of the index; [] when it is not recorded."""
+    if DOCUMENTS not in manifest.files:
+        return []
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(manifest.folder / DOCUMENTS, columns=["split", "language"])
+    rows = zip(table["split"].to_pylist(), table["language"].to_pylist(), strict=True)
+    found = [language for split, language in rows if split != "train"]
+    return found if len(found) == manifest.splits["valid"].documents else []
 
 
 def sample_counts(tokens: int, seq_length: int) -> int:

@@ -55,11 +55,15 @@ class Metrics:
         )
 
     def valid(self, row: dict[str, Any]) -> None:
-        """One validation; row has `step`, `loss`, `perplexity`, `tokens`, `time`."""
+        """One validation; row has `step`, `loss`, `perplexity`, `time`, and `loss_<language>`."""
         append_jsonl(self._run.valid, row)
-        self._board.add_scalar("valid/loss", row["loss"], row["step"])
+        parts = {name: row[name] for name in row if name.startswith("loss")}
+        for name, loss in parts.items():
+            self._board.add_scalar(f"valid/{name}", loss, row["step"])
+        languages = "".join(f"  {name[5:]} {loss:.4f}" for name, loss in parts.items() if name != "loss")
         print(
-            f"step {row['step']}: validation loss {row['loss']:.4f}  perplexity {row['perplexity']:.1f}",
+            f"step {row['step']}: validation loss {row['loss']:.4f}{languages}  "
+            f"perplexity {row['perplexity']:.1f}",
             flush=True,
         )
 

@@ -92,7 +92,7 @@ class Trainer:
         train = self.settings
         self.manifest = Manifest.load(self.config.data.dir)
         self.train_set = data.open_split(self.manifest, "train", train.seq_length, train.seed)
-        self.valid_set = data.open_split(self.manifest, "valid", train.seq_length, train.seed)
+        self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed)
 
     def _steps_of_epochs(self) -> int:
         train, tokens = self.settings, self.manifest.splits["train"].tokens
@@ -310,25 +310,31 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Mean loss per token of the validation split, in nats; logged by rank 0."""
-        train = self.settings
+        """Mean loss per token of the validation split, in nats; logged by rank 0, also per language."""
         for chunk in self.chunks:
             chunk.eval()
-        # Interleaved stages take their micro-batches in groups of pp.
-        group = self.config.parallel.pp if self.config.parallel.vpp > 1 else 1
-        ids = data.padded_ids(len(self.valid_set), train.micro_batch_size * self.dp * group)
-        if train.eval_batches is not None:
-            ids = ids[: train.eval_batches * train.global_batch_size]
-        (total, count, *more), _ = self._agree(self._run_batches(self.valid_set, ids, forward_only=True))
+        sums = {name: self._sums_over(dataset) for name, dataset in self.valid_sets.items()}
+        total, count, *more = (sum(column) for column in zip(*sums.values(), strict=True))
         loss = total / count
         for chunk in self.chunks:
             chunk.train()
         if self.metrics:
             perplexity = math.exp(min(loss, 700.0))
             row = {"step": self.step, "loss": loss, "perplexity": perplexity, "time": time.time()}
+            row |= {f"loss_{name}": part[0] / part[1] for name, part in sums.items() if name}
             self.metrics.valid({**row, **self._more_of_validation(more, count)})
         self.valid_loss = loss
         return loss
+
+    def _sums_over(self, dataset: Any) -> list[float]:
+        """The sums a forward step reports, over a whole validation set (or `eval_batches` of it)."""
+        train = self.settings
+        # Interleaved stages take their micro-batches in groups of pp.
+        group = self.config.parallel.pp if self.config.parallel.vpp > 1 else 1
+        ids = data.padded_ids(len(dataset), train.micro_batch_size * self.dp * group)
+        if train.eval_batches is not None:
+            ids = ids[: train.eval_batches * train.global_batch_size]
+        return self._agree(self._run_batches(dataset, ids, forward_only=True))[0]
 
     def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
         """Seam: further columns of valid.jsonl, from the sums after the first two."""

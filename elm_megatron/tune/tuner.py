@@ -46,7 +46,7 @@ class Tuner(Trainer):
         self.source = resolve(self.config.source)
         self.base = Base.open(self.source)
         self.corpus = self._read_corpus()
-        self.train_set, self.valid_set = self.corpus.train, self.corpus.valid
+        self.train_set, self.valid_sets = self.corpus.train, {"": self.corpus.valid}
         if self.world.rank == 0:
             print(self.corpus.summary(), flush=True)
 

@@ -95,7 +95,8 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
         def _open_data(self) -> None:
             self.source = Source(folder, False, model)
             self.base = Base(self.source, FolderWeights(folder), None)
-            self.train_set = self.valid_set = Rows(examples, args.length, args.rows, 1, 3)
+            self.train_set = Rows(examples, args.length, args.rows, 1, 3)
+            self.valid_sets = {"": self.train_set}
 
     tune = {**SETTINGS, "alpha": 128.0, "steps": args.steps, "seq_length": args.length, "dropout": 0.05}
     tune |= {"global_batch_size": args.rows, "micro_batch_size": args.rows}

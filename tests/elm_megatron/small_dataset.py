@@ -38,8 +38,20 @@ def _split(folder: Path, name: str, rng: np.random.Generator, tokens: int) -> Sp
     return Split(f"small-{name}", len(lengths), len(ids), binary.stat().st_size, entropy, *files)
 
 
-def make_dataset(folder: Path, train_tokens: int = 8000, valid_tokens: int = 700) -> Path:
-    """Write the dataset and return its folder."""
+def _documents(folder: Path, languages: list[str]) -> FileInfo:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "documents.parquet"
+    rows = [("train", "en")] * 3 + [("valid", language) for language in languages]
+    pq.write_table(pa.table({"split": [s for s, _ in rows], "language": [name for _, name in rows]}), path)
+    return FileInfo(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def make_dataset(
+    folder: Path, train_tokens: int = 8000, valid_tokens: int = 700, languages: list[str] | None = None
+) -> Path:
+    """Write the dataset and return its folder; `languages` of the three validation documents, if wanted."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     splits = {
@@ -47,22 +59,9 @@ def make_dataset(folder: Path, train_tokens: int = 8000, valid_tokens: int = 700
         "valid": _split(folder, "valid", rng, valid_tokens),
     }
     tokenizer = TokenizerInfo("0" * 64, VOCAB, 1, 2, 3)
-    empty: dict = {}
-    manifest = Manifest(
-        "small",
-        "key",
-        "uint16",
-        tokenizer,
-        splits,
-        {},
-        {"in": 6, "out": 6, "dropped": {}},
-        empty,
-        {},
-        {},
-        {},
-        {},
-        [],
-        {},
-    )
+    files = {"documents.parquet": _documents(folder, languages)} if languages else {}
+    works = {"in": 6, "out": 6, "dropped": {}}
+    nothing: list[dict] = [{}, {}, {}, {}, {}]  # blocks, redactions, languages, sources, licences
+    manifest = Manifest("small", "key", "uint16", tokenizer, splits, files, works, *nothing, [], {})
     (folder / "manifest.json").write_bytes(manifest.dumps())
     return folder

@@ -12,6 +12,7 @@ from elm_megatron.engine.checkpoint import Checkpoint, committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
+from tests.elm_megatron.small_dataset import make_dataset
 
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
@@ -151,3 +152,13 @@ def test_init_from_begins_with_old_weights(ranks: RankPool, small_data: Path, tm
     valid_old, valid_new = before.read_metrics(before.valid), after.read_metrics(after.valid)
     assert valid_new[0]["loss"] == pytest.approx(valid_old[-1]["loss"], rel=1e-6)
     assert (after.path / "curves.png").stat().st_size > 10_000
+
+
+def test_validation_is_told_apart_by_language(ranks: RankPool, tmp_path: Path) -> None:
+    """The documents' languages come from the Parquet file beside the dataset."""
+    folder = make_dataset(tmp_path / "data", languages=["nl", "en", "nl"])
+    config = pretrain_config(tmp_path / "run", folder, 2, steps=2, eval_every=1)
+    run = cases.folder(config)
+    ranks.run(2, cases.train, config=config)
+    last = run.read_metrics(run.valid)[-1]
+    assert min(last["loss_nl"], last["loss_en"]) < last["loss"] < max(last["loss_nl"], last["loss_en"])
