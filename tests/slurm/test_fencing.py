@@ -1,0 +1,80 @@
+"""The lives of a job, without a Slurm: the fencing token and the count of lives that brought nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
+from slurm import lives, task
+
+OLD_TASK = """
+import sys, time
+from pathlib import Path
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
+from slurm import lives
+folder = Path(sys.argv[1])
+lives.FENCE_SECONDS = 0.1
+world = World(int(sys.argv[2]), 2, 0, 0, 1, "7", 0, "localhost", folder)
+lives.begin(RunFolder(folder), world, 2)
+print("began", flush=True)
+while True:
+    time.sleep(0.05)
+    (folder / f"written-{world.rank}").write_text("x")
+"""
+
+
+def world(folder: Path, restart: int, rank: int = 0) -> World:
+    (folder / f"{restart}").mkdir(exist_ok=True)
+    return World(rank, 2, 0, 0, 1, "7", restart, "localhost", folder / f"{restart}")
+
+
+def test_a_task_of_an_earlier_life_ends_itself(tmp_path: Path) -> None:
+    """As on a node that the controller gave up: rank 0 and another rank go on, and must not."""
+    run = RunFolder(tmp_path)
+    run.update(state="submitted")
+    old = [
+        subprocess.Popen([sys.executable, "-c", OLD_TASK, str(tmp_path), str(rank)], stdout=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    for process in old:
+        assert process.stdout and process.stdout.readline() == b"began\n"
+    run.update(life=["7", 1])
+    assert [process.wait(10) for process in old] == [-signal.SIGKILL] * 2
+    for rank in (0, 1):
+        (tmp_path / f"written-{rank}").unlink(missing_ok=True)
+    assert json.loads((tmp_path / "run.json").read_text())["life"] == ["7", 1]
+
+
+def test_a_job_is_held_after_lives_that_brought_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    run = RunFolder(tmp_path)
+    for restart in (0, 1):
+        lives.begin(run, world(tmp_path, restart), 2)
+    with pytest.raises(SystemExit):
+        lives.begin(run, world(tmp_path, 2), 2)
+    record = run.read()
+    assert record["state"] == "held" and "started 2 times at step 0" in record["reason"]
+    assert (tmp_path / "2" / task.HOLD).exists() and record["life"] == ["7", 1]
+    lives.begin(run, world(tmp_path, 3), 2)  # a person released it
+    assert run.read()["state"] == "running"
+
+
+def test_progress_starts_the_count_again() -> None:
+    def life(step: int, job: str = "7", **more: bool) -> dict[str, object]:
+        return {"job": job, "restart": 0, "step": step, **more}
+
+    assert lives.count_stalls([], "7", 0) == 0
+    assert lives.count_stalls([life(0), life(0), life(5)], "7", 5) == 1
+    assert lives.count_stalls([life(5), life(5)], "7", 9) == 0
+    assert lives.count_stalls([life(5, job="6"), life(5)], "7", 5) == 1
+    assert lives.count_stalls([life(5), life(5, held=True)], "7", 5) == 0
