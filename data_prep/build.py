@@ -94,9 +94,7 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     settings = to_mapping(config)
     del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
-    chunk_mb = float(
-        settings["preprocess"].pop("chunk_mb")
-    )  # moves no byte of the dataset, but cuts the parts
+    chunk_mb = float(settings["preprocess"].pop("chunk_mb"))  # moves no id, but cuts the parts
     inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
     text = json.dumps(
         [VERSION, settings, inputs, sorted(scan.rejected + scan.refused), sorted(stones)], sort_keys=True

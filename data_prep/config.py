@@ -203,7 +203,7 @@ class CleanConfig:
 
 @dataclass
 class BuildConfig:
-    """How the dataset is made; nothing here but ``valid_fraction`` changes the bytes that come out.
+    """How the dataset is made; only ``valid_fraction`` changes a byte of the ``.bin`` and ``.idx``.
 
     Attributes:
         ranks: processes; more than one needs MPI (``mpiexec -n ranks`` here, ``srun`` on Slurm).

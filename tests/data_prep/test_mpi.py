@@ -124,6 +124,7 @@ def long_corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def long_alone(tmp_path_factory, long_corpus):
     config = settings(tmp_path_factory.mktemp("one") / "d", corpus__path=str(long_corpus))
+    config.preprocess.chunk_mb = 1.0
     Preprocess(config)()
     return files(config.data_dir())
 
