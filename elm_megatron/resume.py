@@ -11,14 +11,15 @@ from data_prep.errors import InputError
 
 # Keys that do not change what is learnt. Everything else must stay as it was.
 FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
-FREE_KEYS = (
-    "train.micro_batch_size",
-    "train.keep_last",
-    "train.keep_best",
-    "train.spike_factor",
-    "train.log_sample_ids",
-    "train.distributed_optimizer",
-    "train.stall_seconds",
+LOOPS = ("train.", "tune.")
+FREE_IN_LOOPS = (
+    "micro_batch_size",
+    "keep_last",
+    "keep_best",
+    "spike_factor",
+    "log_sample_ids",
+    "distributed_optimizer",
+    "stall_seconds",
 )
 FREE_SUFFIXES = ("_every",)
 GROWING_SCHEDULES = ("constant", "wsd")
@@ -37,7 +38,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def is_free(key: str) -> bool:
     """Whether a dotted key may change between the lives of one run."""
-    return key.startswith(FREE_PREFIXES) or key in FREE_KEYS or key.endswith(FREE_SUFFIXES)
+    in_loop = next((key.removeprefix(loop) for loop in LOOPS if key.startswith(loop)), None)
+    return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(FREE_SUFFIXES)
 
 
 def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None:
@@ -56,12 +58,13 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None
         was, wants = before.get(key), after.get(key)
         if was == wants or is_free(key):
             continue
-        if key == "train.steps" and None not in (was, wants) and wants > was:
-            if after.get("train.schedule") in GROWING_SCHEDULES:
+        loop = key.removesuffix("steps")
+        if loop in LOOPS and key.endswith(".steps") and None not in (was, wants) and wants > was:
+            if after.get(f"{loop}schedule") in GROWING_SCHEDULES:
                 continue
             raise InputError(
-                f"train.steps={wants}: {run_dir} was started with {was}, and steps may grow only with "
-                f"train.schedule {' or '.join(GROWING_SCHEDULES)}; give another run.name."
+                f"{key}={wants}: {run_dir} was started with {was}, and steps may grow only with "
+                f"{loop}schedule {' or '.join(GROWING_SCHEDULES)}; give another run.name."
             )
         raise InputError(
             f"{key}={wants}: {run_dir} was started with {key}={was}, which may not change on resume; "

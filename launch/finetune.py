@@ -3,10 +3,13 @@
 The same command again goes on where the run stopped. The adapter lies in <run>/adapter as PEFT writes one.
 """
 
+from contextlib import suppress
+
+from data_prep.errors import InputError
 from elm_megatron.compose import main
 from elm_megatron.tune.config import FinetuneConfig
 from elm_megatron.tune.job import Finetune
-from elm_megatron.tune.source import prepare
+from elm_megatron.tune.source import adopt, prepare
 from slurm.submit import submit
 
 
@@ -16,6 +19,8 @@ def launch(config: FinetuneConfig) -> int:
     if config.dry_run:
         from slurm.dry_run import show
 
+        with suppress(InputError):  # the source may still have to be made
+            adopt(config)
         return show(config)
     source = prepare(config)
     return submit(Finetune(config), config, config.world_size, "finetune", source.manifest_sha256)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.hf import adapters
 from elm_megatron.run_folder import RunFolder
+from elm_megatron.tune.config import TARGETS
 from elm_megatron.tune.pairs import PairData
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
@@ -43,6 +44,18 @@ def test_resume_is_bit_identical(
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert [[row[k] for k in SAME] for row in rows] == [[row[k] for k in SAME] for row in whole]
     assert whole[-1]["tokens"] > whole[0]["tokens"] > 0
+
+
+def test_resume_in_another_layout(ranks: RankPool, base: Path, tmp_path: Path) -> None:
+    """Half of the steps on two tensor-parallel ranks, the rest on two stages; all projections."""
+    changes = {"steps": 8, "r": 8, "alpha": 16.0, "schedule": "constant", "targets": list(TARGETS)}
+    whole = run(ranks, cases.finetune_config(tmp_path / "whole", base, **changes))
+    run(ranks, cases.finetune_config(tmp_path / "two", base, 2, tp=2, **{**changes, "steps": 4}))
+    config = cases.finetune_config(tmp_path / "two", base, 2, pp=2, **{**changes, "micro_batch_size": 2})
+    rows = run(ranks, config)
+    assert len(rows) == 8
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(rows, whole, strict=True)) < 1e-5
+    assert max(abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(rows, whole, strict=True)) < 1e-3
 
 
 def test_another_data_file_is_refused_on_resume(ranks: RankPool, base: Path, tmp_path: Path) -> None:

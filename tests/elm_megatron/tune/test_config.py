@@ -1,0 +1,84 @@
+"""What tuning's configuration refuses, and what may change when a tuning run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.errors import InputError
+from elm_megatron.compose import plain
+from elm_megatron.resume import check_resume
+from elm_megatron.tune.config import run_name
+from elm_megatron.tune.source import adopt, prepare, resolve
+from tests.elm_megatron.tune import cases
+
+
+def config(**changes: Any) -> Any:
+    """A configuration on an imagined base."""
+    return cases.finetune_config(Path("runs/x"), Path("runs/base"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ["qkv"]}, "tune.targets=qkv: allowed are q_proj, k_proj"),
+        ({"targets": []}, "tune.targets="),
+        ({"targets": ["q_proj", "q_proj"]}, "stands twice"),
+        ({"r": 0}, "tune.r=0: must be at least 1"),
+        ({"dropout": 1.0}, "tune.dropout=1.0"),
+        ({"epochs": 1.0}, "give exactly one of the two"),
+        ({"seq_length": 4096}, "tune.seq_length=4096 is longer than"),
+        ({"precision": "fp8"}, "tune.precision=fp8: allowed are fp32, bf16"),
+        ({"adapter_precision": "bf16"}, "needs tune.precision=bf16"),
+        ({"stage": "rlhf"}, "stage=rlhf: allowed are sft, dpo"),
+        ({"stage": "dpo", "packing": True}, "tune.packing=true: pairs"),
+        ({"sft_files": []}, r"sft.files=\[\]: give at least one file"),
+        ({"sft_weights": [1.0, 2.0]}, "2 numbers for the 1 files"),
+        ({"sft_valid_fraction": 1.0}, "sft.valid_fraction=1.0"),
+        ({"dpo_beta": 0.0}, "dpo.beta=0.0"),
+        ({"dpo_label_smoothing": 0.5}, "dpo.label_smoothing=0.5"),
+        ({"dpo_min_agreement": 0.5}, "dpo.min_agreement=0.5"),
+        ({"tp": 2, "ranks": 2, "sp": True, "seq_length": 255}, "not a multiple of parallel.tp=2"),
+        ({"patience": 0}, "tune.patience=0"),
+    ],
+)
+def test_refusals(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config(**changes)
+
+
+def test_what_may_change_on_resume() -> None:
+    old = plain(config())
+    check_resume(old, plain(config(micro_batch_size=2, save_every=3, tp=2, ranks=2)), "runs/x")
+    check_resume(plain(config(schedule="constant")), plain(config(schedule="constant", steps=30)), "runs/x")
+    for changes, key in [
+        ({"steps": 30}, "tune.steps=30"),
+        ({"r": 8}, "tune.r=8"),
+        ({"sft_files": ["a.json"]}, "sft.files="),
+        ({"stage": "dpo"}, "stage=dpo"),
+        ({"seed": 9}, "tune.seed=9"),
+    ]:
+        with pytest.raises(InputError, match=key):
+            check_resume(old, plain(config(**changes)), "runs/x")
+
+
+def test_a_missing_source_names_the_command() -> None:
+    with pytest.raises(InputError, match=r"python launch/pretrain\.py run\.name=nowhere"):
+        resolve("nowhere")
+
+
+def test_the_source_brings_its_own_model(base: Path) -> None:
+    found = cases.finetune_config(Path("runs/x"), base)
+    found.model.hidden_size = 4096
+    assert adopt(found).step is None
+    assert found.model.hidden_size == cases.base_model().hidden_size
+    found.sft.files = ["nowhere.json"]
+    with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
+        prepare(found)
+
+
+def test_stages_have_names_of_their_own() -> None:
+    assert run_name("sft", "tiny", "sample") == "finetune-tiny-sample"
+    assert run_name("dpo", "tiny", "sample") == "dpo-tiny-sample"
