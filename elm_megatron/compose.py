@@ -108,6 +108,11 @@ def guarded(function: Callable[[], int | None]) -> int:
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return EXIT_INPUT
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}.", file=sys.stderr)
+        return EXIT_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -88,7 +88,7 @@ class RunFolder:
         """
         try:
             data = json.loads(self.run_json.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (json.JSONDecodeError, UnicodeDecodeError) as e:
             raise InputError(f"{self.run_json}: not readable as JSON ({e}).") from e
