@@ -191,6 +191,7 @@ class Tuner(Trainer):
             facts["template"] = self.settings.template
             adapter = adapters.of_checkpoint(checkpoint.reader(), self.settings)
             adapters.write(self.run.path / ADAPTER_FOLDER, adapter, self.config.model, facts)
+        dist.barrier()  # nobody asks whether it is there before it is
 
     def _finish(self, asked: Any, seconds: float) -> Outcome:
         written = (self.run.path / ADAPTER_FOLDER / adapters.CONFIG).exists()
