@@ -23,11 +23,11 @@ body { margin: 0 auto; padding: 1.5rem; max-width: 72rem; background: var(--page
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.05rem; margin: 0 0 .6rem; }
 p { margin: .3rem 0; color: var(--soft); } .warn { color: var(--warn); font-weight: 600; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem;
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .8rem;
   margin: 1.2rem 0; }
 .figures div, section { background: var(--card); border: 1px solid var(--line); border-radius: 6px;
   padding: .8rem 1rem; }
-.figures b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.figures b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .figures span { color: var(--soft); font-size: .85rem; }
 .grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: .8rem;
   align-items: start; }
@@ -173,8 +173,9 @@ def money(summary: Summary, rates: Rates, labels: list[str]) -> str:
     note = ""
     if summary.unpriced:
         note = f"<p>{summary.unpriced:,} job starts in partitions without a rate are not counted.</p>"
+    days = (summary.end - summary.begin) / DAY
     rows = [
-        [text(name) or "none", quantity(total.units), quantity(total.units / len(labels))]
+        [text(name) or "none", quantity(total.units), quantity(total.units / days)]
         for name, total in summary.by_account.items()
     ]
     spent = table(["Account", text(rates.unit), "a day"], rows)

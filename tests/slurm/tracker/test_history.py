@@ -181,6 +181,12 @@ def test_the_page_is_whole_and_harmless(history: History, rates: Rates) -> None:
     assert 'name="viewport"' in page
 
 
+def test_the_page_says_what_an_account_spends_a_day(history: History, rates: Rates) -> None:
+    history.add([life()])
+    page = report.page(summarize(history, rates, NOW - 4 * DAY, NOW), rates, [])
+    assert "<td>eur</td><td>768.0</td><td>192.0</td>" in page
+
+
 def test_an_empty_period_makes_a_page(history: History, rates: Rates) -> None:
     page = report.page(summarize(history, rates, NOW - DAY, NOW), rates, [])
     assert "Nothing in this period." in page
