@@ -155,7 +155,13 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         return 0
     if sweep and not any(getattr(config, "dry_run", False) for config in configs):
         keep_sweep(verb, overrides, sweep)
-    return max((int(function(config) or 0) for config in configs), default=0)
+    worst = 0
+    for config in configs:
+        status = int(function(config) or 0)
+        worst = max(worst, status)
+        if status > 128:
+            break  # interrupted: the points behind it are not wanted either
+    return worst
 
 
 def keep_sweep(verb: str, overrides: Sequence[str], runs: list[dict[str, str]]) -> None:

@@ -133,6 +133,17 @@ def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() ->
     assert called == []
 
 
+def test_an_interrupted_point_ends_the_sweep() -> None:
+    called: list[int] = []
+
+    def stop(config: PretrainConfig) -> int:
+        called.append(config.train.steps or 0)
+        return 130 if config.train.steps == 2 else 1
+
+    assert compose.run("pretrain", PretrainConfig, stop, ["-m", "train.steps=1,2,3", "dry_run=true"]) == 130
+    assert called == [1, 2]
+
+
 def test_the_command_leaves_nothing_and_returns_the_worst_status(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

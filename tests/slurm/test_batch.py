@@ -21,6 +21,7 @@ CASES = {
     "snellius_a100": ["model=large", "cluster=snellius_a100", "cluster.account=elm"],
     "snellius_one_gpu": ["model=small", "cluster=snellius", "cluster.gpus_per_node=1", "cluster.time=720"],
     "snellius_container": ["model=large", "cluster=snellius", "cluster.container=/images/elm.sif"],
+    "snellius_modules": ["model=large", "cluster=snellius", "cluster.modules=[2024,Python/3.12.3]"],
     "dev_4_nodes": ["cluster=dev", "cluster.nodes=4", "parallel.tp=2", "parallel.pp=2"],
 }  # fmt: skip
 

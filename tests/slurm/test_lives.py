@@ -257,6 +257,7 @@ os.execv({python!r}, [{python!r}, *args[2:]])
 """
 
 
+@pytest.mark.slow
 def test_a_job_in_a_container_is_requeued_by_its_batch_script(
     devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

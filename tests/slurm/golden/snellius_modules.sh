@@ -1,0 +1,39 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --comment=elm:/home/elm/runs/snellius_modules
+#SBATCH --cpus-per-task=16
+#SBATCH --error=/home/elm/runs/snellius_modules/logs/%j_0_log.err
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=pretrain-large-eur
+#SBATCH --mem=720G
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/home/elm/runs/snellius_modules/logs/%j_0_log.out
+#SBATCH --partition=gpu_h100
+#SBATCH --requeue
+#SBATCH --signal=USR2@300
+#SBATCH --time=1-00:00:00
+
+# setup
+umask 077
+module purge
+module load 2024
+module load Python/3.12.3
+export PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=16
+export NCCL_SOCKET_IFNAME=eno2np0
+export GLOO_SOCKET_IFNAME=eno2np0
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /home/elm/runs/snellius_modules/logs/%j_%t_log.out --error /home/elm/runs/snellius_modules/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 /suite/.venv/bin/python -u -m submitit.core._submit /home/elm/runs/snellius_modules/logs
+
+
+# teardown
+status=$?
+meeting=/home/elm/runs/snellius_modules/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
+if [ -e "$meeting/hold" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi
+if [ -e "$meeting/requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
+exit $status
