@@ -17,7 +17,7 @@ from data_prep.manifest import Manifest
 from elm_megatron.config import ModelConfig
 from elm_megatron.hf import card_texts as texts
 from elm_megatron.hf import names
-from elm_megatron.hf.card_plot import draw
+from elm_megatron.hf.card_plot import PICTURE, draw
 from elm_megatron.hf.config import ExportConfig
 from elm_megatron.hf.source import base_of, hf_folder, locate, run_config
 from elm_megatron.run_folder import RunFolder, write_atomically
@@ -54,9 +54,8 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
         figures: what the export found out: bytes, hashes, the gate's differences.
     """
     stages = stages_of(source.run)
-    picture = draw(
-        [(s.run, name) for s, name in zip(stages, ("pretraining", "tuning"), strict=False)], folder
-    )
+    drawn = draw([(stage.run, _verb(stage)) for stage in stages], folder)
+    picture = f"![Training and validation loss]({PICTURE})" if drawn else "Loss curves: unknown."
     name = stages[-1].config["run"]["name"] if stages else source.path.name
     model, manifest = source.weights.model, source.tokenizer.manifest
     sections = [

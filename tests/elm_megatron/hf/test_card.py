@@ -1,0 +1,143 @@
+"""The model card holds the figures of run.json and the manifest, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_prep.manifest import Manifest
+from elm_megatron.hf import card
+from tests.elm_megatron.hf import cases
+from tests.elm_megatron.rank_pool import RankPool
+
+
+@pytest.fixture(scope="module")
+def export(made: Callable[[str], cases.Made]) -> cases.Made:
+    """A trained run with its export."""
+    return made("gqa")
+
+
+def section(text: str, title: str) -> str:
+    """The text under a heading."""
+    return text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def cells(text: str) -> dict[str, str]:
+    """First and second column of all tables of a text."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {row[0]: row[1] for row in rows}
+
+
+def number(text: str) -> float:
+    """A figure as the card prints it."""
+    return float(text.replace(",", ""))
+
+
+def energy_row(text: str) -> str:
+    """The row of the only stage."""
+    lines = section(text, "Energy and hardware").splitlines()
+    return next(line for line in lines if "Pretraining" in line)
+
+
+def test_figures_equal_the_records(export: cases.Made, corpus: Path):
+    """Every figure of the card against the file it comes from."""
+    text = (export.hf / "README.md").read_text()
+    record = json.loads((export.run / "run.json").read_text())
+    manifest = Manifest.load(corpus)
+    training = cells(section(text, "Pretraining"))
+    assert number(training["step"]) == record["step"] == 3
+    assert number(training["tokens"]) == record["tokens"]
+    for key in ("loss", "valid_loss_first", "valid_loss", "unigram_entropy"):
+        assert number(training[key.replace("_", " ")]) == pytest.approx(record[key], rel=1e-5)
+    assert training["code"] == record["git_commit"]
+    config = yaml.safe_load((export.run / "config.yaml").read_text())
+    for key, value in config["train"].items():
+        shown = training[f"train.{key}"]
+        if type(value) in (int, float):
+            assert number(shown) == value
+        else:
+            assert shown == {None: "null", True: "yes", False: "no"}.get(value, value)
+    data = cells(section(text, "Data"))
+    assert data["manifest sha256"] == f"`{manifest.sha256}`" == f"`{record['manifest_sha256']}`"
+    assert number(data["works read"]) == manifest.works["in"]
+    assert number(data["works kept"]) == manifest.works["out"]
+    for name, counts in (("languages", manifest.languages), ("sources", manifest.sources)):
+        assert dict(item.rsplit(" ", 1) for item in data[f"{name} (works)"].split(", ")) == {
+            key: str(value) for key, value in counts.items()
+        }
+    for name, split in manifest.splits.items():
+        assert f"| {name} | {split.documents} | {split.tokens:,} |" in text
+    figures = json.loads((export.hf.parent / "run.json").read_text())["export"]
+    for name, entry in figures["files"].items():
+        assert f"| {name} | {entry['bytes']:,} | `{entry['sha256']}` |" in text
+    from safetensors import safe_open
+
+    stored = 0
+    for path in export.hf.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            stored += sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    assert number(cells(section(text, "Model"))["parameters"]) == stored
+
+
+def test_unknown_is_said(export: cases.Made):
+    """No energy was measured and no licence given: the card says so rather than inventing them."""
+    text = (export.hf / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["license"] == "unknown"
+    if json.loads((export.run / "run.json").read_text()).get("kwh") is None:
+        row = energy_row(text)
+        assert row.split(" | ")[5] == "unknown"
+    assert "CO2 is unknown" in text
+
+
+def test_it_renders(export: cases.Made):
+    """Front matter, links to files that are there, tables of even width, a real picture."""
+    text = (export.hf / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert set(front["language"]) == {"nl", "en"}
+    assert front["library_name"] == "transformers"
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links == ["loss.png"]
+    for link in links:
+        assert (export.hf / link).read_bytes().startswith(b"\x89PNG\r\n")
+    widths: list[int] = []
+    for line in text.splitlines():
+        widths = [*widths, len(re.findall(r"(?<!\\)\|", line))] if line.startswith("|") else []
+        assert len(set(widths)) <= 1, line
+    assert text.count("```") % 2 == 0
+    assert str(export.run.parent) not in text  # no paths of the machine it was made on
+
+
+def test_energy_in_the_card(export: cases.Made, corpus: Path, ranks: RankPool, tmp_path: Path):
+    """kWh as recorded, and the CO2 that follows from the factor given at export."""
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(export.run, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "kwh": 1.5, "energy_method": "NVML, GPU | test"}))
+    config = cases.export_config(tmp_path / "export", run, grams_per_kwh=200.0, licence="cc-by-4.0")
+    ranks.run(1, cases.export, config=config)
+    text = (tmp_path / "export" / "model" / "README.md").read_text()
+    row = energy_row(text)
+    assert row.endswith("| 1.5 | NVML, GPU \\| test | 300 |")
+    assert "license: cc-by-4.0" in text
+
+
+def test_evaluation_takes_its_place(export: cases.Made, tmp_path: Path):
+    """The section is replaced, also twice; a folder without our card is left alone."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert not card.put_evaluation(folder, "x")
+    before = (export.hf / "README.md").read_text()
+    (folder / "README.md").write_text(before)
+    for words in ("first figures", "second figures"):
+        assert card.put_evaluation(folder, words)
+    after = (folder / "README.md").read_text()
+    assert "second figures" in section(after, "Evaluation")
+    assert "first figures" not in after
+    assert section(after, "Data") == section(before, "Data")
