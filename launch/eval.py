@@ -15,6 +15,10 @@ def launch(config: EvalConfig) -> int:
     """Check that the models are there, then hand the job over."""
     for source in config.sources:
         require_hf_folder(source)
+    if config.dry_run:
+        from slurm.dry_run import show_plain
+
+        return show_plain(config, 1, "eval", f"{', '.join(config.sources)} → {config.run.dir}")
     return submit(Eval(config), config, 1, "eval", resumes=False)
 
 

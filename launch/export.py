@@ -6,7 +6,7 @@ The same command again finds the export made, as long as the checkpoint and the 
 from elm_megatron.compose import main
 from elm_megatron.hf.config import ExportConfig
 from elm_megatron.hf.job import Export
-from elm_megatron.hf.source import locate
+from elm_megatron.hf.source import locate, parameters_of
 from slurm.submit import submit
 
 
@@ -14,6 +14,13 @@ from slurm.submit import submit
 def launch(config: ExportConfig) -> int:
     """Check that there is a source, then hand the job over."""
     locate(config.source)
+    if config.dry_run:
+        from slurm.dry_run import show_plain
+
+        size = parameters_of(config.source)
+        return show_plain(
+            config, 1, "export", f"{config.source} → {config.run.dir} ({config.format}, {size:,} parameters)"
+        )
     return submit(Export(config), config, 1, "export", resumes=False)
 
 

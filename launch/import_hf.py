@@ -16,6 +16,12 @@ def launch(config: ImportConfig) -> int:
     """Read the model's sizes, then hand the job over."""
     folder = require_hf_folder(config.source)
     config.model = model_config(folder, folder.name)
+    if config.dry_run:
+        from slurm.dry_run import show_plain
+
+        return show_plain(
+            config, 1, "import_hf", f"{folder} → {config.run.dir} ({config.model.parameters():,} parameters)"
+        )
     return submit(Import(config), config, 1, "import_hf", resumes=False)
 
 

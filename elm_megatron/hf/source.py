@@ -10,6 +10,7 @@ import yaml
 from data_prep.errors import InputError
 from elm_megatron import typed
 from elm_megatron.config import ModelConfig
+from elm_megatron.hf.architecture import model_config
 from elm_megatron.run_folder import RunFolder
 
 RUNS = Path("runs")
@@ -79,6 +80,18 @@ def run_config(run: RunFolder) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{run.config} does not hold a configuration.")
     return config
+
+
+def parameters_of(source: str) -> int:
+    """Parameters of the model a source names, the vocabulary's padding included.
+
+    Raises:
+        InputError: there is no such source.
+    """
+    folder = hf_folder(source)
+    if folder is not None:
+        return model_config(folder, folder.name).parameters()
+    return run_model(RunFolder(locate(source))).parameters()
 
 
 def base_of(run: RunFolder) -> str | None:
