@@ -6,12 +6,15 @@ Both classes have the same methods, so that a build reads the same for one proce
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from typing import Any
 
 import numpy as np
 
 from data_prep.errors import InputError
+
+LONGEST_PAUSE = 0.005  # seconds between two looks whether the others have arrived
 
 
 class Alone:
@@ -72,17 +75,28 @@ class Mpi(Alone):
                 "library do not know each other (on Slurm, see cluster.mpi and `srun --mpi=list`)"
             )
 
+    def _meet(self) -> None:
+        """Wait for the others asleep: MPI itself waits by spinning, for hours while rank 0 works alone."""
+        arrived, pause = self._comm.Ibarrier(), 1e-4
+        while not arrived.Test():
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
     def bcast(self, value: Any) -> Any:
+        self._meet()
         return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list[Any] | None:
+        self._meet()
         return self._comm.gather(value)
 
     def exscan(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._meet()
         every = np.stack(self._comm.allgather(values))
         return every[: self.rank].sum(axis=0), every.sum(axis=0)
 
     def agree(self, error: str | None) -> None:
+        self._meet()
         for found in self._comm.allgather(error):
             if found is not None:
                 raise InputError(found)
