@@ -181,7 +181,7 @@ def parse_flags(argv: Sequence[str]) -> Any:
         raise InputError(f"{message}: write key=value, or one of --help, --cfg job, -m.")
 
     parser.error = refuse  # type: ignore[assignment, method-assign]
-    args = parser.parse_args(list(argv))
+    args = parser.parse_intermixed_args(list(argv))  # flags may stand between overrides
     for flag in ("config_path", "config_name", "config_dir", "experimental_rerun"):
         if getattr(args, flag):
             name = flag.replace("_", "-")

@@ -117,7 +117,7 @@ def test_values_that_something_would_act_upon_are_refused(key: str, value: str) 
 
 
 def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() -> None:
-    assert [c.run.name for c in points("-m", "parallel.tp=1,2", "run.name=x", "train.steps=2,5")] == [
+    assert [c.run.name for c in points("parallel.tp=1,2", "-m", "run.name=x", "train.steps=2,5")] == [
         "x-parallel.tp=1-train.steps=2",
         "x-parallel.tp=1-train.steps=5",
         "x-parallel.tp=2-train.steps=2",
