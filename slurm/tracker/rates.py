@@ -52,14 +52,14 @@ class Rates:
         self.unit = units[0] if len(units) == 1 else "/".join(units) or "units"
 
     def _read(self, file: Path) -> None:
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{file}: not readable as YAML: {error}") from error
-        rate = rate_of(values) if isinstance(values, dict) else None
-        partitions = str(values.get("partition") or "") if isinstance(values, dict) else ""
-        if rate:
-            self.by_partition.update(dict.fromkeys(filter(None, partitions.split(",")), rate))
+        values = read(file)
+        site = values.get("site") or {}
+        for partitions, rate in (
+            (values.get("partition"), node_rate(site)),
+            (values.get("cpu_partition"), core_rate(site)),
+        ):
+            if partitions and rate:
+                self.by_partition.update(dict.fromkeys(str(partitions).split(","), rate))
 
     def units(
         self, partition: str, gpus: int, cpus: int, memory_mib: int | None, seconds: float | None
@@ -76,16 +76,48 @@ class Rates:
         return None
 
 
-def rate_of(values: dict[str, Any]) -> Rate | None:
-    """The rate of one cluster YAML, or None when it gives none."""
-    site = values.get("site") or {}
+def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A cluster's YAML with what it inherits by `defaults: [other]`, its own values winning.
+
+    Raises:
+        InputError: the file is missing or not readable as YAML.
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: not readable as YAML ({error})") from error
+    if not isinstance(values, dict):
+        return {}
+    whole: dict[str, Any] = {}
+    for name in values.get("defaults") or []:
+        other = file.with_name(f"{name}.yaml")
+        if isinstance(name, str) and other not in (*seen, file):
+            whole = merged(whole, read(other, (*seen, file)))
+    return merged(whole, values)
+
+
+def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Two levels are enough: the cluster's keys, and those of its `site`."""
+    site = (under.get("site") or {}) | (over.get("site") or {})
+    return under | over | ({"site": site} if site else {})
+
+
+def node_rate(site: dict[str, Any]) -> Rate | None:
+    """The price of the site's own nodes, or None when it names none."""
     gpus, cores = int(site.get("gpus") or 0), int(site.get("cores") or 0)
-    gpu_rate, core_rate = site.get("gpu_hour_rate"), site.get("core_hour_rate")
-    if gpu_rate and gpus:
-        node_hour = float(gpu_rate) * gpus
-    elif core_rate and cores:
-        node_hour = float(core_rate) * cores
-    else:
+    by_gpu = float(site.get("gpu_hour_rate") or 0) * gpus
+    by_core = float(site.get("core_hour_rate") or 0) * cores
+    if not by_gpu and not by_core:
         return None
     memory = int(float(site.get("memory_gb") or 0) * 1024)
-    return Rate(str(site.get("budget_unit") or "SBU"), node_hour, gpus, cores, memory)
+    return Rate(unit_of(site), by_gpu or by_core, gpus, cores, memory)
+
+
+def core_rate(site: dict[str, Any]) -> Rate | None:
+    """The price of a partition without GPUs, by the core, because its nodes' size is not in the YAML."""
+    price = float(site.get("core_hour_rate") or 0)
+    return Rate(unit_of(site), price, 0, 1, 0) if price else None
+
+
+def unit_of(site: dict[str, Any]) -> str:
+    return str(site.get("budget_unit") or "SBU")

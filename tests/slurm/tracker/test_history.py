@@ -267,6 +267,29 @@ def test_a_job_pays_its_largest_share(rates: Rates) -> None:
     assert rates.units("other", 4, 1, None, 1) is None
 
 
+def test_a_site_inherits_and_prices_its_cpu_partition(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(
+        "partition: gpu\ncpu_partition: rome\n"
+        "site: {gpus: 4, cores: 64, gpu_hour_rate: 192, core_hour_rate: 1, budget_unit: SBU}\n"
+    )
+    (tmp_path / "two.yaml").write_text(
+        "defaults: [one]\npartition: old\nsite: {gpu_hour_rate: 128, cores: 72}\n"
+    )
+    (tmp_path / "local.yaml").write_text("name: local\n")
+    found = Rates(tmp_path)
+    assert found.units("gpu", 4, 64, 0, 3600) == pytest.approx(768)
+    assert found.units("old", 4, 72, 0, 3600) == pytest.approx(512)
+    assert found.units("rome", 0, 32, 10_000, 3600) == pytest.approx(32)
+    assert found.unit == "SBU"
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="not readable as YAML"):
+        Rates(tmp_path)
+
+
+def test_the_repositorys_own_sites_have_rates() -> None:
+    assert {"gpu_h100", "gpu_a100"} <= set(Rates().by_partition)
+
+
 # ---- eta
 
 

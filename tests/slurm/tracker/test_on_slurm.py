@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from elm_megatron.run_folder import RunFolder, append_jsonl
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 from slurm.tracker import efficiency, listing, poll
@@ -196,3 +197,18 @@ def test_eta_and_budget_on_a_real_queue(devcluster: DevCluster, submit, tmp_path
     text = elm_queue("--sites", str(tmp_path), "budget").stdout
     assert "768.0" in text
     assert "in SBU" in text
+
+
+def test_an_own_run_is_found_by_its_comment(devcluster: DevCluster, submit, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "tiny")
+    run.create()
+    run.update(state="running", step=0, steps=100)
+    for step in range(1, 6):
+        row = {"step": step, "loss": 4.5, "tokens_per_second": 800.0, "step_seconds": 3.0}
+        append_jsonl(run.metrics, row)
+    job = submit(f"--comment=elm:{run.path}")
+    assert processes.wait_until(lambda: states(devcluster, job) == ["RUNNING"], 30, 0.5)
+    (found,) = json.loads(elm_queue("list", "--json").stdout)["jobs"]
+    assert (found["step"], found["steps"], found["loss"]) == (5, 100, 4.5)
+    assert found["run_ends"] == pytest.approx(time.time() + 95 * 3, abs=20)
+    assert "95 steps left × 3 s, the median step" in elm_queue("eta", job).stdout
