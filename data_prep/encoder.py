@@ -121,13 +121,14 @@ class WordEncoder(PlainEncoder):
             keys = table.load(windows, starts[chosen], sizes[chosen])
             places, missing = table.find(keys)
             if len(missing):
-                new = missing[table.distinct([key[missing] for key in keys])]
+                late = [key[missing] for key in keys]
+                new = missing[table.distinct(late)]
                 if table.used + len(new) > table.capacity:
                     self._clear(table)
                     return self._look_up(buffer, windows, starts, sizes)
                 learnt = self._learn(buffer, starts[chosen[new]], sizes[chosen[new]])
                 table.insert([key[new] for key in keys], *learnt)
-                places, _ = table.find(keys)
+                places[missing], _ = table.find(late)
             where[chosen], count[chosen] = table.start[places], table.count[places]
         chosen = np.flatnonzero(sizes > shortest)
         if len(chosen):
