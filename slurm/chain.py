@@ -112,5 +112,6 @@ def done_since(run: RunFolder, *sources: RunFolder) -> bool:
     record = run.read()
     if record.get("state") != "done":
         return False
-    began = record.get("submitted", 0.0)
+    lives = record.get("lives")  # a queued stage is submitted long before the stage before it has ended
+    began = lives[-1]["time"] if lives else record.get("submitted", 0.0)
     return all(not source.latest.exists() or source.latest.stat().st_mtime < began for source in sources)
