@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from elm_megatron.compose import plain
 from elm_megatron.run_folder import RunFolder
 from slurm import queue_state
 from slurm.submit import Job, submit
@@ -105,6 +108,15 @@ def queue(stages: list[Stage]) -> list[tuple[str, str, str, str]]:
         before = queue_state.live_job(stage.run.read())
         rows.append((stage.verb, before or "-", waits or "nothing", stage.output))
     return rows
+
+
+def made_by(run: RunFolder, config: Any) -> bool:
+    """Whether a run ended well under the same settings, wherever it ran."""
+    if run.read().get("state") != "done" or not run.config.exists():
+        return False
+    old, new = yaml.safe_load(run.config.read_text(encoding="utf-8")), plain(config)
+    place = ("run", "cluster", "dry_run")
+    return all(old.get(key) == new.get(key) for key in {*old, *new} if key not in place)
 
 
 def done_since(run: RunFolder, *sources: RunFolder) -> bool:

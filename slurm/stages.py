@@ -19,6 +19,7 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
     build, train = config.preprocessing(), config.pretraining()
     tune, export = config.tuning(), config.exporting()
     trained, tuned, exported = (RunFolder(part.run.dir) for part in (train, tune, export))
+    built = RunFolder(build.run.dir)
     manifest, model = Path(config.data.dir) / "manifest.json", Path(export.run.dir) / "model"
 
     def dataset() -> str:
@@ -30,7 +31,7 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
         chain.Stage(
             "preprocess", build, Preprocess(build.job_config()), 1 if here else config.preprocess.ranks,
             config.corpus.path, config.data.dir, manifest, resumes=False,
-            finished=lambda: not here and manifest.exists(),
+            finished=lambda: not here and manifest.exists() and chain.made_by(built, build),
         ),
         chain.Stage(
             "pretrain", train, Pretrain(train), train.world_size,
