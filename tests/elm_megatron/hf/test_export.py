@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,3 +102,25 @@ def test_ids_equal_sentencepieces(one: cases.Made, corpus: Path):
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 3)
     for text in itertools.islice(texts, 3):
         assert theirs.decode(ours.encode(text)) == text
+
+
+def real_sample() -> Path | None:
+    """Folder of real theses, when this machine has one."""
+    beside = Path(__file__).resolve().parents[4] / "shared" / "elm-sample"
+    folder = Path(os.environ.get("ELM_SAMPLE_DIR", beside))
+    return folder if folder.is_dir() else None
+
+
+def test_ids_on_real_theses(made: Callable[[str], cases.Made], corpus: Path):
+    """Real theses, raw, line by line and whole; only counts are shown."""
+    from transformers import AutoTokenizer
+
+    folder = real_sample()
+    if folder is None:
+        pytest.skip("needs ELM_SAMPLE_DIR")
+    ours, theirs = Tokenizer.load(corpus), AutoTokenizer.from_pretrained(made("gqa").hf)
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))]
+    texts += [line.replace("\\n", "\n") for text in texts for line in text.splitlines()]
+    different = sum(theirs(text).input_ids != ours.encode(text) for text in texts)
+    assert len(texts) > 10
+    assert different == 0
