@@ -76,10 +76,6 @@ class Base:
             raise InputError(f"{self.source.folder}: holds no {min(wanted)}.")
         return print_.hexdigest()
 
-    def fingerprint(self) -> str:
-        """What `load_into` returns, without a model."""
-        return fingerprint(self.weights)
-
 
 def fingerprint(weights: Weights) -> str:
     """What tells a model's weights from another's; see `update_fingerprint`."""

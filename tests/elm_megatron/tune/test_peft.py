@@ -121,10 +121,12 @@ def test_equals_peft(
     config = cases.finetune_config(tmp_path / name, base, world, **{**SETTINGS, **changes})
     losses, delta = ours(ranks, config)
     expected_losses, expected = train_peft(exported, tune_data, config)
-    assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.3
+    assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.2
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) < 1e-4
-    assert furthest(delta, expected) < 1e-3
+    worst = furthest(delta, expected)
+    print(f"{name}: largest relative difference of an adapter {worst:.1e}")
+    assert worst < 1e-3
 
 
 def test_another_alpha_does_not_equal_peft(
