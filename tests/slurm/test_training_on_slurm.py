@@ -40,8 +40,8 @@ def wait_done(folder: Path, seconds: float = 400) -> None:
         time.sleep(0.5)
 
 
-def test_four_nodes_sweep_and_preemption(devcluster: DevCluster, tmp_path: Path) -> None:
-    """tp=2·pp=2 on four nodes gives the losses of one process here; so does a preempted run, bit for bit."""
+def test_four_nodes_and_a_sweep(devcluster: DevCluster, tmp_path: Path) -> None:
+    """tp=2·pp=2 on four nodes gives the losses of one process here; a sweep returns at once and once."""
     launch("preprocess", tmp_path)
     keys = ["train.steps=12", "train.save_every=6"]
     launch("pretrain", tmp_path, *keys, "run.name=here")
@@ -74,6 +74,9 @@ def test_four_nodes_sweep_and_preemption(devcluster: DevCluster, tmp_path: Path)
     assert report.count("| done |") == 3
     assert len(list((tmp_path / "runs/.sweeps").glob("*.png"))) == 1
 
+
+def test_a_preempted_run_is_bit_identical(devcluster: DevCluster, tmp_path: Path) -> None:
+    launch("preprocess", tmp_path)
     long = ["train.steps=60", "train.save_every=20"]
     launch("pretrain", tmp_path, *long, "run.name=calm")
     launch("pretrain", tmp_path, *long, *on_slurm(), "run.name=stormy")
