@@ -43,7 +43,7 @@ class EnergyMeter:
 
     def _read_nvml(self) -> list[float]:
         try:
-            import pynvml
+            import pynvml  # nvidia-ml-py, in the extra gpu
         except ImportError:
             return []
         try:
