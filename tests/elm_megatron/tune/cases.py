@@ -51,15 +51,16 @@ def folder_of(config: Any) -> RunFolder:
 
 
 def finetune_config(run_dir: Path, source: Path, ranks: int = 1, stage: str = "sft", **changes: Any) -> Any:
-    """A checked configuration; `changes` are keys of parallel, tune, sft_… and dpo_…."""
+    """A checked configuration; `changes` are keys of parallel, tune, sft_… and dpo_…, or model."""
     layout = {k: changes.pop(k) for k in ("tp", "pp", "vpp", "sp") if k in changes}
     sft = {k.removeprefix("sft_"): changes.pop(k) for k in list(changes) if k.startswith("sft_")}
     dpo = {k.removeprefix("dpo_"): changes.pop(k) for k in list(changes) if k.startswith("dpo_")}
+    model = changes.pop("model", None) or base_model()
     config = FinetuneConfig(
         run=RunConfig(run_dir.name, str(run_dir)),
         source=str(source),
         stage=stage,
-        model=base_model(),
+        model=model,
         corpus=CorpusConfig(),
         tokenizer=TokenizerConfig(VOCAB),
         sft=SftConfig(**{"files": [INSTRUCTIONS], **sft}),

@@ -9,6 +9,7 @@ import pytest
 
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.config import TARGETS
+from elm_megatron.tune.source import resolve
 from tests.elm_megatron.configs import pretrain_config, small_model
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
@@ -37,9 +38,11 @@ def validations(
     if sheet is None:
         pytest.skip("the published spreadsheet is not here; ELM_SAMPLE_DIR names its folder")
     files = {f"{stage}_files": [str(sheet.absolute())], f"{stage}_valid_fraction": 0.2}
-    settings = {"seed": seed, "steps": 40, "eval_every": 40, "dropout": 0.05}
+    settings = {"seed": seed, "steps": 40, "eval_every": 40, "dropout": 0.05, "seq_length": 512}
     settings |= {"r": 16, "alpha": 32.0, "targets": list(TARGETS), **changes}
-    config = cases.finetune_config(folder, base, 1, stage, **files, **settings)
+    config = cases.finetune_config(
+        folder, base, 1, stage, model=resolve(str(base)).model, **files, **settings
+    )
     cases.folder_of(config)
     assert ranks.run(1, cases.finetune, config=config) == ["done"]
     run = RunFolder(folder)
