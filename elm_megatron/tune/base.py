@@ -69,7 +69,11 @@ class Base:
             for name, tensor in sorted(self.weights.part(part).items()):
                 update_fingerprint(print_, name, tensor)
                 for shard in wanted.pop(name, []):
-                    _, _, offset, shape = box(shard)
+                    _, whole, offset, shape = box(shard)
+                    if whole != tuple(tensor.shape):
+                        raise InputError(
+                            f"{self.source.folder}: {name} is {tuple(tensor.shape)}, the run's model wants {whole}."
+                        )
                     piece = tensor[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
                     shard.data.view(shape).copy_(piece)
         if wanted:

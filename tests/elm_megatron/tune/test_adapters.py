@@ -149,6 +149,11 @@ def test_another_base_is_refused(
     shutil.copytree(config.run.dir, tmp_path / "qv")
     (sentence,) = ranks.run(1, cases.finetune_to_refusal, config=swapped)
     assert "another base_fingerprint" in sentence
+    wider = cases.finetune_config(tmp_path / "wider", base)
+    wider.model.ffn_hidden_size = 96
+    cases.folder_of(wider)
+    (sentence,) = ranks.run(1, cases.finetune_to_refusal, config=wider)
+    assert "the run's model wants" in sentence
     wrong = cases.base_model()
     wrong.hidden_size = 128
     with pytest.raises(InputError, match="must be"):
