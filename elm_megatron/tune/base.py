@@ -72,7 +72,8 @@ class Base:
                     _, whole, offset, shape = box(shard)
                     if whole != tuple(tensor.shape):
                         raise InputError(
-                            f"{self.source.folder}: {name} is {tuple(tensor.shape)}, the run's model wants {whole}."
+                            f"{self.source.folder}: {name} is {tuple(tensor.shape)}, the run's model wants "
+                            f"{whole}."
                         )
                     piece = tensor[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
                     shard.data.view(shape).copy_(piece)
