@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -72,9 +73,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak bytes this process ever held on its device (a CPU: its largest resident set)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # getrusage would also count what the launcher held before this process was its own program.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 # Dense peak FLOP/s by precision, from NVIDIA's data sheets (without sparsity).
