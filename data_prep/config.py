@@ -1,7 +1,7 @@
 """What can be set for data preparation, with types and the checks that need no data.
 
 The same names stand in ``conf/preprocess.yaml``, ``conf/corpus/`` and ``conf/tokenizer/``. Importing this
-module also registers the ``folder_name`` resolver which those files use for ``corpus.name``.
+module also registers the ``folder_name`` and ``licence_of`` resolvers which those files use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ def folder_name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "corpus"
 
 
+def licence_of(path: str, licence: str) -> str:
+    """The licence of works that came with the code; of any other folder it is unknown until somebody says."""
+    return licence if path.startswith(PACKAGE) else "unknown"
+
+
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("licence_of", licence_of, replace=True)
 
 
 @dataclass
