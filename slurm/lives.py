@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+from data_prep.errors import InputError
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
 from slurm import task
@@ -110,11 +111,13 @@ def _fence(run: RunFolder, mine: list[Any]) -> None:
     """End this process once another life owns the run; SIGKILL, since nothing may be written any more."""
     while True:
         time.sleep(FENCE_SECONDS)
-        with contextlib.suppress(Exception):  # a file system that hesitates is not a reason to die
+        try:
             owner = run.read().get("life")
-            if owner != mine:
-                os.write(2, f"the run belongs to job {owner[0]} (restart {owner[1]}) now; ending.\n".encode())
-                os.kill(os.getpid(), signal.SIGKILL)
+        except (OSError, InputError):  # a file system that hesitates is not a reason to die; ask again
+            continue
+        if owner not in (None, mine):
+            os.write(2, f"the run belongs to job {owner[0]} (restart {owner[1]}) now; ending.\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wait_for_rank_0(run: RunFolder, mine: list[Any]) -> None:
