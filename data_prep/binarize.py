@@ -1,9 +1,10 @@
 """``documents.parquet`` to ``.bin`` and the index's lengths, over any number of ranks.
 
-The file's row groups are the chunks, cut by text bytes alone. In a round each rank encodes one chunk, an
-exclusive scan over the ranks gives its offsets, and it writes in place. Rank 0 then journals the round: how
-much is written, and the CRC of every chunk. A build that was killed goes on after the last journalled round
-whose bytes are really there, with any number of ranks.
+The file's row groups are the chunks, cut by text bytes alone. In a round each rank encodes one chunk, tells
+the others its sizes and checksums, and writes in place, behind the ranks before it. While the sizes travel it
+encodes its chunk of the next round, so that a slow chunk need not hold up the others. A rank's message says
+as well that its bytes of the round before are written: rank 0 then journals that round. A build that was
+killed goes on after the last journalled round whose bytes are really there, with any number of ranks.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +32,7 @@ from data_prep.manifest import SPLITS
 from data_prep.tokenizer import Tokenizer
 
 JOURNAL = "rounds.jsonl"
+FILES = tuple(f"{split}.{kind}" for split in SPLITS for kind in ("bin", "lengths"))
 SAMPLE_BYTES = 1_000_000  # text on which the fast encoder is compared with SentencePiece
 
 
@@ -42,21 +44,29 @@ class Progress:
     documents: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
 
+    def sizes(self, itemsize: int) -> list[int]:
+        """Bytes in each file of `FILES`."""
+        return [size for s in SPLITS for size in (self.tokens[s] * itemsize, self.documents[s] * 4)]
+
+    def after(self, sums: np.ndarray, groups: int, itemsize: int) -> Progress:
+        """After one more round, of which `sums` has each rank's `Encoded.sums`."""
+        added = sums[:, ::2].sum(axis=0).tolist()
+        return Progress(
+            min(groups, self.groups + len(sums)),
+            {s: self.documents[s] + added[2 * n + 1] // 4 for n, s in enumerate(SPLITS)},
+            {s: self.tokens[s] + added[2 * n] // itemsize for n, s in enumerate(SPLITS)},
+        )
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """One chunk, encoded: per split the ids as bytes and the documents' lengths."""
+    """One chunk, encoded: what goes into each file of `FILES`."""
 
-    ids: dict[str, bytes]
-    lengths: dict[str, bytes]
+    data: tuple[bytes, ...]
 
-    def sums(self) -> dict[str, tuple[int, int]]:
-        """Size and CRC of what goes into each output file."""
-        named = {f"{split}.{kind}": data[split] for split in SPLITS for kind, data in self._kinds()}
-        return {name: (len(data), zlib.crc32(data)) for name, data in named.items()}
-
-    def _kinds(self) -> tuple[tuple[str, dict[str, bytes]], ...]:
-        return ("bin", self.ids), ("lengths", self.lengths)
+    def sums(self) -> np.ndarray:
+        """Size and CRC per file, int64 of shape (2·files,)."""
+        return np.array([number for data in self.data for number in (len(data), zlib.crc32(data))], np.int64)
 
 
 def binarize(
@@ -79,57 +89,63 @@ def binarize(
     kind, why = comm.bcast(choose(tokenizer, dtype, sample(file)) if comm.rank == 0 else None)
     encoder = make_encoder(kind, tokenizer, dtype)
     done: Progress = comm.bcast(resume(folder, dtype.itemsize) if comm.rank == 0 else None)
-    outputs = {split: Output(folder, split) for split in SPLITS}
-    seconds = {"read": 0.0, "encode": 0.0, "write": 0.0, "wait": 0.0}
-    while done.groups < groups:
-        started = time.perf_counter()
-        number = done.groups + comm.rank
-        texts = read_group(file, number) if number < groups else {}
-        read = time.perf_counter()
-        chunk = encode_chunk(texts, encoder)
-        encoded = time.perf_counter()
-        counts = [len(chunk.lengths[split]) // 4 for split in SPLITS]
-        counts += [len(chunk.ids[split]) // dtype.itemsize for split in SPLITS]
-        before, total = comm.exscan(np.array(counts, np.int64))
-        agreed = time.perf_counter()
-        for place, split in enumerate(SPLITS):
-            outputs[split].ids.write(
-                chunk.ids[split], (done.tokens[split] + int(before[2 + place])) * dtype.itemsize
-            )
-            outputs[split].lengths.write(
-                chunk.lengths[split], (done.documents[split] + int(before[place])) * 4
-            )
-        wrote = time.perf_counter()
-        every = comm.gather(chunk.sums())
-        done.groups = min(groups, done.groups + comm.size)
-        for place, split in enumerate(SPLITS):
-            done.documents[split] += int(total[place])
-            done.tokens[split] += int(total[2 + place])
+    outputs = [InPlace(folder / name) for name in FILES]
+    clock = Clock("read", "encode", "write", "wait")
+
+    def encode(number: int) -> Encoded:
+        with clock("read"):
+            texts = read_group(file, number) if number < groups else {}
+        with clock("encode"):
+            return encode_chunk(texts, encoder)
+
+    def written(sums: np.ndarray, now: Progress) -> None:
         if comm.rank == 0:
-            append_journal(folder / JOURNAL, done, every)
-            report(done.groups, groups)
-        seconds["read"] += read - started
-        seconds["encode"] += encoded - read
-        seconds["write"] += wrote - agreed
-        seconds["wait"] += agreed - encoded + time.perf_counter() - wrote
-    for output in outputs.values():
-        output.close()
-    comm.gather(None)  # every rank's bytes are on the disk
-    return done, seconds, why
+            append_journal(folder / JOURNAL, now, sums)
+            report(now.groups, groups)
+
+    ahead, last = encode(done.groups + comm.rank), None
+    while done.groups < groups:
+        chunk, arrive = ahead, comm.exchange(ahead.sums())
+        ahead = encode(done.groups + comm.size + comm.rank)
+        with clock("wait"):
+            sums = arrive()
+        if last is not None:
+            written(*last)
+        with clock("write"):
+            write(outputs, chunk, done, sums[: comm.rank], dtype.itemsize)
+        done = done.after(sums, groups, dtype.itemsize)
+        last = sums, done
+    for output in outputs:
+        output.close(sync=True)
+    with clock("wait"):
+        comm.gather(None)  # every rank's bytes are on the disk
+    if last is not None:
+        written(*last)
+    return done, clock.seconds, why
 
 
-class Output:
-    """A split's two files while they are written."""
+def write(outputs: list[InPlace], chunk: Encoded, done: Progress, before: np.ndarray, itemsize: int) -> None:
+    """Write a chunk behind the rounds done and behind the chunks of the ranks before this one."""
+    starts = done.sizes(itemsize)
+    for output, data, start, place in zip(outputs, chunk.data, starts, before[:, ::2].sum(0), strict=True):
+        output.write(data, start + int(place))
 
-    def __init__(self, folder: Path, split: str) -> None:
-        """Open ``<split>.bin`` and ``<split>.lengths``."""
-        self.ids = InPlace(folder / f"{split}.bin")
-        self.lengths = InPlace(folder / f"{split}.lengths")
 
-    def close(self) -> None:
-        """Wait for the disk and close."""
-        self.ids.close(sync=True)
-        self.lengths.close(sync=True)
+class Clock:
+    """Seconds by stage: ``with clock("read"): …``."""
+
+    def __init__(self, *stages: str) -> None:
+        """Start with no time in any stage."""
+        self.seconds = dict.fromkeys(stages, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
 
 
 def sample(file: pq.ParquetFile) -> list[str]:
@@ -160,24 +176,26 @@ def read_group(file: pq.ParquetFile, number: int) -> dict[str, list[bytes]]:
 
 def encode_chunk(texts: dict[str, list[bytes]], encoder: PlainEncoder) -> Encoded:
     """Encode documents in order, each closed by EOS."""
-    ids, lengths = {}, {}
+    data: list[bytes] = []
     for split in SPLITS:
-        tokens, counts = encoder.encode(texts.get(split, []))
-        ids[split], lengths[split] = tokens.tobytes(), counts.astype("<i4").tobytes()
-    return Encoded(ids, lengths)
+        tokens, lengths = encoder.encode(texts.get(split, []))
+        data += tokens.tobytes(), lengths.astype("<i4").tobytes()
+    return Encoded(tuple(data))
 
 
-def append_journal(path: Path, done: Progress, sums: list[dict] | None) -> None:
+def append_journal(path: Path, done: Progress, sums: np.ndarray) -> None:
     """Add one round: the state after it, and each chunk's sizes and CRCs."""
+    pairs = sums.reshape(len(sums), len(FILES), 2).tolist()
+    chunks = [dict(zip(FILES, chunk, strict=True)) for chunk in pairs]
     with path.open("a") as file:
-        file.write(json.dumps({**asdict(done), "chunks": sums}) + "\n")
+        file.write(json.dumps({**asdict(done), "chunks": chunks}) + "\n")
 
 
 def resume(folder: Path, itemsize: int) -> Progress:
     """The last journalled round whose bytes are there; later bytes and lines are cut off."""
     done, kept = Progress(), []
     path = folder / JOURNAL
-    outputs = [folder / f"{split}.{kind}" for split in SPLITS for kind in ("bin", "lengths")]
+    outputs = [folder / name for name in FILES]
     with ExitStack() as stack:
         for output in outputs:
             output.touch(mode=0o600)
@@ -193,10 +211,8 @@ def resume(folder: Path, itemsize: int) -> Progress:
             kept.append(line)
             done = Progress(entry["groups"], entry["documents"], entry["tokens"])
     path.write_text("".join(kept))
-    for split in SPLITS:
-        cut = {"bin": done.tokens[split] * itemsize, "lengths": done.documents[split] * 4}
-        for kind, size in cut.items():
-            os.truncate(folder / f"{split}.{kind}", size)
+    for output, size in zip(outputs, done.sizes(itemsize), strict=True):
+        os.truncate(output, size)
     return done
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,13 @@ class Alone:
         """Every rank's value in rank order, on rank 0; None elsewhere."""
         return [value]
 
-    def exscan(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of an int64 vector over the ranks before this one, and over all ranks."""
-        return np.zeros_like(values), values
+    def exchange(self, values: np.ndarray) -> Callable[[], np.ndarray]:
+        """Send an int64 vector to every rank, without waiting for theirs.
+
+        Returns:
+            A function that waits for them: int64 of shape (ranks, len(values)), in rank order.
+        """
+        return lambda: values[None]
 
     def agree(self, error: str | None) -> None:
         """Raise the first rank's error on every rank, so that all leave a stage together.
@@ -76,9 +81,14 @@ class Mpi(Alone):
             )
 
     def _meet(self) -> None:
-        """Wait for the others asleep: MPI itself waits by spinning, for hours while rank 0 works alone."""
-        arrived, pause = self._comm.Ibarrier(), 1e-4
-        while not arrived.Test():
+        """Wait for the others."""
+        self._asleep(self._comm.Ibarrier())
+
+    @staticmethod
+    def _asleep(request: Any) -> None:
+        """Wait asleep: MPI itself waits by spinning, for hours while rank 0 works alone."""
+        pause = 1e-4
+        while not request.Test():
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -90,10 +100,15 @@ class Mpi(Alone):
         self._meet()
         return self._comm.gather(value)
 
-    def exscan(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._meet()
-        every = np.stack(self._comm.allgather(values))
-        return every[: self.rank].sum(axis=0), every.sum(axis=0)
+    def exchange(self, values: np.ndarray) -> Callable[[], np.ndarray]:
+        every = np.empty((self.size, len(values)), np.int64)
+        request = self._comm.Iallgather(values, every)
+
+        def wait() -> np.ndarray:
+            self._asleep(request)
+            return every
+
+        return wait
 
     def agree(self, error: str | None) -> None:
         self._meet()

@@ -14,14 +14,14 @@ from data_prep.documents import DOCUMENTS, SCHEMA
 from data_prep.train_tokenizer import train
 
 CODE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
 from data_prep.tokenizer import Tokenizer
 folder = Path(sys.argv[1])
 binarize(folder, Tokenizer.load(folder), Alone(), lambda done, total: None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
