@@ -88,7 +88,7 @@ def rank_bytes(config: PretrainConfig, rank: int) -> RankBytes:
         gradient_bytes=parameters * 4,  # reduced and accumulated in fp32
         optimizer_bytes=parameters * (8 + masters) // spread,
         activation_bytes=memory.activation_bytes(
-            config.model, parallel, train, stage=rank * parallel.pp // config.world_size
+            config.model, parallel, train, rank * parallel.pp // config.world_size, config.cluster.device
         ),
     )
 

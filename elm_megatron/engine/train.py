@@ -258,7 +258,7 @@ class Trainer:
     def _forward_step(self, batches: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         """Seam: one micro-batch through this stage, in the form megatron-core's schedules ask for."""
         batch = next(batches)
-        output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
+        output = model(batch.tokens, batch.position_ids, None, labels=batch.labels, loss_mask=batch.loss_mask)
         return output, partial(_mean_loss, batch.loss_mask)
 
     def _sample_ids(self, consumed: int, count: int) -> np.ndarray:

@@ -9,17 +9,66 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from elm_megatron.config import ModelConfig, ParallelConfig
+from elm_megatron.model.cross_entropy import linear_cross_entropy
 from elm_megatron.model.specs import block_spec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+
+
+class Llama(GPTModel):
+    """A GPTModel whose loss never holds all logits, unless Transformer Engine's cross entropy serves."""
+
+    real_vocabulary: int | None = None  # rows of this rank's output layer that are tokens; None for all
+
+    def _postprocess(
+        self,
+        hidden_states: torch.Tensor,
+        *args: Any,
+        labels: torch.Tensor | None = None,
+        loss_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Losses in nats per token, fp32 [b, s], when there are labels; else megatron-core's own answer.
+
+        Args:
+            hidden_states: [s, b, h], or this rank's part of s under sequence parallel.
+            labels: int64 [b, s].
+            loss_mask: fp32 [b, s], how the trained loss weighs the tokens; None for all alike.
+        """
+        if labels is None or not self.post_process or self.config.cross_entropy_loss_fusion:
+            kwargs |= {"labels": labels, "loss_mask": loss_mask}
+            return super()._postprocess(hidden_states, *args, **kwargs)
+        if self.config.sequence_parallel:
+            hidden_states = gather_from_sequence_parallel_region(hidden_states)
+        else:
+            hidden_states = copy_to_tensor_model_parallel_region(hidden_states)
+        tied = self.share_embeddings_and_output_weights
+        weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
+        mask = torch.ones_like(labels) if loss_mask is None else loss_mask
+        group = parallel_state.get_tensor_model_parallel_group()
+        losses = linear_cross_entropy(
+            hidden_states.flatten(0, 1),
+            weight,
+            labels.t().flatten(),
+            mask.t().flatten().float(),
+            group if dist.get_world_size(group) > 1 else None,
+            self.real_vocabulary,
+        )
+        return losses.view(labels.t().shape).t()
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:
@@ -92,7 +141,7 @@ def build(
     for stage in range(parallel.vpp):
         vp_stage = stage if parallel.vpp > 1 else None
         where = {"ignore_virtual": False, "vp_stage": vp_stage}
-        chunk = GPTModel(
+        chunk = Llama(
             config=config,
             transformer_layer_spec=block_spec(
                 model.num_layers // (parallel.pp * parallel.vpp), transformer_engine

@@ -27,7 +27,8 @@ def rank_bytes(config: PretrainConfig, parallel: ParallelConfig) -> int:
     spread = dp if train.distributed_optimizer else 1
     masters = 0 if train.precision == "fp32" else 4
     fixed = weights * (memory.ELEMENT_BYTES[train.precision] + 4 + (8 + masters) / spread)
-    stages = (memory.activation_bytes(config.model, parallel, train, s) for s in range(parallel.pp))
+    device = config.cluster.device
+    stages = (memory.activation_bytes(config.model, parallel, train, s, device) for s in range(parallel.pp))
     return int(fixed + max(stages))
 
 

@@ -33,19 +33,28 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
     return residual + normed + rotary + attention + projection + mlp
 
 
-def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig) -> int:
-    """Bytes of the final norm, the vocabulary projection and the cross entropy of one micro-batch."""
+def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, device: str) -> int:
+    """Bytes of the final norm, the vocabulary projection and the cross entropy of one micro-batch.
+
+    On a CPU the projection's gradients are held instead of its logits (`model/cross_entropy.py`, whose one
+    chunk of logits of at most 34 MB comes and goes); on a GPU, Transformer Engine holds the logits.
+    """
     tokens = train.micro_batch_size * train.seq_length // parallel.cp
     e = ELEMENT_BYTES[train.precision]
     shared = parallel.tp if parallel.sp else 1
     vocabulary = model.padded_vocab_size // parallel.tp
-    hidden = 2 * tokens // shared * model.hidden_size * e + tokens // shared * 4
-    softmax = tokens * vocabulary * 4  # fp32 probabilities of this rank's slice
-    return hidden + softmax + tokens * 2 * 8  # target mask and target ids
+    norm = tokens // shared * (model.hidden_size * e + 4)  # its input and 1/rms
+    if device == "cpu":
+        return norm + (tokens + vocabulary) * model.hidden_size * e + tokens * 4
+    return norm + tokens // shared * model.hidden_size * e + tokens * vocabulary * e + tokens * 2 * 8
 
 
-def activation_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, stage: int) -> int:
+def activation_bytes(
+    model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, stage: int, device: str
+) -> int:
     """Peak bytes of activations on pipeline stage `stage` (0 first), all micro-batches in flight counted.
+
+    `device` is `cluster.device`, "cpu" or "gpu".
 
     With 1F1B, stage i holds pp - i micro-batches; the interleaved schedule holds 1 + (pp-1)/(pp·vpp) times
     the first stage's amount (Narayanan et al. 2021, section 2.2).
@@ -59,7 +68,7 @@ def activation_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainC
         )
     total = int(one * in_flight)
     if stage == parallel.pp - 1:
-        total += head_bytes(model, parallel, train)
+        total += head_bytes(model, parallel, train, device)
     if train.recompute == "full":
         whole = TrainConfig(**{**vars(train), "recompute": "none"})
         total += layer_bytes(model, parallel, whole)  # the layer being recomputed

@@ -200,20 +200,11 @@ class Tuner(Trainer):
         return super()._finish(asked, seconds)
 
 
-def _hide_padded_vocabulary(module: torch.nn.Module, model: ModelConfig) -> None:
+def _hide_padded_vocabulary(module: llama.Llama, model: ModelConfig) -> None:
     """Give the rows that pad the vocabulary no share in the softmax; the exported model has none."""
-    if not module.post_process or model.vocab_size == model.padded_vocab_size:
-        return
     share = model.padded_vocab_size // parallel_state.get_tensor_model_parallel_world_size()
     real = model.vocab_size - share * parallel_state.get_tensor_model_parallel_rank()
-
-    def hide(layer: torch.nn.Module, inputs: Any, outputs: tuple) -> tuple:
-        logits, bias = outputs
-        logits[..., max(0, real) :] = float("-inf")
-        return logits, bias
-
-    if real < share:
-        module.output_layer.register_forward_hook(hide)
+    module.real_vocabulary = min(max(0, real), share)
 
 
 def _answer_loss(batch: Batch, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

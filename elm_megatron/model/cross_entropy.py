@@ -1,0 +1,118 @@
+"""The output layer and the cross entropy in one: loss per token without ever holding all logits.
+
+Rows are taken a chunk at a time. A chunk's logits become, in place, exponentials and then the gradient of the
+loss, which is used at once, so the layer's three matrix products are nearly all the work and one chunk is all
+the memory. Where the vocabulary is split over tensor-parallel ranks, they exchange three numbers a row.
+
+With m and s a rank's largest logit and Σ exp(logit - m), the loss of a row is log Σ_ranks s·exp(m) minus the
+label's logit; its gradient by the logits is softmax minus the label's one-hot vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+HIDDEN = -1e30  # a logit without a share in the softmax, even where a rank has no other
+CHUNK = 1 << 23  # logits held at once; small enough to stay near the cores, large enough for fast products
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    group: dist.ProcessGroup | None,
+    real: int | None = None,
+) -> torch.Tensor:
+    """Cross entropy of ``hidden @ weight.T``, in nats per row: fp32 [n].
+
+    Args:
+        hidden: [n, h]; its gradient is this rank's part of the sum over the tensor-parallel ranks.
+        weight: [v, h], this rank's rows of the output layer.
+        labels: int64 [n], numbered over the whole vocabulary.
+        weights: fp32 [n]. What the loss is made of must weigh the rows by these, up to a common factor, when
+            `weight` is trained: its gradient is summed before that factor is known.
+        group: the tensor-parallel ranks; None for one.
+        real: how many of this rank's rows are tokens; the others pad the vocabulary and get no share in the
+            softmax. None for all.
+    """
+    real = len(weight) if real is None else real
+    return _LinearCrossEntropy.apply(hidden, weight, labels, weights, group, real, torch.is_grad_enabled())
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        group: dist.ProcessGroup | None,
+        real: int,
+        learns: bool,
+    ) -> torch.Tensor:
+        by_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
+        by_weight = torch.zeros_like(weight) if learns and ctx.needs_input_grad[1] else None
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        rows = max(1, CHUNK // len(weight))
+        labels, mine = _own_labels(labels, len(weight), group)
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            x = hidden[part]
+            logits = torch.mm(x, weight.t()).float()
+            logits[:, real:] = HIDDEN
+            exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group)
+            if not learns:
+                continue
+            slope = exp.mul_(share[:, None]).scatter_add_(1, labels[part, None], -mine[part, None])
+            slope = slope.to(x.dtype)
+            if by_hidden is not None:
+                torch.mm(slope, weight, out=by_hidden[part])
+            if by_weight is not None:
+                by_weight.addmm_(slope.t(), x * weights[part, None].to(x.dtype))
+        ctx.save_for_backward(by_hidden, by_weight, weights)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, by_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        by_hidden, by_weight, weights = ctx.saved_tensors
+        if by_hidden is not None:
+            by_hidden = by_hidden * by_losses.to(by_hidden.dtype)[:, None]
+        if by_weight is not None:
+            factor = torch.dot(by_losses, weights) / torch.dot(weights, weights).clamp(min=1e-30)
+            if not torch.allclose(by_losses, factor * weights, rtol=1e-4, atol=0.0):
+                raise RuntimeError("the loss weighs the tokens in another way than the weights it was given")
+            by_weight = by_weight * factor.to(by_weight.dtype)
+        return by_hidden, by_weight, None, None, None, None, None
+
+
+def _own_labels(
+    labels: torch.Tensor, size: int, group: dist.ProcessGroup | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels numbered in this rank's rows (0 for another rank's), and fp32 1 where they are this rank's."""
+    own = labels - size * (dist.get_rank(group) if group else 0)
+    mine = (own >= 0) & (own < size)
+    return own.where(mine, 0), mine.float()
+
+
+def _softmax(
+    logits: torch.Tensor, labels: torch.Tensor, mine: torch.Tensor, group: dist.ProcessGroup | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(exponentials, in the logits' place; the factor [r] that makes them the softmax; losses in nats)."""
+    top = logits.amax(-1)
+    label = logits.gather(1, labels[:, None])[:, 0] * mine
+    exp = logits.sub_(top[:, None]).exp_()
+    total = exp.sum(-1)
+    if group is None:
+        log_sum = top + total.log()
+    else:
+        every = [torch.empty(3, len(top), device=top.device) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(every, torch.stack([top, total, label]), group=group)
+        tops, totals, found = torch.stack(every, 1)
+        log_sum = torch.logsumexp(tops + totals.log(), 0)
+        label = found.sum(0)
+    return exp, (top - log_sum).exp(), log_sum - label
