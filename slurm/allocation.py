@@ -20,15 +20,20 @@ def job_id(env: Mapping[str, str]) -> str:
     return found
 
 
-def environment(env: Mapping[str, str], nodes: int) -> dict[str, str]:
-    """srun's environment: the allocation's own variables, and a mark for the ranks.
+def check(env: Mapping[str, str], nodes: int) -> None:
+    """Check that this shell's allocation is there and large enough.
 
     Raises:
-        InputError: the allocation has fewer nodes than the job wants.
+        InputError: it is not.
     """
+    job_id(env)
     available = int(env.get("SLURM_JOB_NUM_NODES", 1))
     if nodes > available:
         raise InputError(f"cluster.nodes={nodes}: this allocation has {available} nodes.")
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """srun's environment: the allocation's own variables, and a mark for the ranks."""
     # Set by salloc for its own shell; srun would take them for options of this step.
     dropped = (
         "SLURM_NTASKS",

@@ -156,7 +156,7 @@ class AllocationExecutor(BatchExecutor):
         srun += ["--unbuffered", "--output", str(self.folder / "%j_%t_log.out")]
         srun += ["--error", str(self.folder / "%j_%t_log.err"), *shlex.split(command)]
         own = [(self.folder / f"{job_id}_srun.out", self.folder / f"{job_id}_srun.err")]
-        env = allocation.environment(os.environ, self.cluster.nodes)
+        env = allocation.environment(os.environ)
         env |= batch.rank_variables(self.cluster, params["cpus_per_task"])
         self.steps = local.start(srun, own, env, [{}], [paths.result_pickle])
         self.steps[0].shown = paths.stdout
@@ -196,6 +196,8 @@ def submit(
     if live:
         print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
         return 0
+    if config.cluster.executor == "allocation":
+        allocation.check(os.environ, config.cluster.nodes)
     made = record.missing(run.path)
     run.create()
     try:

@@ -75,23 +75,78 @@ def test_four_nodes_and_a_sweep(devcluster: DevCluster, tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs/.sweeps").glob("*.png"))) == 1
 
 
-def test_a_preempted_run_is_bit_identical(devcluster: DevCluster, tmp_path: Path) -> None:
-    launch("preprocess", tmp_path)
-    long = ["train.steps=60", "train.save_every=20"]
-    launch("pretrain", tmp_path, *long, "run.name=calm")
-    launch("pretrain", tmp_path, *long, *on_slurm(), "run.name=stormy")
-    stormy, until = tmp_path / "runs/stormy", time.monotonic() + 200
-    while not (stormy / "metrics.jsonl").exists() or len(metrics(stormy)) < 8:
-        assert time.monotonic() < until
+def curve(folder: Path) -> list[tuple[float, float, float]]:
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in metrics(folder)]
+
+
+def lives(folder: Path) -> int:
+    return len(json.loads((folder / "run.json").read_text()).get("lives", []))
+
+
+def wait_life(folder: Path, life: int, steps: int) -> None:
+    """Wait until the run is in a life and has made some steps in it."""
+    until = time.monotonic() + 300
+    while lives(folder) < life or len(metrics(folder)) < steps_at_start(folder) + steps:
+        assert time.monotonic() < until, (folder / "run.json").read_text()
         time.sleep(0.2)
-    devcluster.command(
-        "sbatch", "-o", "/dev/null", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1", cwd=tmp_path
-    )
-    wait_done(stormy)
-    assert [(r["step"], r["loss"], r["grad_norm"]) for r in metrics(stormy)] == [
-        (r["step"], r["loss"], r["grad_norm"]) for r in metrics(tmp_path / "runs/calm")
-    ]
-    assert len(json.loads((stormy / "run.json").read_text())["lives"]) == 2
+
+
+def steps_at_start(folder: Path) -> int:
+    return json.loads((folder / "run.json").read_text())["lives"][-1]["step"]
+
+
+def test_a_run_in_every_weather_is_bit_identical(devcluster: DevCluster, tmp_path: Path) -> None:
+    """USR2, requeue, preemption, a lost node, a drained node and a restarted controller, in one run."""
+    launch("preprocess", tmp_path)
+    long = ["train.steps=240", "train.save_every=20", "parallel.tp=2"]
+    launch("pretrain", tmp_path, *long, "run.name=calm")
+    launch("pretrain", tmp_path, *long, *on_slurm(), "cluster.nodes=2", "run.name=stormy")
+    stormy = tmp_path / "runs/stormy"
+    job = json.loads((stormy / "run.json").read_text())["job_ids"][0]
+    (stormy / "metrics.jsonl").touch()
+
+    wait_life(stormy, 1, 8)
+    devcluster.command("scancel", "-s", "USR2", job)
+    wait_life(stormy, 2, 8)
+    devcluster.command("scontrol", "requeue", job)
+    wait_life(stormy, 3, 8)
+    devcluster.command("sbatch", "-o", "/dev/null", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1")
+    wait_life(stormy, 4, 25)
+    nodes = devcluster.command("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
+    lost = devcluster.command("scontrol", "show", "hostnames", nodes).stdout.split()[1]
+    devcluster.kill_node(lost)
+    try:
+        wait_life(stormy, 5, 8)
+        devcluster.command("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
+        devcluster.stop("slurmctld")
+        wait_life(stormy, 5, 20)
+        devcluster.start("slurmctld")
+        wait_done(stormy)
+    finally:
+        devcluster.start(f"slurmd-{lost}")
+    assert curve(stormy) == curve(tmp_path / "runs/calm") and len(curve(stormy)) == 240
+    assert lives(stormy) == 5 and json.loads((stormy / "run.json").read_text())["job_ids"] == [job]
+
+
+def test_one_srun_in_an_allocation(devcluster: DevCluster, tmp_path: Path) -> None:
+    """`salloc`, then the same command with cluster=allocation: done when the command returns."""
+    launch("preprocess", tmp_path)
+    keys = ["train.steps=6", "parallel.tp=2"]
+    launch("pretrain", tmp_path, *keys, "run.name=here")
+    verb = [sys.executable, str(ROOT / "launch/pretrain.py"), *keys, "run.name=inside"]
+    inside = ["cluster=allocation", "cluster.device=cpu", "cluster.nodes=2"]
+    done = devcluster.command("salloc", "-p", "low", "-N2", *verb, *inside, cwd=tmp_path)
+    record = json.loads((tmp_path / "runs/inside/run.json").read_text())
+    assert record["state"] == "done", done.stdout + done.stderr
+    assert curve(tmp_path / "runs/inside") == curve(tmp_path / "runs/here")
+    outside = subprocess.run([*verb, *inside], cwd=tmp_path, capture_output=True, text=True)
+    assert outside.returncode == 0 and "finished" in outside.stdout
+    verb[-1] = "run.name=other"
+    outside = subprocess.run([*verb, *inside], cwd=tmp_path, capture_output=True, text=True)
+    assert outside.returncode == 2 and "in no allocation" in outside.stderr
+    small = devcluster.command("salloc", "-p", "low", "-N1", *verb, *inside, cwd=tmp_path, check=False)
+    assert small.returncode == 2 and "this allocation has 1 nodes" in small.stderr
+    assert not (tmp_path / "runs/other").exists()
 
 
 def test_chain(devcluster: DevCluster, tmp_path: Path) -> None:
