@@ -5,6 +5,7 @@ answer of Slurm's (`poll.py`).
 """
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
-from slurm.tracker import listing, poll, why
+from slurm.tracker import listing, poll
 from slurm.tracker.command import Unreachable
 from slurm.tracker.poll import Picture
 from slurm.tracker.rates import SITES, Rates
@@ -97,6 +98,8 @@ def filters_of(arguments: argparse.Namespace) -> listing.Filters:
 
 
 def list_(arguments: argparse.Namespace) -> int:
+    # The process ends with the list: looking for garbage among ten thousand jobs only takes time.
+    gc.disable()
     picture, rates = poll.picture(), Rates(arguments.sites)
     found = listing.rows(picture, filters_of(arguments), rates)
     if arguments.json:
@@ -109,7 +112,12 @@ def list_(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# The commands below import their modules themselves: list starts quickly without them.
+
+
 def why_(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import why
+
     picture = poll.picture()
     job = find(picture, arguments.id)
     print(why.text(job, why.explain(job, picture)))
@@ -136,9 +144,6 @@ def find(picture: Picture, wanted: str) -> Job:
         when = "now" if picture.failure is None else f"as of {picture.age:.0f} s ago"
         raise InputError(f"id: found {wanted}, which neither waits nor runs {when}; see elm-queue eff {base}")
     return found[0]
-
-
-# The commands below import their modules themselves: list and why start quickly without them.
 
 
 def eta_(arguments: argparse.Namespace) -> int:

@@ -48,14 +48,19 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
     return result.stdout.decode(errors="replace")
 
 
-def records(text: str, separator: str, width: int) -> list[list[str]]:
+def records(text: str, separator: str, width: int) -> list[tuple[str, ...]]:
     """Cuts text of `width` fields a record, each ended by `separator` and each record by a newline.
 
     Newlines inside a field are kept; a last record that was cut off is left out.
     """
+    return list(zip(*columns(text, separator, width), strict=True))
+
+
+def columns(text: str, separator: str, width: int) -> list[list[str]]:
+    """The same as `records`, but one list for each field."""
     fields = text.split(separator)
     whole = len(fields) // width * width
-    rows = [fields[start : start + width] for start in range(0, whole, width)]
-    for row in rows[1:]:
-        row[0] = row[0].removeprefix("\n")
-    return rows
+    found = [fields[start:whole:width] for start in range(width)]
+    # The newline that ends a record stands before the next one's first field.
+    found[0][1:] = [first.removeprefix("\n") for first in found[0][1:]]
+    return found

@@ -66,8 +66,8 @@ def rows(picture: Picture, filters: Filters, rates: Rates) -> list[Row]:
 
     Only the first `MOST_RUNS` own runs are looked up in their folders.
     """
-    jobs = [job for job in picture.jobs if filters.keep(job)]
-    jobs.sort(key=lambda job: (job.pending, -job.priority, job.submit or 0, job.job_id))
+    jobs = picture.jobs if filters == Filters() else filter(filters.keep, picture.jobs)
+    jobs = sorted(jobs, key=lambda job: (job.pending, -job.priority, job.submit or 0, job.job_id))
     left = MOST_RUNS
     found = []
     for job in jobs:

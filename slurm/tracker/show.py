@@ -63,33 +63,31 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 32
         rows: Cells as text, of any length and content; they are escaped and cut to `widest` cells.
         widest: Most cells a column may take; the last column is not cut.
     """
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
     last = len(header) - 1
-    # (text, width) of each cell: the width is counted once.
-    shown = [
-        [measured(cell, widest if index < last else 10_000) for index, cell in enumerate(row)] for row in rows
+    padded = [
+        aligned(title, column, widest if index < last else 10_000)
+        for index, (title, column) in enumerate(zip(header, columns, strict=True))
     ]
-    columns = list(zip(*shown, strict=True)) or [()] * len(header)
-    widths = [
-        max(cells(title), max((width for _, width in column), default=0))
-        for title, column in zip(header, columns, strict=True)
-    ]
-    right = [bool(column) and all(is_number(text) for text, _ in column) for column in columns]
-    lines = []
-    for row in [[(title, cells(title)) for title in header], *shown]:
-        padded = [
-            " " * (room - width) + text if flush else text + " " * (room - width)
-            for (text, width), room, flush in zip(row, widths, right, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
-# Users, partitions and states come again in every line.
-@lru_cache(maxsize=8192)
-def measured(text: str, width: int) -> tuple[str, int]:
-    """The text escaped and cut to `width` cells, and how many it takes."""
-    text = fitted(escaped(text), width)
-    return text, cells(text)
+def aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
+    """The title and the cells under it, all of one width.
+
+    Users, partitions and states come again in every line, so each different text is looked at once.
+    """
+    shown = {text: fitted(escaped(text), widest) for text in set(column)}
+    widths = {text: cells(text) for text in {title, *shown.values()}}
+    room = max(widths.values())
+    flush = bool(shown) and all(map(is_number, shown.values()))
+
+    def pad(text: str) -> str:
+        blank = " " * (room - widths[text])
+        return blank + text if flush else text + blank
+
+    whole = {text: pad(cut) for text, cut in shown.items()}
+    return [pad(title), *map(whole.__getitem__, column)]
 
 
 def is_number(cell: str) -> bool:
@@ -129,7 +127,13 @@ def span(seconds: float | None) -> str:
 
 def moment(epoch: float | None) -> str:
     """Local time of UTC epoch seconds to the minute, `-` for None."""
-    return "-" if epoch is None else datetime.fromtimestamp(epoch).strftime("%m-%d %H:%M")
+    return "-" if epoch is None else minute(int(epoch // 60))
+
+
+@lru_cache(maxsize=8192)
+def minute(number: int) -> str:
+    """Local time of a minute, counted from the epoch; many jobs start in the same one."""
+    return datetime.fromtimestamp(number * 60).strftime("%m-%d %H:%M")
 
 
 def quantity(value: float | None, digits: int = 1) -> str:

@@ -1,8 +1,9 @@
 """The queue as `squeue -O` writes it: which fields are asked for, and one `Job` per line of it."""
 
 from dataclasses import dataclass
+from itertools import compress
 
-from slurm.tracker.command import records
+from slurm.tracker.command import columns
 from slurm.tracker.fields import (
     array_tasks,
     epoch,
@@ -117,10 +118,10 @@ def parse(text: str, separator: str) -> list[Job]:
 
     Goes column by column, which for ten thousand jobs is twice as fast as job by job.
     """
-    rows = [row for row in records(text, separator, len(FIELDS)) if number(row[0]) is not None]
-    if not rows:
-        return []
-    column = dict(zip(FIELDS, zip(*rows, strict=True), strict=True))
+    column = dict(zip(FIELDS, columns(text, separator, len(FIELDS)), strict=True))
+    known = [number(job_id) is not None for job_id in column["JobID"]]
+    if not all(known):
+        column = {field: list(compress(values, known)) for field, values in column.items()}
     # In the order of Job's attributes.
     attributes = (
         map(count, column["JobID"]),
