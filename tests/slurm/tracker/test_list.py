@@ -218,7 +218,7 @@ def test_ten_thousand_jobs(fake_slurm, rows) -> None:
     lines, kilobytes = result.stdout.splitlines()[-1].split()
     assert int(lines) == 10_002
     assert int(kilobytes) < 150 * 1024
-    assert whole - slurm_seconds < 1.0, "0.5 s on an idle machine, measured apart"
+    assert whole - slurm_seconds < 0.7, "0.5 s on an idle machine: tests/bench/tracker.py"
 
 
 def used(usage: resource.struct_rusage) -> float:
