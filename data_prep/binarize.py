@@ -64,6 +64,10 @@ class Encoded:
 
     data: tuple[bytes, ...]
 
+    def of(self, name: str) -> bytes:
+        """What goes into one of the files."""
+        return self.data[FILES.index(name)]
+
     def sums(self) -> np.ndarray:
         """Size and CRC per file, int64 of shape (2·files,)."""
         return np.array([number for data in self.data for number in (len(data), zlib.crc32(data))], np.int64)

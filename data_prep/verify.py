@@ -115,8 +115,8 @@ def _encoded(manifest: Manifest, split: str, encoder: PlainEncoder, lengths: lis
     file = pq.ParquetFile(manifest.folder / DOCUMENTS)
     for group in range(file.num_row_groups):
         chunk = encode_chunk({split: read_group(file, group)[split]}, encoder)
-        lengths.append(chunk.lengths[split])
-        yield chunk.ids[split]
+        lengths.append(chunk.of(f"{split}.lengths"))
+        yield chunk.of(f"{split}.bin")
 
 
 def _difference(path: Path, expected: Iterator[bytes] | list[bytes]) -> str:

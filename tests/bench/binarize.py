@@ -3,8 +3,7 @@
 Interleaved rounds of: this suite with 1 and with 2 ranks; Megatron-LM's own ``tools/preprocess_data.py`` with
 2 workers, from a checkout given with ``--peer``; without one, SentencePiece alone in a loop. Same text, same
 tokenizer, the ``.bin`` compared byte for byte. Both sides are measured steady (from the first text read to
-the last id written, without imports and starting processes) and as a whole process. The suite's rate over the
-second half of its rounds stands beside that, since its encoder starts with an empty memory.
+the last id written, without imports and starting processes) and as a whole process.
 
 MB are 10^6 bytes of UTF-8. ``--text`` is a ``.jsonl`` with a ``text`` per line or a folder of ``.txt``.
 Without it the text is made: words with the frequencies of natural text (Zipf) from a vocabulary that grows as
@@ -149,8 +148,7 @@ def run_suite(folder: Path, ranks: int, size: int) -> dict:
     measured = json.loads(done.stdout)
     slowest = max(item["seconds"] for item in measured)
     stages = {name: sum(item["stages"][name] for item in measured) for name in measured[0]["stages"]}
-    half = size / 1e6 * max(item["half"] for item in measured)
-    return {"steady": size / 1e6 / slowest, "whole": size / 1e6 / whole, "stages": stages, "half": half}
+    return {"steady": size / 1e6 / slowest, "whole": size / 1e6 / whole, "stages": stages}
 
 
 def run_rank(folder: Path, ranks: int) -> None:
@@ -160,15 +158,8 @@ def run_rank(folder: Path, ranks: int) -> None:
 
     comm = world(ranks)
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    marks: list[tuple[int, int, float]] = []
-    _, stages, _ = binarize(
-        folder, tokenizer, comm, lambda done, total: marks.append((done, total, time.perf_counter()))
-    )
-    half = 0.0
-    if len(marks) > 2:  # share of the chunks per second after half of the rounds
-        middle, end = marks[len(marks) // 2 - 1], marks[-1]
-        half = (end[0] - middle[0]) / end[1] / (end[2] - middle[2])
-    every = comm.gather({"seconds": sum(stages.values()), "stages": stages, "half": half})
+    _, stages, _ = binarize(folder, tokenizer, comm, lambda done, total: None)
+    every = comm.gather({"seconds": sum(stages.values()), "stages": stages})
     if comm.rank == 0:
         print(json.dumps(every))
 
@@ -190,7 +181,7 @@ def run_peer(folder: Path, peer: Path, size: int) -> dict:
     lines = re.findall(r"Processed (\d+) documents \(([\d.]+) docs/s", done.stderr)
     count, rate = int(lines[-1][0]), float(lines[-1][1])
     steady = (size / 1e6) * (count / documents(folder)) / (count / rate)
-    return {"steady": steady, "whole": size / 1e6 / whole, "stages": {}, "half": steady}
+    return {"steady": steady, "whole": size / 1e6 / whole, "stages": {}}
 
 
 def run_sentencepiece(folder: Path, size: int) -> dict:
@@ -201,7 +192,7 @@ def run_sentencepiece(folder: Path, size: int) -> dict:
     for text in texts:
         tokenizer.encode(text)
     steady = size / 1e6 / (time.perf_counter() - started)
-    return {"steady": steady, "whole": steady, "stages": {}, "half": steady}
+    return {"steady": steady, "whole": steady, "stages": {}}
 
 
 def environment() -> dict[str, str]:
@@ -222,12 +213,10 @@ def identical(folder: Path) -> str:
 def report(rounds: dict[str, list[dict]], same: str) -> None:
     """Medians over the rounds, and what each is against the last contestant."""
     last = statistics.median(item["steady"] for item in rounds[list(rounds)[-1]])
-    print(f"\n{'medians, MB/s':<24}{'steady':>10}{'second half':>13}{'whole':>10}{'steady against last':>22}")
+    print(f"\n{'medians, MB/s':<24}{'steady':>10}{'whole':>10}{'steady against last':>22}")
     for name, runs in rounds.items():
-        steady, half, whole = (
-            statistics.median(item[key] for item in runs) for key in ("steady", "half", "whole")
-        )
-        print(f"{name:<24}{steady:>10.1f}{half:>13.1f}{whole:>10.1f}{steady / last:>21.1f}x")
+        steady, whole = (statistics.median(item[key] for item in runs) for key in ("steady", "whole"))
+        print(f"{name:<24}{steady:>10.1f}{whole:>10.1f}{steady / last:>21.1f}x")
         if runs[0]["stages"]:
             total = sum(sum(item["stages"].values()) for item in runs)
             shares = {key: sum(item["stages"][key] for item in runs) / total for key in runs[0]["stages"]}
