@@ -30,6 +30,9 @@ DAY = 86400
 def main() -> None:
     """Runs one command: exit status 1 when Slurm does not answer, 2 for wrong input."""
     arguments = parser().parse_args()
+    if arguments.command not in LONG_LIVED:
+        # The process ends with its answer: looking for garbage among a million jobs only takes time.
+        gc.disable()
     try:
         sys.exit(COMMANDS[arguments.command](arguments))
     except (InputError, Unreachable) as error:
@@ -98,8 +101,6 @@ def filters_of(arguments: argparse.Namespace) -> listing.Filters:
 
 
 def list_(arguments: argparse.Namespace) -> int:
-    # The process ends with the list: looking for garbage among ten thousand jobs only takes time.
-    gc.disable()
     picture, rates = poll.picture(), Rates(arguments.sites)
     found = listing.rows(picture, filters_of(arguments), rates)
     if arguments.json:
@@ -296,6 +297,8 @@ COMMANDS = {
     "metrics": metrics_,
     "top": top_,
 }
+
+LONG_LIVED = frozenset({"metrics", "top"})
 
 if __name__ == "__main__":
     main()

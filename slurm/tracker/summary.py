@@ -169,7 +169,7 @@ def overlapping(history: History, begin: float, end: float) -> Iterator[list[tup
         """,
         {"from": begin, "to": end, "now": int(end)},
     )
-    while rows := cursor.fetchmany(100_000):
+    while rows := cursor.fetchmany(10_000):
         yield rows
 
 

@@ -215,8 +215,10 @@ def test_a_million_jobs(tmp_path: Path, rates: Rates) -> None:
     begin = time.process_time()
     found = summarize(history, rates, NOW - 7 * DAY, NOW)
     report.page(found, rates, [])
+    seconds = time.process_time() - begin
+    print(f"report on a million jobs: {seconds:.2f} s of the processor")
     assert found.total.jobs > 950_000
-    assert time.process_time() - begin < 5
+    assert seconds < 5
 
 
 # ---- budget
