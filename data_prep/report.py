@@ -30,6 +30,7 @@ th:first-child, td:first-child { text-align: left; } th { color: var(--soft); fo
 svg { max-width: 100%; height: auto; }
 svg text { fill: var(--ink); font-size: 12px; } svg rect { fill: var(--bar); }
 svg text.n { fill: var(--soft); }
+@media (max-width: 40rem) { svg text { font-size: 20px; } }
 """
 
 

@@ -46,7 +46,8 @@ polyline.s0 { stroke: var(--one); } polyline.s1 { stroke: var(--two); }
 .key { margin-right: 1em; }
 .key::before { content: ""; display: inline-block; width: .8em; height: .8em; border-radius: 2px;
   margin-right: .35em; background: var(--one); } .key.second::before { background: var(--two); }
-@media (max-width: 40rem) { body { padding: .8rem; } svg text { font-size: 17px; } }
+@media (max-width: 40rem) { body { padding: .8rem; } svg text { font-size: 20px; }
+  th:first-child, td:first-child { max-width: 6.5rem; } th, td { padding-right: .4rem; } }
 """
 
 # Ends of the axis of waits.
@@ -67,8 +68,9 @@ def page(summary: Summary, rates: Rates, nodes: Sequence[Node], failure: str | N
     """
     begin, end = (datetime.fromtimestamp(t, UTC) for t in (summary.begin, summary.end))
     title = f"Queue report {begin:%d %b %Y} – {end:%d %b %Y}"
-    synced = "never" if summary.synced is None else span(summary.end - summary.synced)
-    fresh = f"<p>Times are UTC. Accounting was read {synced} before the end of the period.</p>"
+    synced = "" if summary.synced is None else span(summary.end - summary.synced)
+    read = f"Accounting was read {synced} before the end of the period." if synced else ""
+    fresh = f"<p>Times are UTC. {read}</p>"
     if failure:
         fresh = f'<p class="warn">Stale: accounting was last read {synced} ago ({text(failure)}).</p>'
     labels = [datetime.fromtimestamp(day, UTC).strftime("%d.%m.") for day in summary.days]
