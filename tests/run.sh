@@ -6,7 +6,8 @@
 #
 # Makes .venv and installs the suite into it. As root on Debian, on a machine that has no Slurm, it also installs
 # Slurm's packages with their services kept stopped; the tests then start a private Slurm of their own
-# (slurm/devcluster). Everywhere else the Slurm tests are skipped, and pytest's summary says why.
+# (slurm/devcluster). There it installs Chromium too, which looks at the reports. Everywhere else the Slurm tests
+# are skipped, those of the pages where there is no Chromium, and pytest's summary says why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -62,14 +63,18 @@ apt_install() {
 mkdir -p build
 if ((EUID == 0)) && [[ -e /etc/debian_version ]]; then
   missing=()
+  browser=
   "$interpreter" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   # Where a slurm.conf exists the Slurm is somebody's, and its machine is left as it is.
   if [[ -z ${SLURM_CONF-} && ! -e /etc/slurm/slurm.conf ]]; then
     for package in "${!command_of[@]}"; do
       command -v "${command_of[$package]}" >/dev/null || missing+=("$package")
     done
+    command -v chromium >/dev/null || browser=chromium
   fi
   if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
+  # By itself, so that Slurm is there where no such package is.
+  if [[ $browser ]]; then apt_install $browser; fi
 fi
 
 # The stamp names what is installed, so that a changed requirement is installed and a known one costs nothing.

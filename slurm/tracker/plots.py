@@ -5,7 +5,7 @@ from html import escape
 
 WIDTH = 640
 HEIGHT = 220
-LEFT, RIGHT, TOP, BOTTOM = 64, 8, 14, 28
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 28
 
 
 def nice_top(largest: float) -> float:
