@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true")
 
     one = commands.add_parser("why", help="why a job waits and what to do")
-    one.add_argument("id", help="job id as shown by list, as 4711 or 4711_3")
+    one.add_argument("id", help="job id as shown by list, as 4711, 4711_3 or 4711+1")
 
     one = commands.add_parser("eta", help="when a job starts and ends")
     one.add_argument("id", help="job id as shown by list")
@@ -128,11 +128,13 @@ def why_(arguments: argparse.Namespace) -> int:
 
 
 def check_id(wanted: str) -> str:
-    """Refuses what is no job id; returns the part before the array task."""
-    base, line, task = wanted.partition("_")
-    if not base.isdecimal() or (line and not task.isdecimal()):
-        raise InputError(f"id: found {wanted!r}; allowed are a job id or id_task, as 4711 or 4711_3")
-    return base
+    """Refuses what is no job id; returns it without its array task or heterogeneous part."""
+    match = re.fullmatch(r"([0-9]+)([_+][0-9]+)?", wanted)
+    if not match:
+        raise InputError(
+            f"id: found {wanted!r}; allowed are a job id, id_task or id+part, as 4711, 4711_3 or 4711+1"
+        )
+    return match[1]
 
 
 def find(picture: Picture, wanted: str) -> Job:

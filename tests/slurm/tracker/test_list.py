@@ -190,7 +190,7 @@ def test_filters(fake_slurm, rows) -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["why", "12;rm"], "id: found '12;rm'; allowed are a job id or id_task"),
+        (["why", "12;rm"], "id: found '12;rm'; allowed are a job id, id_task or id+part"),
         (["why", "99"], "id: found 99, which neither waits nor runs now"),
         (["report", "--since", "7y", "--html", "x"], "--since: found '7y'"),
         (["report", "--html", "/no/such/x.html"], "--html: the folder /no/such does not exist"),

@@ -64,6 +64,32 @@ def test_hostile_names_and_arrays(devcluster: DevCluster, submit) -> None:
     assert rows[array]["tasks"] == "7"
 
 
+HETEROGENEOUS = """#!/bin/sh
+#SBATCH --nodes=1 --job-name=two-sizes --output=/dev/null
+#SBATCH hetjob
+#SBATCH --nodes=2 --gpus-per-node=1
+sleep 300
+"""
+
+
+def test_a_heterogeneous_job_has_a_line_for_each_part(devcluster: DevCluster, tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(HETEROGENEOUS)
+    job = devcluster.command("sbatch", "--parsable", "--hold", str(script)).stdout.strip()
+    listed = json.loads(elm_queue("list", "--json").stdout)["jobs"]
+    assert [(row["id"], row["nodes"], row["gpus"]) for row in listed] == [
+        (f"{job}+0", 1, 0),
+        (f"{job}+1", 2, 2),
+    ]
+    assert f"{job}+1: Its owner root holds it." in elm_queue("why", f"{job}+1").stdout
+    assert elm_queue("eta", f"{job}+0").returncode == 0
+    devcluster.command("scontrol", "release", job)
+    assert processes.wait_until(
+        lambda: [one.state for one in poll.picture().jobs] == ["RUNNING", "RUNNING"], 30, 0.5
+    )
+    assert "It does not wait: it is running" in elm_queue("why", f"{job}+1").stdout
+
+
 def test_a_requeued_job_has_two_lives(devcluster: DevCluster, submit, tmp_path: Path) -> None:
     job = submit("--nodes=1", script="sleep $((SLURM_RESTART_COUNT ? 1 : 300))")
     assert processes.wait_until(lambda: states(devcluster, job) == ["RUNNING"], 30, 0.3)
@@ -124,7 +150,11 @@ def test_accounting_that_stops_leaves_the_history_marked(
 
 def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, tmp_path: Path) -> None:
     begin = int(time.time()) - 1
+    stopped = submit("--gpus-per-node=1", "--nodelist=n1", script="sleep 300")
+    again = submit("--nodelist=n2", script="sleep $((SLURM_RESTART_COUNT ? 1 : 300))")
     jobs = [
+        # Slurm's shortest time limit is a minute, and it looks every half minute.
+        submit("--gpus-per-node=1", "--time=1", script="sleep 300"),
         submit("--gpus-per-node=2", "--nodes=2", script="sleep 3"),
         submit("--gpus-per-node=1", script="sleep 2; exit 4"),
         submit("--array=1-3%1", "--gpus-per-node=1", script="sleep 1"),
@@ -133,8 +163,12 @@ def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, 
     ]
     cancelled = submit("--hold")
     devcluster.command("scancel", cancelled)
-    last = submit(f"--dependency=afterany:{':'.join(jobs)}", "--cpus-per-task=3", script="sleep 1")
-    assert processes.wait_until(lambda: states(devcluster, last) == ["COMPLETED"], 90, 0.5)
+    for job in (stopped, again):
+        assert processes.wait_until(lambda job=job: states(devcluster, job) == ["RUNNING"], 30, 0.5)
+    devcluster.command("scancel", stopped)
+    devcluster.command("scontrol", "requeue", again)
+    last = submit(f"--dependency=afterany:{':'.join([*jobs, again])}", "--cpus-per-task=3", script="sleep 1")
+    assert processes.wait_until(lambda: states(devcluster, last) == ["COMPLETED"], 240, 0.5)
 
     history = History(tmp_path / "history.sqlite")
     history.sync(first_days=1)
@@ -165,7 +199,9 @@ def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, 
             (int(entry.split("=")[1]) for entry in tres.split(",") if entry.startswith("gres/gpu=")), 0
         )
         gpu_seconds += int(elapsed) * gpus
-    assert checked == 8
+    assert checked == 12, "every life that started"
+    mixed = {life.state for life in known.values()}
+    assert mixed >= {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "REQUEUED"}
     found = summarize(history, Rates(tmp_path), begin, time.time() + DAY)
     assert found.total.gpu_hours == pytest.approx(gpu_seconds / 3600, abs=1 / 3600)
     assert gpu_seconds >= 4 * 3 + 2 + 3

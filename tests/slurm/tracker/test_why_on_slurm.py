@@ -103,6 +103,29 @@ def test_each_reason_is_explained_with_its_evidence(limited: DevCluster, submit)
         assert found.advice, case
 
 
+def test_a_node_that_lost_its_power(devcluster: DevCluster, submit) -> None:
+    devcluster.kill_node("n3")
+    try:
+        devcluster.command("scontrol", "update", "nodename=n3", "state=down", "reason=no power | <rack 2>")
+        job = submit("--nodelist=n3")
+        wait_for_reasons(devcluster, {"down": "ReqNodeNotAvail"}, {"down": job})
+        text = explained(job)
+        assert "It cannot start while the nodes it asks for by name are down, drained or reserved." in text
+        assert "node n3 is down" in text
+        assert "no power | <rack 2>" in text
+    finally:
+        devcluster.start("slurmd-n3")
+        # Refused when the node is back by itself.
+        devcluster.command("scontrol", "update", "nodename=n3", "state=resume", check=False)
+    assert processes.wait_until(lambda: "It does not wait: it is running" in explained(job), 60, 0.5)
+
+
+def explained(job_id: str) -> str:
+    picture = poll.picture()
+    job = next(job for job in picture.jobs if str(job.job_id) == job_id)
+    return why.text(job, why.explain(job, picture))
+
+
 def wait_for_reasons(cluster: DevCluster, wanted: dict[str, str], jobs: dict[str, str]) -> None:
     def reasons() -> dict[str, str]:
         text = cluster.command("squeue", "-h", "-t", "PENDING", "-o", "%F|%r").stdout
