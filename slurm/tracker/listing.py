@@ -43,7 +43,7 @@ def me() -> str:
     return getpass.getuser()
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One line of the list: a job with what we know beyond Slurm."""
 

@@ -155,9 +155,9 @@ def recent_failure(folder: Path, seconds: float) -> str | None:
 def write(path: Path, value: dict[str, Any]) -> None:
     """Writes JSON under a temporary name and renames it, so that no reader sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         # In one piece: `json.dump` writes piece by piece and takes three times as long.
-        file.write(json.dumps(value))
+        file.write(json.dumps(value).encode())
     temporary.replace(path)
 
 

@@ -1,11 +1,17 @@
 """The live view, driven key by key, and its plain fallback."""
 
 import asyncio
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from slurm.devcluster import processes
 from slurm.tracker import watch
 from slurm.tracker.listing import Filters
 from slurm.tracker.rates import Rates
@@ -121,6 +127,46 @@ def test_a_stale_picture_is_marked(queue) -> None:
         assert len(column(app, "NAME")) == 3
 
     drive(steps)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux on this machine")
+def test_in_a_real_terminal(queue, tmp_path: Path) -> None:
+    def tmux(*words: str) -> str:
+        argv = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null", *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    def press(key: str) -> None:
+        tmux("send-keys", "-t", "top", key)
+
+    def shows(*wanted: str) -> None:
+        def there() -> bool:
+            screens.append(tmux("capture-pane", "-p", "-t", "top"))
+            return all(words in screens[-1] for words in wanted)
+
+        screens: list[str] = []
+        assert processes.wait_until(there, 40, 0.2), screens[-1]
+
+    kept = [f"{name}={os.environ[name]}" for name in ("PATH", "ELM_QUEUE_CACHE", "ELM_QUEUE_MAX_AGE")]
+    line = shlex.join(["env", *kept, sys.executable, "-m", "slurm.tracker", "top"])
+    tmux("new-session", "-d", "-s", "top", "-x", "140", "-y", "30", f"{line}; echo left with $?; sleep 60")
+    try:
+        shows("alpha", "gamma", "\\x1b[31mbeta")
+        press("Enter")
+        shows("It does not wait: it is running")
+        press("q")
+        press("l")
+        shows("[bold]epoch 1[/bold]")
+        press("q")
+        press("c")
+        shows("Cancel job 1 (alpha, anna)?")
+        press("y")
+        assert processes.wait_until(lambda: changes(queue) == ["scancel 1"], 30, 0.2)
+        tmux("resize-window", "-t", "top", "-x", "70", "-y", "12")
+        shows("alpha")
+        press("q")
+        shows("left with 0")
+    finally:
+        tmux("kill-server")
 
 
 def test_the_plain_view_fits_the_screen(queue, monkeypatch) -> None:
