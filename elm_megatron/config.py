@@ -10,27 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from data_prep.config import CorpusConfig, DataConfig, PreprocessConfig, TokenizerConfig
-from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig
+from elm_megatron.loop_config import TrainConfig
+from elm_megatron.refusal import divisors, require
 
 VOCAB_MULTIPLE = 128  # independent of tp, so that every layout holds the same padded vocabulary
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise InputError(message) unless the condition holds."""
-    if not condition:
-        raise InputError(message)
-
-
-def require_choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a value outside a closed list, naming the key, the value and the list."""
-    names = ", ".join("null" if a is None else str(a) for a in allowed)
-    require(value in allowed, f"{key}={value}: allowed are {names}.")
-
-
-def divisors(n: int) -> str:
-    """The divisors of n as text, for error messages: divisors(4) == '1, 2, 4'."""
-    return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
 
 
 @dataclass
@@ -161,76 +145,6 @@ class ParallelConfig:
         )
 
 
-@dataclass
-class TrainConfig:
-    """The loop: length, batch, optimizer, schedule, and how often things happen."""
-
-    steps: int | None = None
-    epochs: float | None = None
-    global_batch_size: int = 32
-    micro_batch_size: int = 4
-    seq_length: int = 256
-    seed: int = 1234
-    precision: str = "fp32"
-    lr: float = 3e-4
-    min_lr: float = 3e-5
-    schedule: str = "cosine"
-    warmup_steps: int = 0
-    wsd_decay_steps: int = 0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    clip_grad: float = 1.0
-    distributed_optimizer: bool = True
-    recompute: str = "none"
-    log_every: int = 1
-    save_every: int = 100
-    eval_every: int = 100
-    eval_batches: int | None = None
-    keep_last: int = 3
-    keep_every: int | None = None
-    keep_best: bool = True
-    spike_factor: float | None = None
-    log_sample_ids: bool = False
-    stall_seconds: float = 300.0
-    init_from: str | None = None
-
-    def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
-        """Refuse lengths, batches and choices that cannot be; `group` is the prefix of the keys."""
-        require(
-            (self.steps is None) != (self.epochs is None),
-            f"{group}.steps={self.steps} and {group}.epochs={self.epochs}: give exactly one of the two.",
-        )
-        for key in ("steps", "epochs", "global_batch_size", "micro_batch_size", "seq_length", "keep_last"):
-            value = getattr(self, key)
-            require(value is None or value > 0, f"{group}.{key}={value}: must be above 0.")
-        for key in ("log_every", "save_every", "eval_every"):
-            require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be at least 1.")
-        unit = self.micro_batch_size * dp
-        require(
-            self.global_batch_size % unit == 0,
-            f"{group}.global_batch_size={self.global_batch_size} is not a multiple of "
-            f"{group}.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
-        )
-        require(
-            self.seq_length <= model.max_position_embeddings,
-            f"{group}.seq_length={self.seq_length} is longer than "
-            f"model.max_position_embeddings={model.max_position_embeddings}.",
-        )
-        require(
-            self.spike_factor is None or self.spike_factor > 1.0,
-            f"{group}.spike_factor={self.spike_factor}: must be above 1, or null for no guard.",
-        )
-        require(
-            self.schedule != "wsd" or self.wsd_decay_steps > 0,
-            f"{group}.schedule=wsd needs {group}.wsd_decay_steps above 0, found {self.wsd_decay_steps}.",
-        )
-        require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
-        require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
-        require_choice(f"{group}.recompute", self.recompute, ("none", "selective", "full"))
-
-
 class Ranks:
     """How many ranks a verb with a layout and a cluster has."""
 
@@ -283,12 +197,13 @@ class PretrainConfig(Ranks):
             "train.precision=fp8 needs Transformer Engine on GPUs; with cluster.device=cpu fp32 and bf16 are "
             "allowed.",
         )
-        micro_batches = self.train.global_batch_size // (self.train.micro_batch_size * self.dp)
-        require(
-            self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
-            f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "
-            f"multiple of parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
-        )
+        for size in self.train.batch_sizes():
+            micro_batches = size // (self.train.micro_batch_size * self.dp)
+            require(
+                self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
+                f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "
+                f"multiple of parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
+            )
         require(
             not self.parallel.sp or self.train.seq_length % self.parallel.tp == 0,
             f"train.seq_length={self.train.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "

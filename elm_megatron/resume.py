@@ -58,6 +58,8 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None
         was, wants = before.get(key), after.get(key)
         if was == wants or is_free(key):
             continue
+        if key not in before and not wants:
+            continue  # an option younger than the run, and not in use
         loop = key.removesuffix("steps")
         if loop in LOOPS and key.endswith(".steps") and None not in (was, wants) and wants > was:
             if after.get(f"{loop}schedule") in GROWING_SCHEDULES:

@@ -8,7 +8,6 @@ of the site's hardware times an assumed utilisation, both stated.
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -157,11 +156,9 @@ def estimate(config: PretrainConfig) -> Estimate:
     """Steps, tokens, hours and budget of a pretraining run."""
     train, site = config.train, config.cluster.site
     available, basis = dataset_tokens(config)
-    batch = train.global_batch_size * train.seq_length
-    steps = train.steps or math.floor((train.epochs or 0) * (available - 1) / train.seq_length) // (
-        train.global_batch_size
-    )
-    tokens = steps * batch
+    samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
+    steps = train.steps or train.steps_within(samples)[0]
+    tokens = train.consumed(steps) * train.seq_length
     if not site.peak_tflops:
         return Estimate(steps, tokens, basis, None, None)
     units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes

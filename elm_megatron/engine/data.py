@@ -21,6 +21,7 @@ from megatron.core.datasets.utils import Split
 
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
+from elm_megatron.loop_config import TrainConfig
 
 DOCUMENTS = "documents.parquet"
 
@@ -107,10 +108,9 @@ def sample_counts(tokens: int, seq_length: int) -> int:
     return max(0, (tokens - 1) // seq_length)
 
 
-def steps_of_epochs(epochs: float, tokens: int, seq_length: int, global_batch_size: int) -> tuple[int, int]:
-    """Whole steps in a number of epochs, and the samples of the last partial batch, which are dropped."""
-    samples = int(epochs * sample_counts(tokens, seq_length))
-    return samples // global_batch_size, samples % global_batch_size
+def steps_of_epochs(tokens: int, train: TrainConfig) -> tuple[int, int]:
+    """Whole steps in `train.epochs` of `tokens` tokens; the samples of the last partial batch, dropped."""
+    return train.steps_within(int((train.epochs or 0) * sample_counts(tokens, train.seq_length)))
 
 
 @cache

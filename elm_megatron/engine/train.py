@@ -96,7 +96,7 @@ class Trainer:
 
     def _steps_of_epochs(self) -> int:
         train, tokens = self.settings, self.manifest.splits["train"].tokens
-        steps, dropped = data.steps_of_epochs(train.epochs, tokens, train.seq_length, train.global_batch_size)
+        steps, dropped = data.steps_of_epochs(tokens, train)
         if self.world.rank == 0:
             print(f"{train.epochs:g} epochs are {steps} steps; {dropped} samples left over are dropped")
         return steps
@@ -211,7 +211,7 @@ class Trainer:
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
         train, began = self.settings, time.perf_counter()
-        ids = self._sample_ids(self.step * train.global_batch_size, train.global_batch_size)
+        ids = self._sample_ids(train.consumed(self.step), train.batch_size(self.step))
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
@@ -267,7 +267,7 @@ class Trainer:
 
     def _tokens(self, step: int) -> int:
         """Seam: tokens trained on in the first `step` updates."""
-        return step * self.settings.global_batch_size * self.settings.seq_length
+        return self.settings.consumed(step) * self.settings.seq_length
 
     def _batches(self, dataset: Any, ids: np.ndarray) -> Iterator[Any]:
         """Seam: this rank's micro-batches of a global batch."""
@@ -350,7 +350,7 @@ class Trainer:
         self.saver.wait()
         spread = self.distributed_optimizer
         pieces = state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
-        consumed = self.step * self.settings.global_batch_size
+        consumed = self.settings.consumed(self.step)
         facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
         facts |= self._identity()
         self.saver.save(self.step, pieces, facts)

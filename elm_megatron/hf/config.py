@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import OmegaConf
 
 from data_prep.config import folder_name
-from elm_megatron.config import ClusterConfig, ModelConfig, RunConfig, require, require_choice
+from elm_megatron.config import ClusterConfig, ModelConfig, RunConfig
+from elm_megatron.refusal import require, require_choice
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 GGUF_DTYPES = ("f32", "f16", "q8_0")

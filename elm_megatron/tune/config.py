@@ -14,10 +14,9 @@ from elm_megatron.config import (
     ParallelConfig,
     Ranks,
     RunConfig,
-    TrainConfig,
-    require,
-    require_choice,
 )
+from elm_megatron.loop_config import TrainConfig
+from elm_megatron.refusal import require, require_choice
 
 STAGES = ("sft", "dpo")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -82,6 +81,8 @@ class TuneConfig(TrainConfig):
     def check(self, model: ModelConfig, dp: int, group: str = "tune") -> None:
         """Refuse what cannot be."""
         super().check(model, dp, group)
+        for key in ("batch_ramp", "warmup_tokens"):  # examples differ in length, and are few
+            require(not getattr(self, key), f"{group}.{key}={getattr(self, key)}: is for pretraining alone.")
         require(self.r >= 1, f"tune.r={self.r}: must be at least 1.")
         require(self.alpha > 0, f"tune.alpha={self.alpha}: must be above 0.")
         require(0 <= self.dropout < 1, f"tune.dropout={self.dropout}: must be at least 0 and below 1.")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from elm_megatron.engine.checkpoint import Checkpoint, committed
+from elm_megatron.loop_config import BatchRamp
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
@@ -81,6 +82,28 @@ def test_other_layouts_go_on(ranks: RankPool, small_data: Path, tmp_path: Path) 
     for a, b in zip(mine, reference, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_batch_ramp_goes_on_where_it_was(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """Cut in the middle of the ramp and resumed over other ranks: batches, rates and losses stay."""
+    ramp = BatchRamp(start=4, increment=4, samples=40)
+    length = {"steps": 8, "global_batch_size": 16, "batch_ramp": ramp, "warmup_tokens": 2000}
+    length |= {"log_sample_ids": True}
+    whole = pretrain_config(tmp_path / "whole", small_data, **length)
+    uncut = cases.folder(whole)
+    ranks.run(1, cases.train, config=whole)
+    config = pretrain_config(tmp_path / "cut", small_data, 2, **length)
+    run = cases.folder(config)
+    ranks.run(2, cases.train_with_signal, config=config, step=5, number=signal.SIGUSR2)
+    assert Checkpoint.open(committed(run)[0]).manifest["consumed_samples"] == 4 * 4 + 8
+    config = pretrain_config(tmp_path / "cut", small_data, 2, tp=2, **length)
+    ranks.run(2, cases.train, config=config)
+    mine, reference = run.read_metrics(), uncut.read_metrics()
+    assert [row["tokens"] // 64 for row in mine] == [4, 8, 12, 16, 24, 32, 44, 60]
+    assert [row["lr"] for row in mine] == [row["lr"] for row in reference]
+    assert run.read_metrics(run.samples) == uncut.read_metrics(uncut.samples)
+    for a, b in zip(mine, reference, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
 def test_bad_numbers_stop_before_the_update(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:

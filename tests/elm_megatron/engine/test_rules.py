@@ -16,6 +16,7 @@ from elm_megatron.engine.checkpoint import SCHEMA, Retention
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
 from elm_megatron.engine.schedule import learning_rate
+from elm_megatron.loop_config import BatchRamp
 from elm_megatron.planner import layout
 from tests.elm_megatron.configs import pretrain_config, small_model
 
@@ -48,7 +49,55 @@ def test_every_epoch_visits_every_sample_in_its_own_order() -> None:
 
 
 def test_steps_of_epochs_counts_what_it_drops() -> None:
-    assert steps_of_epochs(3, tokens=1001, seq_length=100, global_batch_size=8) == (3, 6)
+    train = TrainConfig(epochs=3, seq_length=100, global_batch_size=8)
+    assert steps_of_epochs(1001, train) == (3, 6)
+    ramp = BatchRamp(start=2, increment=2, samples=12)  # 2, 2, 4, 6 and then 8
+    assert steps_of_epochs(1001, replace(train, batch_ramp=ramp, epochs=2.9)) == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("start", "increment", "samples", "full"), [(2, 2, 12, 8), (16, 8, 1000, 48), (4, 4, 3, 16)]
+)
+def test_batch_ramp_is_megatrons(start: int, increment: int, samples: int, full: int) -> None:
+    """The sizes of every update against megatron-core's own calculator, fed with the samples seen so far."""
+    from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator
+
+    theirs = RampupBatchsizeNumMicroBatchesCalculator(full, 1, 1, False, 0, start, increment, samples)
+    train = TrainConfig(global_batch_size=full, batch_ramp=BatchRamp(start, increment, samples))
+    consumed = 0
+    for step in range(60):
+        theirs.update(consumed, consistency_check=True)
+        assert train.consumed(step) == consumed
+        assert train.batch_size(step) == theirs.get_current_global_batch_size(), step
+        consumed += train.batch_size(step)
+        assert train.steps_within(consumed) == (step + 1, 0)
+        assert train.steps_within(consumed - 1) == (step, train.batch_size(step) - 1)
+
+
+def test_batch_ramp_refuses_what_does_not_fit() -> None:
+    def refusal(ramp: BatchRamp, dp: int) -> str:
+        train = TrainConfig(steps=1, global_batch_size=32, micro_batch_size=2, seq_length=64, batch_ramp=ramp)
+        with pytest.raises(InputError) as caught:
+            train.check(small_model(), dp)
+        return str(caught.value)
+
+    assert "batch_ramp.start=6 is not a multiple of train.micro_batch_size × dp = 4" in refusal(
+        BatchRamp(6, 2, 9), 2
+    )
+    assert "do not lead from 8 to train.global_batch_size=32" in refusal(BatchRamp(8, 9, 9), 1)
+    assert "batch_ramp.samples=0" in refusal(BatchRamp(8, 8, 0), 1)
+
+
+def test_warm_up_in_tokens_follows_the_samples_of_a_ramp() -> None:
+    ramp = BatchRamp(start=2, increment=2, samples=12)
+    train = TrainConfig(lr=1.0, min_lr=0.0, seq_length=10, global_batch_size=8, warmup_tokens=160)
+    assert [learning_rate(step, 20, train) for step in (1, 2)] == [0.5, 1.0]
+    rates = [learning_rate(step, 20, replace(train, batch_ramp=ramp)) for step in range(1, 21)]
+    assert rates[:4] == [20 / 160, 40 / 160, 80 / 160, 140 / 160]
+    assert rates[3] < rates[4] <= 1.0 and rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0)
+    with pytest.raises(InputError, match=r"warmup_steps=5 and train\.warmup_tokens=160: give one"):
+        replace(train, steps=1, micro_batch_size=1, warmup_steps=5).check(small_model(), 1)
 
 
 def test_guard_refuses_jumps_and_bad_numbers() -> None:
