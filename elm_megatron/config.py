@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from data_prep.config import CorpusConfig, DataConfig, PreprocessConfig, TokenizerConfig
+from data_prep.config import CorpusConfig, PreprocessConfig, TokenizerConfig
 from elm_megatron.cluster import ClusterConfig
 from elm_megatron.loop_config import TrainConfig
 from elm_megatron.refusal import divisors, require
+from elm_megatron.training_data import TrainingData
 
 VOCAB_MULTIPLE = 128  # independent of tp, so that every layout holds the same padded vocabulary
 
@@ -175,7 +176,7 @@ class PretrainConfig(Ranks):
     model: ModelConfig
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
-    data: DataConfig
+    data: TrainingData
     train: TrainConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -186,6 +187,12 @@ class PretrainConfig(Ranks):
         self.model.check()
         self.parallel.check(self.model, self.world_size)
         self.train.check(self.model, self.dp)
+        self.data.check()
+        require(
+            not self.data.blend or self.train.epochs is None,
+            f"train.epochs={self.train.epochs}: an epoch is of one dataset and data.blend names "
+            f"{len(self.data.blend)}; give train.steps.",
+        )
         on_gpu = self.cluster.device == "gpu"
         require(
             on_gpu or self.parallel.cp == 1,

@@ -20,6 +20,7 @@ from elm_megatron.config import (
     TrainConfig,
 )
 from elm_megatron.hf.config import EvalConfig, ExportConfig
+from elm_megatron.training_data import TrainingData
 from elm_megatron.tune.config import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
 
 
@@ -72,7 +73,7 @@ class PipelineConfig(Ranks):
             model=self.model,
             corpus=self.corpus,
             tokenizer=self.tokenizer,
-            data=self.data,
+            data=TrainingData(dir=self.data.dir),
             train=self.train,
             parallel=self.parallel,
             cluster=self.cluster,

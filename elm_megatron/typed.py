@@ -133,12 +133,10 @@ def is_group(hint: object) -> bool:
 
 
 def _dataclass_of(hint: object) -> type | None:
+    if typing.get_origin(hint) in (dict, list, tuple):
+        return None  # a value, whatever it holds
     for choice in (hint, *typing.get_args(hint)):
-        if (
-            typing.get_origin(hint) is not dict
-            and isinstance(choice, type)
-            and dataclasses.is_dataclass(choice)
-        ):
+        if isinstance(choice, type) and dataclasses.is_dataclass(choice):
             return choice
     return None
 

@@ -8,6 +8,7 @@ from elm_megatron.config import PretrainConfig
 from elm_megatron.dataset import open_dataset
 from elm_megatron.engine.job import Pretrain
 from elm_megatron.planner.layout import choose
+from elm_megatron.training_data import open_parts
 from slurm.submit import submit
 
 
@@ -22,6 +23,7 @@ def launch(config: PretrainConfig) -> int:
 
         return show(config)
     manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, config.train.seq_length)
+    open_parts(config.data, manifest, config.train.seq_length)
     return submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
 
 

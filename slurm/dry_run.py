@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from data_prep.config import DataConfig
 from data_prep.errors import InputError
 from data_prep.manifest import FILE, Manifest
 from elm_megatron.compose import plain
 from elm_megatron.config import PretrainConfig, RunConfig, TrainConfig
 from elm_megatron.run_folder import RunFolder
+from elm_megatron.training_data import TrainingData
 from slurm.submit import check_folder, script
 
 GIB = 2**30
@@ -112,7 +112,7 @@ def _as_pretrain(config: Any, loop: TrainConfig) -> PretrainConfig:
         model=config.model,
         corpus=config.corpus,
         tokenizer=config.tokenizer,
-        data=DataConfig(),
+        data=TrainingData(),
         train=TrainConfig(**{item.name: getattr(loop, item.name) for item in fields(TrainConfig)}),
         parallel=config.parallel,
         cluster=config.cluster,

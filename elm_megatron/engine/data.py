@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ def steps_of_epochs(tokens: int, train: TrainConfig) -> tuple[int, int]:
     return train.steps_within(int((train.epochs or 0) * sample_counts(tokens, train.seq_length)))
 
 
-@cache
+@lru_cache(maxsize=64)
 def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
 

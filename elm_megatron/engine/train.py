@@ -24,6 +24,7 @@ from megatron.core.distributed import (
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from data_prep.errors import InputError
 from data_prep.manifest import Manifest
 from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine import data, distributed, loading, record, state
@@ -33,6 +34,7 @@ from elm_megatron.engine.guards import Guard
 from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
+from elm_megatron.engine.samples import Samples
 from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.engine.signals import Request, Signals, request_of
 from elm_megatron.model import device as devices
@@ -91,7 +93,7 @@ class Trainer:
         """Seam: what is trained on and measured on."""
         train = self.settings
         self.manifest = Manifest.load(self.config.data.dir)
-        self.train_set = data.open_split(self.manifest, "train", train.seq_length, train.seed)
+        self.train_set = Samples.open(self.config.data, self.manifest, train.seq_length, train.seed)
         self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed)
 
     def _steps_of_epochs(self) -> int:
@@ -156,7 +158,7 @@ class Trainer:
         parallel = self.config.parallel
         print(
             f"{self.config.run.name}: {self.world.world_size} ranks (tp={parallel.tp} pp={parallel.pp} "
-            f"vpp={parallel.vpp} dp={self.dp}), {self.steps} steps, {len(self.train_set):,} samples an epoch",
+            f"vpp={parallel.vpp} dp={self.dp}), {self.steps} steps, {len(self.train_set):,} samples",
             flush=True,
         )
         if checkpoint is not None:
@@ -174,14 +176,28 @@ class Trainer:
 
     def _facts(self) -> dict[str, Any]:
         """Seam: what run.json holds of the data."""
-        return {
+        facts = {
             "manifest_sha256": self.manifest.sha256,
             "unigram_entropy": self.manifest.splits["valid"].unigram_entropy,
         }
+        if self.config.data.blend:
+            facts["blend"] = self.train_set.facts(self.settings.consumed(self.step))
+        return facts
 
     def _newest_verified(self) -> Checkpoint | None:
-        """Seam: where to go on from."""
-        return loading.newest_verified(self.run, self.world, self.device)
+        """Where to go on from.
+
+        Raises:
+            InputError: the run's checkpoint was made from something else.
+        """
+        checkpoint = loading.newest_verified(self.run, self.world, self.device)
+        for key, now in self._identity().items() if checkpoint else ():
+            before = checkpoint.manifest.get(key)
+            if before != now:
+                raise InputError(
+                    f"{self.run.path}: its checkpoint has another {key} ({before} before, {now} now)."
+                )
+        return checkpoint
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -211,7 +227,7 @@ class Trainer:
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
         train, began = self.settings, time.perf_counter()
-        ids = self._sample_ids(train.consumed(self.step), train.batch_size(self.step))
+        ids = self.train_set.ids(train.consumed(self.step), train.batch_size(self.step))
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
@@ -224,7 +240,7 @@ class Trainer:
         self.step += 1
         self.heartbeat.step = self.step
         if train.log_sample_ids and self.metrics:
-            append_jsonl(self.run.samples, {"step": self.step, "ids": ids.tolist()})
+            append_jsonl(self.run.samples, {"step": self.step, "ids": ids.tolist(), **self._origin(ids)})
         lr = learning_rate(self.step, self.steps, train)
         self.optimizer.set_learning_rate(lr)
         self.optimizer.update(norm)
@@ -261,9 +277,9 @@ class Trainer:
         output = model(batch.tokens, batch.position_ids, None, labels=batch.labels, loss_mask=batch.loss_mask)
         return output, partial(_mean_loss, batch.loss_mask)
 
-    def _sample_ids(self, consumed: int, count: int) -> np.ndarray:
-        """Seam: ids of the next samples of the training set, int64 [count]."""
-        return data.sample_ids(consumed, count, len(self.train_set), self.settings.seed)
+    def _origin(self, ids: np.ndarray) -> dict[str, list[int]]:
+        """Seam: further columns of samples.jsonl; the datasets that samples of a blend come from."""
+        return {"datasets": self.train_set.part_of(ids).tolist()} if self.config.data.blend else {}
 
     def _tokens(self, step: int) -> int:
         """Seam: tokens trained on in the first `step` updates."""
@@ -355,11 +371,11 @@ class Trainer:
         facts |= self._identity()
         self.saver.save(self.step, pieces, facts)
         if self.metrics:
-            self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"])
+            self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"], **self._facts())
 
     def _identity(self) -> dict[str, Any]:
-        """Seam: what a checkpoint's manifest holds beside the numbers."""
-        return {}
+        """Seam: what a checkpoint's manifest holds beside the numbers, and a resumed run must have too."""
+        return {"blend": [m.sha256 for m in self.train_set.manifests]} if self.config.data.blend else {}
 
     def _finish(self, asked: Request | None, seconds: float) -> Outcome:
         kwh = distributed.total(self.energy.kwh(), self.device)

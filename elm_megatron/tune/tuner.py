@@ -90,8 +90,8 @@ class Tuner(Trainer):
 
     # -- data -------------------------------------------------------------------------------------------
 
-    def _sample_ids(self, consumed: int, count: int) -> np.ndarray:
-        return self.train_set.ids(consumed, count)
+    def _origin(self, ids: np.ndarray) -> dict[str, list[int]]:
+        return {}
 
     def _batches(self, dataset: Rows, ids: np.ndarray) -> Iterator[Any]:
         size = self.settings.micro_batch_size
@@ -108,9 +108,9 @@ class Tuner(Trainer):
             return 0
         batch = self.settings.global_batch_size
         if step == self.step:  # the usual case: one batch beyond the last
-            last = self._sample_ids((step - 1) * batch, batch)
+            last = self.train_set.ids((step - 1) * batch, batch)
             return self._tokens(step - 1) + int(self.train_set.sizes[last].sum())
-        return int(self.train_set.sizes[self._sample_ids(0, step * batch)].sum())
+        return int(self.train_set.sizes[self.train_set.ids(0, step * batch)].sum())
 
     def _row(self, *figures: float) -> dict[str, Any]:
         """Without an MFU: the frozen weights take no gradient, so the usual count would be wrong."""
@@ -149,16 +149,6 @@ class Tuner(Trainer):
             "data_sha256": self.corpus.sha256,
             "lora": adapters.lora_facts(self.settings),
         }
-
-    def _newest_verified(self) -> Checkpoint | None:
-        checkpoint = super()._newest_verified()
-        for key, now in self._identity().items() if checkpoint else ():
-            before = checkpoint.manifest.get(key)
-            if before != now:
-                raise InputError(
-                    f"{self.run.path}: its checkpoint has another {key} ({before} before, {now} now)."
-                )
-        return checkpoint
 
     def _after_evaluation(self) -> None:
         """Early stop: keep the best adapter, and end when `patience` validations brought no better one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.config import CorpusConfig, TokenizerConfig
 from elm_megatron.config import (
     ClusterConfig,
     ModelConfig,
@@ -14,6 +14,7 @@ from elm_megatron.config import (
     RunConfig,
     TrainConfig,
 )
+from elm_megatron.training_data import TrainingData
 from tests.elm_megatron.small_dataset import VOCAB
 
 TRAIN: dict[str, Any] = {
@@ -46,14 +47,15 @@ def small_model(**changes: Any) -> ModelConfig:
 def pretrain_config(
     run_dir: Path, data_dir: Path, ranks: int = 1, model: ModelConfig | None = None, **changes: Any
 ) -> PretrainConfig:
-    """A checked pretraining configuration; `changes` are keys of parallel and train."""
+    """A checked pretraining configuration; `changes` are keys of parallel, data and train."""
+    data = {k: changes.pop(k) for k in ("blend",) if k in changes}
     layout = {k: changes.pop(k) for k in ("tp", "pp", "vpp", "cp", "sp") if k in changes}
     config = PretrainConfig(
         run=RunConfig(run_dir.name, str(run_dir)),
         model=model or small_model(),
         corpus=CorpusConfig(name="small"),
         tokenizer=TokenizerConfig(vocab_size=512),
-        data=DataConfig(dir=data_dir),
+        data=TrainingData(**{"dir": data_dir, **data}),
         train=TrainConfig(**{**TRAIN, **changes}),
         parallel=ParallelConfig(**layout),
         cluster=ClusterConfig(tasks_per_node=ranks),

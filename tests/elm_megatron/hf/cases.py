@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.config import CorpusConfig, TokenizerConfig
 from data_prep.manifest import Manifest
 from elm_megatron.compose import as_yaml
 from elm_megatron.config import ModelConfig, PretrainConfig, RunConfig
 from elm_megatron.hf.architecture import model_config
 from elm_megatron.hf.config import ExportConfig, ImportConfig
 from elm_megatron.run_folder import RunFolder
+from elm_megatron.training_data import TrainingData
 from elm_megatron.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
 
@@ -45,7 +46,7 @@ def run_to_train(
     values = {"steps": 3, "lr": 3e-2, "min_lr": 3e-2, **changes}
     config = pretrain_config(folder, data, ranks, model, **values)
     config.corpus, config.tokenizer = CorpusConfig(), TokenizerConfig(vocab_size=VOCAB)
-    config.data = DataConfig(dir=str(data))
+    config.data = TrainingData(dir=str(data))
     run = RunFolder(folder)
     run.create()
     run.config.write_text(as_yaml(config))
