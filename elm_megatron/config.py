@@ -193,6 +193,11 @@ class PretrainConfig(Ranks):
             f"train.epochs={self.train.epochs}: an epoch is of one dataset and data.blend names "
             f"{len(self.data.blend)}; give train.steps.",
         )
+        require(
+            self.parallel.cp == 1 or not self.data.reset_attention_mask,
+            f"data.reset_attention_mask=true: documents are kept apart only with parallel.cp=1, found "
+            f"{self.parallel.cp}.",
+        )
         on_gpu = self.cluster.device == "gpu"
         require(
             on_gpu or self.parallel.cp == 1,

@@ -36,12 +36,25 @@ class TrainingData(DataConfig):
         dir: the dataset; with a blend it gives the tokenizer and the validation split alone, unless it is one
             of the parts too.
         blend: datasets to train on instead of `dir`, each with its weight; all have `dir`'s tokenizer.
+        reset_attention_mask: a document does not attend to those before it in its sample.
+        reset_position_ids: positions begin anew with each document; rotary positions do so exactly where
+            attention does, hence only with `reset_attention_mask`, and as they are relative, with the same
+            result as without.
+        eod_mask_loss: what follows a document's end is not learnt (nor counted in a loss).
     """
 
     blend: list[BlendPart] = field(default_factory=list)
+    reset_attention_mask: bool = False
+    reset_position_ids: bool = False
+    eod_mask_loss: bool = False
 
     def check(self) -> None:
-        """Refuse weights and lists that cannot be."""
+        """Refuse weights, lists and combinations that cannot be."""
+        require(
+            self.reset_attention_mask or not self.reset_position_ids,
+            "data.reset_position_ids=true needs data.reset_attention_mask=true: rotary positions begin anew "
+            "where attention does.",
+        )
         folders = [str(Path(part.dir).absolute()) for part in self.blend]
         for i, part in enumerate(self.blend):
             require(

@@ -12,16 +12,20 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
+from megatron.core.packed_seq_params import PackedSeqParams
 
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
+from elm_megatron.engine.packing import document_ends, packed_params
 from elm_megatron.loop_config import TrainConfig
+from elm_megatron.training_data import TrainingData
 
 DOCUMENTS = "documents.parquet"
 
@@ -41,12 +45,18 @@ class _Ids:
 
 
 def open_split(
-    manifest: Manifest, split: str, seq_length: int, seed: int, documents: np.ndarray | None = None
+    manifest: Manifest,
+    split: str,
+    seq_length: int,
+    seed: int,
+    options: TrainingData,
+    documents: np.ndarray | None = None,
 ) -> GPTDataset:
     """One epoch of a split as samples of seq_length + 1 tokens.
 
     Args:
         split: "train" (a last partial sample is dropped) or "valid" (it is padded and masked).
+        options: what happens at a document's end.
         documents: indices of the documents to take; all of them by default.
 
     Raises:
@@ -65,9 +75,9 @@ def open_split(
         split="1",
         path_to_cache="",  # empty, not None: build in memory
         tokenizer=_Ids(manifest.tokenizer),
-        reset_position_ids=False,
-        reset_attention_mask=False,
-        eod_mask_loss=False,
+        reset_position_ids=options.reset_position_ids,
+        reset_attention_mask=options.reset_attention_mask,
+        eod_mask_loss=options.eod_mask_loss,
         create_attention_mask=False,
         drop_last_partial_validation_sequence=False,
     )
@@ -78,15 +88,17 @@ def open_split(
     return GPTDataset(indexed, prefix, documents, None, Split[split], config)
 
 
-def open_validation(manifest: Manifest, seq_length: int, seed: int) -> dict[str, GPTDataset]:
+def open_validation(
+    manifest: Manifest, seq_length: int, seed: int, options: TrainingData
+) -> dict[str, GPTDataset]:
     """The validation split, one dataset per language; one named "" where the languages are not known."""
     groups: dict[str, list[int]] = {}
     for index, language in enumerate(_languages(manifest)):
         groups.setdefault(language, []).append(index)
     if not groups:
-        return {"": open_split(manifest, "valid", seq_length, seed)}
+        return {"": open_split(manifest, "valid", seq_length, seed, options)}
     return {
-        language: open_split(manifest, "valid", seq_length, seed, np.array(indices))
+        language: open_split(manifest, "valid", seq_length, seed, options, np.array(indices))
         for language, indices in sorted(groups.items())
     }
 
@@ -131,33 +143,49 @@ def sample_ids(consumed: int, count: int, samples: int, seed: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on the device: tokens, labels, positions int64 and loss_mask fp32, each [b, s]."""
+    """One micro-batch on the device.
+
+    Attributes:
+        tokens, labels, position_ids: int64 [b, s].
+        loss_mask: fp32 [b, s].
+        packed: where documents end, when they are kept apart; then all rows are one behind the other, b is 1.
+    """
 
     tokens: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor
     loss_mask: torch.Tensor
+    packed: PackedSeqParams | None = None
 
 
 def micro_batches(
-    dataset: GPTDataset, ids: np.ndarray, micro_batch_size: int, dp_rank: int, dp: int, device: torch.device
+    dataset: Any,
+    ids: np.ndarray,
+    micro_batch_size: int,
+    dp_rank: int,
+    dp: int,
+    device: torch.device,
+    keep_apart: int | None = None,
 ) -> Iterator[Batch]:
     """This rank's micro-batches of one global batch.
 
     Args:
         ids: sample ids of the global batch, -1 for a place to be filled with a masked sample; their number
             is a multiple of micro_batch_size · dp.
+        keep_apart: the EOS at which one document ends and another begins that may not see it; None is off.
     """
     unit = micro_batch_size * dp
     for start in range(0, len(ids), unit):
         mine = ids[start + dp_rank * micro_batch_size : start + (dp_rank + 1) * micro_batch_size]
         rows = [dataset[None if i < 0 else int(i)] for i in mine]
-        yield Batch(
-            **{
-                name: torch.stack([row[name] for row in rows]).to(device, non_blocking=True)
-                for name in ("tokens", "labels", "position_ids", "loss_mask")
-            }
-        )
+        names = ("tokens", "labels", "position_ids", "loss_mask")
+        tensors = {name: torch.stack([row[name] for row in rows]) for name in names}
+        packed = None
+        if keep_apart is not None:
+            packed = packed_params(document_ends(tensors["tokens"], keep_apart), device)
+            tensors = {name: tensor.view(1, -1) for name, tensor in tensors.items()}
+        tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        yield Batch(**tensors, packed=packed)
 
 
 def padded_ids(count: int, unit: int) -> np.ndarray:

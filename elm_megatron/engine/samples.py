@@ -50,7 +50,7 @@ class Samples:
     def open(cls, data: TrainingData, manifest: Manifest, seq_length: int, seed: int) -> Samples:
         """The training samples `data` names; `manifest` is that of `data.dir`."""
         manifests = open_parts(data, manifest, seq_length)
-        parts = [open_split(part, "train", seq_length, seed) for part in manifests]
+        parts = [open_split(part, "train", seq_length, seed, data) for part in manifests]
         return cls(parts, [part.weight for part in data.blend] or [1.0], seed, manifests)
 
     def __len__(self) -> int:

@@ -32,6 +32,7 @@ from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention
 from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import Guard
 from elm_megatron.engine.liveness import Heartbeat
+from elm_megatron.engine.losses import mean_loss, summed_loss
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
 from elm_megatron.engine.samples import Samples
@@ -58,6 +59,7 @@ class Trainer:
 
     reported = 2  # sums a forward step reports
     saved = staticmethod(state.everything)  # which parameters a checkpoint holds
+    loss = staticmethod(mean_loss)  # of a micro-batch
 
     def __init__(self, config: PretrainConfig, world: World, device: torch.device):
         self.config, self.world, self.device = config, world, device
@@ -94,7 +96,9 @@ class Trainer:
         train = self.settings
         self.manifest = Manifest.load(self.config.data.dir)
         self.train_set = Samples.open(self.config.data, self.manifest, train.seq_length, train.seed)
-        self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed)
+        self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed, self.config.data)
+        self.loss = summed_loss if self.config.data.eod_mask_loss else mean_loss
+        self.keep_apart = self.manifest.tokenizer.eos_id if self.config.data.reset_attention_mask else None
 
     def _steps_of_epochs(self) -> int:
         train, tokens = self.settings, self.manifest.splits["train"].tokens
@@ -108,6 +112,7 @@ class Trainer:
         mcore = llama.transformer_config(
             config.model, config.parallel, train.precision, train.recompute, self.transformer_engine
         )
+        mcore.calculate_per_token_loss = self.loss is summed_loss
         modules = self._modules(mcore)
         ddp = DistributedDataParallelConfig(
             use_distributed_optimizer=self.distributed_optimizer,
@@ -274,8 +279,15 @@ class Trainer:
     def _forward_step(self, batches: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         """Seam: one micro-batch through this stage, in the form megatron-core's schedules ask for."""
         batch = next(batches)
-        output = model(batch.tokens, batch.position_ids, None, labels=batch.labels, loss_mask=batch.loss_mask)
-        return output, partial(_mean_loss, batch.loss_mask)
+        output = model(
+            batch.tokens,
+            batch.position_ids,
+            None,
+            labels=batch.labels,
+            loss_mask=batch.loss_mask,
+            packed_seq_params=batch.packed,
+        )
+        return output, partial(self.loss, batch.loss_mask)
 
     def _origin(self, ids: np.ndarray) -> dict[str, list[int]]:
         """Seam: further columns of samples.jsonl; the datasets that samples of a blend come from."""
@@ -288,11 +300,12 @@ class Trainer:
     def _batches(self, dataset: Any, ids: np.ndarray) -> Iterator[Any]:
         """Seam: this rank's micro-batches of a global batch."""
         size = self.settings.micro_batch_size
-        return data.micro_batches(dataset, ids, size, self.dp_rank, self.dp, self.device)
+        return data.micro_batches(dataset, ids, size, self.dp_rank, self.dp, self.device, self.keep_apart)
 
     def _shape(self, dataset: Any, ids: np.ndarray) -> tuple[int, int]:
         """Seam: (rows, tokens a row) of every micro-batch of a global batch; stages exchange such tensors."""
-        return self.settings.micro_batch_size, self.settings.seq_length
+        rows, length = self.settings.micro_batch_size, self.settings.seq_length
+        return (rows, length) if self.keep_apart is None else (1, rows * length)
 
     def _run_batches(self, dataset: Any, ids: np.ndarray, forward_only: bool) -> list[float]:
         """Run one global batch through the pipeline; returns this rank's sums, Σ loss in nats, Σ tokens, ….
@@ -386,14 +399,3 @@ class Trainer:
             self.metrics.close()
             record.finish(self.run, outcome, self.step, seconds, kwh, self.energy.method)
         return outcome
-
-
-def _mean_loss(mask: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss of a micro-batch, to differentiate, and (Σ loss, Σ tokens) to report.
-
-    Args:
-        mask: fp32 [b, s].
-        losses: nats, fp32 [b, s].
-    """
-    total, count = (losses.float() * mask).sum(), mask.sum()
-    return total / count.clamp(min=1.0), torch.stack([total.detach(), count])

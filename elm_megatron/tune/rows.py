@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
+from elm_megatron.engine.packing import packed_params
 from elm_megatron.tune.examples import Example
 
 WINDOW = 16  # global batches among which examples are sorted by length
@@ -166,21 +167,8 @@ class Rows:
                 positions[r, at:] = np.arange(width - at)
                 ends.append((r + 1) * width)
         arrays = [tokens, labels, positions, weights]
-        packed = _packed_params(ends, device) if self.packing else None
+        packed = packed_params(ends, device) if self.packing else None
         if packed is not None:
             arrays = [a.reshape(1, -1) for a in arrays]
         tensors = [torch.from_numpy(a).to(device) for a in arrays]
         return Batch(*tensors, packed)
-
-
-def _packed_params(ends: list[int], device: torch.device) -> PackedSeqParams:
-    """megatron-core's description of a packed batch: int32 [sequences + 1] of ends, and the longest."""
-    bounds = torch.tensor(ends, dtype=torch.int32, device=device)
-    longest = int((bounds[1:] - bounds[:-1]).max())
-    return PackedSeqParams(
-        qkv_format="thd",
-        cu_seqlens_q=bounds,
-        cu_seqlens_kv=bounds,
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
-    )

@@ -17,6 +17,7 @@ from elm_megatron.config import (
 from elm_megatron.training_data import TrainingData
 from tests.elm_megatron.small_dataset import VOCAB
 
+DATA = ("blend", "reset_attention_mask", "reset_position_ids", "eod_mask_loss")
 TRAIN: dict[str, Any] = {
     "steps": 10,
     "global_batch_size": 8,
@@ -48,7 +49,7 @@ def pretrain_config(
     run_dir: Path, data_dir: Path, ranks: int = 1, model: ModelConfig | None = None, **changes: Any
 ) -> PretrainConfig:
     """A checked pretraining configuration; `changes` are keys of parallel, data and train."""
-    data = {k: changes.pop(k) for k in ("blend",) if k in changes}
+    data = {k: changes.pop(k) for k in DATA if k in changes}
     layout = {k: changes.pop(k) for k in ("tp", "pp", "vpp", "cp", "sp") if k in changes}
     config = PretrainConfig(
         run=RunConfig(run_dir.name, str(run_dir)),

@@ -26,8 +26,9 @@ def _write_index(path: Path, lengths: np.ndarray) -> None:
     path.write_bytes(head + counts + body)
 
 
-def _split(folder: Path, name: str, rng: np.random.Generator, tokens: int) -> Split:
-    lengths = np.array([tokens // 3, tokens // 3, tokens - 2 * (tokens // 3)])
+def _split(folder: Path, name: str, rng: np.random.Generator, tokens: int, documents: int) -> Split:
+    lengths = np.full(documents, tokens // documents)
+    lengths[-1] += tokens % documents
     ids = np.concatenate([np.append(_walk(rng, n - 1), np.uint16(2)) for n in lengths])
     binary, index = folder / f"small-{name}.bin", folder / f"small-{name}.idx"
     binary.write_bytes(ids.tobytes())
@@ -49,14 +50,21 @@ def _documents(folder: Path, languages: list[str]) -> FileInfo:
 
 
 def make_dataset(
-    folder: Path, train_tokens: int = 8000, valid_tokens: int = 700, languages: list[str] | None = None
+    folder: Path,
+    train_tokens: int = 8000,
+    valid_tokens: int = 700,
+    languages: list[str] | None = None,
+    documents: int = 3,
 ) -> Path:
-    """Write the dataset and return its folder; `languages` of the three validation documents, if wanted."""
+    """Write the dataset, each split of so many documents, and return its folder.
+
+    `languages` are those of the three validation documents, if wanted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     splits = {
-        "train": _split(folder, "train", rng, train_tokens),
-        "valid": _split(folder, "valid", rng, valid_tokens),
+        "train": _split(folder, "train", rng, train_tokens, documents),
+        "valid": _split(folder, "valid", rng, valid_tokens, documents),
     }
     tokenizer = TokenizerInfo("0" * 64, VOCAB, 1, 2, 3)
     files = {"documents.parquet": _documents(folder, languages)} if languages else {}
