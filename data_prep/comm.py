@@ -5,6 +5,7 @@ Both classes have the same methods, so that a build reads the same for one proce
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
@@ -66,6 +67,9 @@ class Mpi(Alone):
             InputError: mpi4py is missing or cannot find an MPI library.
             RuntimeError: the world has another size, as when every rank started a world of its own.
         """
+        # MPICH names the memory that ranks of a node share after the Slurm job and step, and would count the
+        # dead ranks in what a killed step left there: a requeued job never started. A few numbers need none.
+        os.environ.setdefault("MPIR_CVAR_NOLOCAL", "1")
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:

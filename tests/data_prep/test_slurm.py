@@ -41,23 +41,62 @@ def test_four_nodes_under_srun_give_the_same_bytes(devcluster, tmp_path):
     }
 
 
+def launcher(corpus: Path, name: str, *overrides: str) -> list[str]:
+    return [
+        sys.executable,
+        str(ROOT / "launch/preprocess.py"),
+        f"corpus.path={corpus}",
+        "preprocess.chunk_mb=0.04",
+        f"data.dir=data/{name}",
+        f"run.name={name}",
+        *overrides,
+    ]
+
+
+def on_slurm(ranks: int) -> list[str]:
+    return [f"preprocess.ranks={ranks}", "cluster=dev", f"cluster.slurm_conf={os.environ['SLURM_CONF']}"]
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_until_done(record: Path, seconds: float = 120) -> dict:
+    until = time.monotonic() + seconds
+    while (found := json.loads(record.read_text()))["state"] != "done":
+        assert found["state"] not in ("failed", "cancelled", "held") and time.monotonic() < until, found
+        time.sleep(0.2)
+    return found
+
+
+def hashes(folder: Path) -> list[tuple[str, object]]:
+    return [(path.name, info) for path, info in Manifest.load(folder).all_files()]
+
+
 def test_the_launcher_submits_four_ranks(devcluster, tmp_path):
     corpus = write_corpus(tmp_path / "corpus", works=25, words=2_400)
-    launch = [sys.executable, str(ROOT / "launch/preprocess.py"), f"corpus.path={corpus}"]
-    launch += ["preprocess.chunk_mb=0.04"]
-    here = [*launch, "data.dir=data/here", "run.name=here"]
-    there = [*launch, "data.dir=data/there", "run.name=there", "preprocess.ranks=4", "cluster=dev"]
-    there += ["cluster.nodes=4", f"cluster.slurm_conf={os.environ['SLURM_CONF']}"]
-    for command in (here, there):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    record, until = tmp_path / "runs/there/run.json", time.monotonic() + 120
-    while (state := json.loads(record.read_text())["state"]) != "done":
-        assert state in ("submitted", "running") and time.monotonic() < until, record.read_text()
-        time.sleep(0.2)
-    files = {name: Manifest.load(tmp_path / "data" / name).all_files() for name in ("here", "there")}
-    assert [(path.name, info) for path, info in files["here"]] == [
-        (path.name, info) for path, info in files["there"]
-    ]
-    again = subprocess.run(there, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and "queued" not in again.stdout, again.stdout + again.stderr
+    run(launcher(corpus, "here"), tmp_path)
+    there = launcher(corpus, "there", *on_slurm(4))
+    run(there, tmp_path)
+    wait_until_done(tmp_path / "runs/there/run.json")
+    assert hashes(tmp_path / "data/here") == hashes(tmp_path / "data/there")
+    assert "queued" not in run(there, tmp_path)
+
+
+def test_a_requeued_build_goes_on(devcluster, tmp_path):
+    """Its ranks are gone without a farewell, and the same job id starts on the same node again."""
+    corpus = write_corpus(tmp_path / "corpus", works=25, words=2_400)
+    before = set(Path("/dev/shm").iterdir())
+    run(launcher(corpus, "there", *on_slurm(2)), tmp_path)
+    record, until = tmp_path / "runs/there/run.json", time.monotonic() + 60
+    while not {p for p in Path("/dev/shm").iterdir() if p.name.startswith("mpich")} - before:
+        assert time.monotonic() < until, record.read_text()
+        time.sleep(0.01)
+    (job,) = json.loads(record.read_text())["job_ids"]
+    subprocess.run(["scancel", "--signal=KILL", f"{job}.0"], check=True)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    found = wait_until_done(record)
+    assert found["life"] == [job, 1], found
+    assert hashes(tmp_path / "data/there")

@@ -30,6 +30,9 @@ def _serve(pipe: Connection) -> None:
             pipe.send((True, function(world, **arguments)))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
+            from elm_megatron.engine import distributed
+
+            distributed.leave()  # the other ranks' waits end, and the next case finds no world
 
 
 class RankPool:
