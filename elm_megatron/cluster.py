@@ -124,12 +124,11 @@ class ClusterConfig:
     max_stalls: int = 2
     site: SiteConfig = field(default_factory=SiteConfig)
 
-    def without_gpus(self) -> ClusterConfig:
-        """The same site for a job on one CPU node."""
+    def without_gpus(self, nodes: int = 1) -> ClusterConfig:
+        """The same site for a job on so many CPU nodes."""
         partition = self.cpu_partition or self.partition
-        return replace(
-            self, partition=partition, device="cpu", nodes=1, gpus_per_node=0, gpu_type=None, interface=None
-        )
+        none = {"device": "cpu", "gpus_per_node": 0, "gpu_type": None, "interface": None}
+        return replace(self, partition=partition, nodes=nodes, **none)
 
     def check(self) -> None:
         """Refuse values that are not what their key names, or that the site cannot give.

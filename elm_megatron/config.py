@@ -231,6 +231,15 @@ class PreprocessCommand(PreprocessConfig):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
 
+    def check(self) -> None:
+        """Refuse what the build or the cluster would refuse."""
+        super().check()
+        require(
+            self.preprocess.ranks % self.cluster.nodes == 0,
+            f"preprocess.ranks={self.preprocess.ranks}: must be a multiple of "
+            f"cluster.nodes={self.cluster.nodes}, so that every node has as many.",
+        )
+
     def job_config(self) -> PreprocessConfig:
         """The build's part alone, which a rank reads."""
         return PreprocessConfig(**{item.name: getattr(self, item.name) for item in fields(PreprocessConfig)})

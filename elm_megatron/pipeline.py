@@ -5,7 +5,7 @@ Stage runs are called `<run.name>-<verb>`, so that one chain's settings never me
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.config import BuildConfig, CleanConfig, CorpusConfig, DataConfig, TokenizerConfig
@@ -63,7 +63,7 @@ class PipelineConfig(Ranks):
             preprocess=self.preprocess,
             data=self.data,
             run=self.stage_run("preprocess"),
-            cluster=self.cluster,
+            cluster=replace(self.cluster, nodes=1),  # its nodes are meant for training
         )
 
     def pretraining(self) -> PretrainConfig:

@@ -184,8 +184,7 @@ def submit(
     Raises:
         InputError: the run folder cannot be used; nothing was started.
     """
-    if verb in CPU_VERBS:
-        config = replace(config, cluster=config.cluster.without_gpus())
+    config = replace(config, cluster=_for_verb(config.cluster, verb))
     run = RunFolder(config.run.dir)
     check_folder(run.path)
     nothing = record.resumable(run, config, manifest_sha256) if resumes else None
@@ -264,9 +263,16 @@ def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
     return 0
 
 
+def _for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
+    """What a verb asks of a cluster: some no GPUs, and of those only the one with MPI several nodes."""
+    if verb not in CPU_VERBS:
+        return cluster
+    return cluster.without_gpus(cluster.nodes if verb == "preprocess" else 1)
+
+
 def script(config: Any, ranks: int, verb: str) -> str:
     """The exact text that sbatch would get, without submitting it."""
-    cluster = config.cluster.without_gpus() if verb in CPU_VERBS else config.cluster
+    cluster = _for_verb(config.cluster, verb)
     return BatchExecutor(cluster, RunFolder(config.run.dir), config.run.name, ranks, verb).text()
 
 

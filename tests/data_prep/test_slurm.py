@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from data_prep.config import to_mapping
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
@@ -75,14 +77,32 @@ def hashes(folder: Path) -> list[tuple[str, object]]:
     return [(path.name, info) for path, info in Manifest.load(folder).all_files()]
 
 
-def test_the_launcher_submits_four_ranks(devcluster, tmp_path):
+def nodes_of(job: str) -> tuple[int, int]:
+    """How many nodes and tasks the step of a job had, by accounting."""
+    command = ["sacct", "-nP", "-j", job, "-o", "NNodes,NTasks"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return tuple(map(int, next(line for line in lines if line.split("|")[1] == "4").split("|")))
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_the_launcher_spreads_four_ranks_over_the_nodes_asked_for(devcluster, tmp_path, nodes):
     corpus = write_corpus(tmp_path / "corpus", works=25, words=2_400)
     run(launcher(corpus, "here"), tmp_path)
-    there = launcher(corpus, "there", *on_slurm(4))
+    there = launcher(corpus, "there", *on_slurm(4), f"cluster.nodes={nodes}")
     run(there, tmp_path)
-    wait_until_done(tmp_path / "runs/there/run.json")
+    record = wait_until_done(tmp_path / "runs/there/run.json")
     assert hashes(tmp_path / "data/here") == hashes(tmp_path / "data/there")
+    assert nodes_of(record["job_ids"][0]) == (nodes, 4)
     assert "queued" not in run(there, tmp_path)
+
+
+def test_ranks_that_do_not_spread_evenly_are_refused(tmp_path):
+    command = launcher(tmp_path, "there", "preprocess.ranks=4", "cluster=dev", "cluster.nodes=3")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.strip() == (
+        "preprocess.ranks=4: must be a multiple of cluster.nodes=3, so that every node has as many."
+    )
 
 
 def test_a_requeued_build_goes_on(devcluster, tmp_path):
