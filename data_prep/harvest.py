@@ -3,7 +3,8 @@
 Everything lies in the corpus folder: ``records.jsonl``, a journal with one line per record and decision, of
 which the last line on an id holds; ``files/``, named by hash and never by the server; ``harvest.json``, where
 each source stands. The protocol's requests go through oaipmh-scythe (BSD-3-Clause). Only open-access works
-whose embargo is over are kept; the others are recorded with the reason.
+whose embargo is over are kept; the others are recorded with the reason. A pass ends with records that no
+server would list again: those whose embargo has ended since, and those whose file could not be had.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import datetime
 import hashlib
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -26,18 +26,16 @@ from oaipmh_scythe.exceptions import BadResumptionToken, NoRecordsMatch, OAIPMHE
 from oaipmh_scythe.models import Record
 
 from data_prep.config import CorpusConfig, HarvestConfig, HarvestSource
+from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
 from data_prep.errors import InputError
 from data_prep.raw import RECORDS_FILE, read_journal
-from data_prep.web import Refused, Unreachable, Web
+from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
-EMBARGO = re.compile(r"embargoEnd/(\d{4}-\d{2}-\d{2})")
-CLOSED = re.compile(r"(closed|restricted|metadata ?only)\s*access", re.I)
-OPEN = re.compile(r"open\s*access|creativecommons\.org/(licenses|publicdomain)|\bCC[ -]BY|\bCC0\b", re.I)
-LANGUAGES = {"nl": "nl", "dut": "nl", "nld": "nl", "en": "en", "eng": "en"}
-LONGEST = 500  # characters of a title or another field that is kept
+UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
+SILENT = 3  # files one after another that cannot be had before the server counts as down
 
 
 class Damaged(Exception):
@@ -81,23 +79,27 @@ class Harvest:
         """Read where the last pass stopped."""
         self.root, self.source, self.config, self.tombstones = root, source, config, tombstones
         hosts = {urlsplit(source.url).netloc, *source.hosts}
+        pace = Pace(config.requests_per_second)
         self.lists, self.files = (
             Web(
                 hosts,
                 limit,
                 config.timeout_seconds,
                 config.retries,
-                config.requests_per_second,
+                pace,
                 config.user_agent,
             )
             for limit in (config.max_answer_mb, config.max_file_mb)
         )
         self.known = read_journal(root)
+        self.today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        self.seen: set[str] = set()
+        self.silent = 0
 
     def run(self, done: Counter[str], say: Callable[[str], None]) -> None:
         """Fetch every page; each is journalled before the next is asked for."""
         state = self._state()
-        started = datetime.datetime.now(datetime.UTC).date().isoformat()
+        state.setdefault("started", self.today)  # of the pass, which may have begun days ago
         query = self._resume(state)
         page = 0
         try:
@@ -121,13 +123,47 @@ class Harvest:
             done[str(reason)] += 1
             say(f"harvest {self.source.name}: stopped at page {page + 1}: {reason}")
             return
+        started = state.pop("started")
         if not self.config.until_date:
             state["from"] = started  # the next pass asks for what changed since this one began
         self._save({**state, "token": None})
+        for identifier in self._unlisted():
+            done[self._again(identifier)] += 1
+
+    def _unlisted(self) -> list[str]:
+        """Records to ask for by name: they may be had by now, and nothing makes their server list them."""
+        return [
+            identifier
+            for identifier, entry in self.known.items()
+            if identifier not in self.seen
+            and entry.get("source") == self.source.name
+            and (
+                entry.get("reason") == UNREACHABLE
+                or (entry.get("reason") == "embargo" and (entry.get("embargo") or "9999") <= self.today)
+            )
+        ]
+
+    def _again(self, identifier: str) -> str:
+        """Ask for one record by name and decide on it anew; returns the decision."""
+        name = identifier.removeprefix(f"{self.source.name}:")
+        query = {"verb": "GetRecord", "metadataPrefix": self.source.prefix, "identifier": name}
+        try:
+            records, _ = self._page(query)
+        except (Damaged, Refused) as reason:
+            return str(reason)
+        return self._take(records[0]) if records else "not_there"
 
     def _state(self) -> dict:
+        """Where the last pass stopped; of another server, format or set nothing is known."""
         path = self.root / STATE_FILE
-        return json.loads(path.read_text()).get(self.source.name, {}) if path.exists() else {}
+        state = json.loads(path.read_text()).get(self.source.name, {}) if path.exists() else {}
+        selection = [self.source.url, self.source.prefix, self.source.set]
+        dates = [self.config.from_date, self.config.until_date]
+        if state.get("selection") != selection:
+            state = {}
+        if state.get("dates") != dates:  # the token and the start are of a pass over other dates
+            state = {key: state[key] for key in ("from",) if key in state}
+        return {**state, "selection": selection, "dates": dates}
 
     def _save(self, state: dict) -> None:
         path = self.root / STATE_FILE
@@ -193,21 +229,32 @@ class Harvest:
             return "deleted"
         if known and known.get("datestamp") == stamp and _still_holds(known, self.root):
             return "unchanged"
+        self.seen.add(identifier)
         try:
             if identifier in self.tombstones:
                 raise Refused("taken_down")
             entry |= describe(record.metadata, self.source)
             entry |= self._fetch(identifier, record.metadata)
         except Refused as reason:
+            self.silent = 0
+            if str(reason) == "embargo":
+                entry["embargo"] = embargo_end(record.metadata)
             self._journal({**entry, "status": "rejected", "reason": str(reason)})
             return str(reason)
+        except Unreachable:
+            self._journal({**entry, "status": "rejected", "reason": UNREACHABLE})
+            self.silent += 1
+            if self.silent >= SILENT:
+                raise
+            return UNREACHABLE
+        self.silent = 0
         self._journal({**entry, "status": "kept"})
         return "kept"
 
     def _fetch(self, identifier: str, metadata: dict) -> dict:
         """Download a record's PDF or text; returns its file, address and sha256."""
         reason = Refused("no_file")
-        for url in _addresses(metadata):
+        for url in addresses(metadata):
             try:
                 url, data, suffix = self._file(url)
             except Refused as error:
@@ -281,52 +328,4 @@ def _still_holds(known: dict, root: Path) -> bool:
     """Whether an unchanged record needs no second look: its file is there, or it was refused for good."""
     if known["status"] == "kept":
         return (root / known["file"]).exists()
-    return known.get("reason") not in ("embargo",)  # an embargo ends without a new datestamp
-
-
-def describe(metadata: dict, source: HarvestSource, today: datetime.date | None = None) -> dict:
-    """Title, year, language and licence of a Dublin Core record, if it may be used. Creators are not kept.
-
-    Raises:
-        Refused: ``embargo``, ``closed_access`` or ``access_unknown``.
-    """
-    today = today or datetime.datetime.now(datetime.UTC).date()
-    rights = " | ".join(_values(metadata, "rights") + _values(metadata, "accessRights"))
-    ends = [end for value in [rights, *_values(metadata, "date")] for end in EMBARGO.findall(value)]
-    if any(end > today.isoformat() for end in ends):
-        raise Refused("embargo")
-    if re.search(r"embargoed\s*access", rights, re.I) and not ends:
-        raise Refused("embargo")
-    if CLOSED.search(rights):
-        raise Refused("closed_access")
-    if not (OPEN.search(rights) or ends or source.assume_open):
-        raise Refused("access_unknown")
-    years = [
-        int(year) for value in _values(metadata, "date") for year in re.findall(r"\b(?:19|20)\d\d\b", value)
-    ]
-    languages = [
-        LANGUAGES.get(value.lower().strip()[:3].rstrip("-_")) for value in _values(metadata, "language")
-    ]
-    licence = re.search(
-        r"https?://creativecommons\.org/[\w/.-]+|\bCC[ -]BY[\w.-]*(?: \d\.\d)?|\bCC0\b", rights
-    )
-    return {
-        "title": next(iter(_values(metadata, "title")), ""),
-        "year": min(years) if years else None,
-        "language": next(filter(None, languages), None),
-        "licence": licence[0] if licence else "open access, all rights reserved",
-        "embargo": max(ends) if ends else None,
-    }
-
-
-def _values(metadata: dict, name: str) -> list[str]:
-    return [
-        str(value).strip()[:LONGEST] for value in metadata.get(name) or [] if value and str(value).strip()
-    ]
-
-
-def _addresses(metadata: dict) -> Iterator[str]:
-    """The web addresses of a record, those that end like a file first."""
-    found = [value for name in ("identifier", "relation", "source") for value in _values(metadata, name)]
-    found = [value for value in found if re.match(r"https?://", value)]
-    yield from sorted(dict.fromkeys(found), key=lambda url: not url.lower().endswith((".pdf", ".txt")))
+    return known.get("reason") not in ("embargo", UNREACHABLE)  # both end without a new datestamp

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -14,6 +16,7 @@ from data_prep.raw import MEGABYTE
 RETRY = (429, 500, 502, 503, 504)
 LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
 REDIRECTS = 5
+PATIENCE = 20  # an answer may take as many time-outs altogether, however busily it drips
 
 
 class Refused(Exception):
@@ -24,18 +27,31 @@ class Unreachable(Exception):
     """A server that did not answer, or only with errors, after all retries."""
 
 
+class Pace:
+    """A rate that several `Web`s keep together."""
+
+    def __init__(self, rate: float) -> None:
+        """Requests per second at most."""
+        self._interval, self._next = 1 / rate, 0.0
+
+    def wait(self) -> None:
+        """Wait until the next request may go out."""
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = time.monotonic() + self._interval
+
+
 class _Bounded(httpx2.BaseTransport):
     """Cuts off an answer that grows past a bound, and refuses compressed ones, whose size nobody knows."""
 
-    def __init__(self, limit: int) -> None:
-        self._inner, self._limit = httpx2.HTTPTransport(), limit
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._inner, self._limit, self._seconds = httpx2.HTTPTransport(), limit, seconds
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         response = self._inner.handle_request(request)
         if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             response.close()
             raise Refused("answer_compressed")
-        stream = _BoundedStream(response.stream, self._limit)
+        stream = _BoundedStream(response.stream, self._limit, time.monotonic() + self._seconds)
         return httpx2.Response(response.status_code, headers=response.headers, stream=stream)
 
     def close(self) -> None:
@@ -43,8 +59,8 @@ class _Bounded(httpx2.BaseTransport):
 
 
 class _BoundedStream(httpx2.SyncByteStream):
-    def __init__(self, inner: httpx2.SyncByteStream, limit: int) -> None:
-        self._inner, self._limit = inner, limit
+    def __init__(self, inner: httpx2.SyncByteStream, limit: int, deadline: float) -> None:
+        self._inner, self._limit, self._deadline = inner, limit, deadline
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
@@ -52,6 +68,8 @@ class _BoundedStream(httpx2.SyncByteStream):
             size += len(part)
             if size > self._limit:
                 raise Refused("answer_too_large")
+            if time.monotonic() > self._deadline:
+                raise httpx2.ReadTimeout("the answer does not end")
             yield part
 
     def close(self) -> None:
@@ -66,22 +84,22 @@ class Web:
     """
 
     def __init__(
-        self, hosts: set[str], limit_mb: int, timeout: float, retries: int, rate: float, user_agent: str
+        self, hosts: set[str], limit_mb: int, timeout: float, retries: int, pace: Pace, user_agent: str
     ) -> None:
         """Talk to `hosts` only.
 
         Args:
             hosts: host names, with a port where it is not the usual one.
             limit_mb: largest answer, 10^6 bytes.
-            timeout: seconds without a byte.
+            timeout: seconds without a byte; a whole answer may take `PATIENCE` times as long.
             retries: further attempts after the first.
-            rate: requests per second at most.
+            pace: when the next request may go out.
             user_agent: says who asks.
         """
-        self._hosts, self._retries, self._interval = hosts, retries, 1 / rate
-        self._next = 0.0
+        self._hosts, self._retries, self._pace = hosts, retries, pace
         headers = {"user-agent": user_agent, "accept-encoding": "identity"}
-        self.client = httpx2.Client(transport=_Bounded(limit_mb * MEGABYTE), timeout=timeout, headers=headers)
+        transport = _Bounded(limit_mb * MEGABYTE, PATIENCE * timeout)
+        self.client = httpx2.Client(transport=transport, timeout=timeout, headers=headers)
 
     def attempt(self, request):
         """Call ``request()`` under the rate limit, again after trouble that may pass.
@@ -92,10 +110,7 @@ class Web:
         """
         trouble = ""
         for attempt in range(self._retries + 1):
-            pause = self._next - time.monotonic()
-            if pause > 0:
-                time.sleep(pause)
-            self._next = time.monotonic() + self._interval
+            self._pace.wait()
             wait = None
             try:
                 return request()
@@ -137,6 +152,12 @@ class Web:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds asked for by a Retry-After header; dates are not honoured but backed off."""
+    """Seconds asked for by a Retry-After header, which holds them or a date."""
     value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+    if value.isdigit():
+        return float(value)
+    try:
+        left = parsedate_to_datetime(value) - datetime.datetime.now(datetime.UTC)
+    except (TypeError, ValueError):  # none, no date, or one without a time zone
+        return None
+    return max(0.0, left.total_seconds())

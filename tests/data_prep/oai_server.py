@@ -41,6 +41,8 @@ class Repository:
     expired: bool = False  # resumption tokens are refused once
     page_bodies: dict[int, bytes] = field(default_factory=dict)  # other answers for the n-th list request
     compress: bool = False
+    broken: set[str] = field(default_factory=set)  # paths that are answered with 500
+    dripping: set[str] = field(default_factory=set)  # paths whose answer goes on, a byte at a time
     lists: int = 0
     times: list[float] = field(default_factory=list)
 
@@ -77,6 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, "text/xml", body if body is not None else self.answer(repository, query).encode())
 
     def send_file(self, repository, path):
+        if path in repository.broken:
+            self.send(500, "text/plain", b"no")
+            return
+        if path in repository.dripping:
+            self.drip()
+            return
         if path not in repository.files:
             self.send(404, "text/plain", b"no")
             return
@@ -87,6 +95,19 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
         else:
             self.send(200, kind, data)
+
+    def drip(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        try:
+            for _ in range(200):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            pass  # the client had enough
 
     def send(self, status, kind, body):
         self.send_response(status)
@@ -99,6 +120,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def answer(self, repository, query):
+        if query["verb"] == "GetRecord":
+            found = "".join(
+                record(entry, self.server) for entry in repository.entries if entry.id == query["identifier"]
+            )
+            return envelope(f"<GetRecord>{found}</GetRecord>" if found else '<error code="idDoesNotExist"/>')
         if "resumptionToken" in query:
             if repository.expired:
                 repository.expired = False

@@ -1,6 +1,9 @@
 """The harvest against a real HTTP server on loopback."""
 
+import itertools
 import json
+import time
+from email.utils import formatdate
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,12 +11,15 @@ import pytest
 
 pytest.importorskip("oaipmh_scythe")
 
+import httpx2
+
 from data_prep.config import HarvestConfig, HarvestSource
+from data_prep.dublin_core import describe
 from data_prep.errors import InputError
-from data_prep.harvest import describe, harvest
+from data_prep.harvest import harvest
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
-from data_prep.web import Refused
+from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
 from tests.data_prep.oai_server import Entry, Repository, Server
 
@@ -109,6 +115,72 @@ def test_an_embargo_that_is_over_and_a_server_of_open_works():
         describe({}, HarvestSource())
 
 
+def test_an_embargo_of_a_year_or_a_month_ends_with_its_last_day():
+    for stated, end in (("2020", "2020-12-31"), ("2020-05", "2020-05-31"), ("2020-05-06", "2020-05-06")):
+        assert (
+            describe({"rights": [f"info:eu-repo/date/embargoEnd/{stated}"]}, HarvestSource())["embargo"]
+            == end
+        )
+
+
+def test_a_work_whose_embargo_has_ended_is_asked_for_though_no_server_lists_it(tmp_path):
+    repo = repository(2)
+    repo.entries[0].rights = ("embargoedAccess", "info:eu-repo/date/embargoEnd/2999-01-01")
+    with Server(repo) as server:
+        config = corpus_of(tmp_path, server)
+        assert fetch(config) == {"embargo": 1, "kept": 1}
+        assert fetch(config) == {}
+        lines = (tmp_path / "raw" / "records.jsonl").read_text()
+        (tmp_path / "raw" / "records.jsonl").write_text(lines.replace("2999-01-01", "2024-01-01"))
+        repo.entries[0].rights = ("embargoedAccess", "info:eu-repo/date/embargoEnd/2024-01-01")
+        repo.log.clear()
+        assert fetch(config) == {"kept": 1}
+        assert sum("GetRecord" in line for line in repo.log) == 1
+        assert fetch(config) == {}
+
+
+def test_a_file_that_its_server_fails_on_is_set_aside_and_tried_again_next_time(tmp_path):
+    repo = repository(7)
+    with Server(repo) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        repo.broken = {"/files/2.txt"}
+        assert fetch(config) == {"kept": 6, "unreachable": 1}
+        assert records(tmp_path)["test:oai:test:2"]["reason"] == "unreachable"
+        repo.broken = set()
+        assert fetch(config) == {"kept": 1}
+        repo.broken = set(repo.files)
+        for entry in repo.entries:
+            entry.stamp = "2999-01-01"
+        with pytest.raises(InputError, match="does not answer"):
+            fetch(config)
+
+
+def test_another_set_or_other_dates_begin_a_pass_of_their_own(tmp_path):
+    with Server(repo := repository()) as server:
+        for entry in repo.entries[5:]:
+            entry.sets = ("other",)
+        assert fetch(corpus_of(tmp_path, server, source={"set": "theses"})) == {"kept": 5}
+        assert fetch(corpus_of(tmp_path, server, source={"set": "other"})) == {"kept": 2}
+        assert fetch(corpus_of(tmp_path, server, source={"set": "other"})) == {}
+        assert fetch(corpus_of(tmp_path, server, from_date="2020-01-01")) == {"unchanged": 7}
+
+
+def test_a_pass_that_took_days_misses_no_change_of_its_own_time(tmp_path):
+    with Server(repo := repository()) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        repo_busy_after(repo, lists=2)
+        with pytest.raises(InputError):
+            fetch(config)
+        state = tmp_path / "raw" / "harvest.json"
+        values = json.loads(state.read_text())
+        values["test"]["started"] = "2024-06-01"  # and goes on today
+        state.write_text(json.dumps(values))
+        repo.busy, repo.page_bodies = 0, {}
+        fetch(config)
+        repo.entries[0].stamp = "2024-06-02"
+        assert fetch(config) == {"kept": 1}
+
+
 def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
     with Server(repo := repository(2)) as server:
         repo.busy, repo.slow = 2, 0.05
@@ -117,11 +189,25 @@ def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
         assert fetch(corpus_of(tmp_path / "b", server)) == {"kept": 2}
 
 
+def test_an_answer_that_drips_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.web.PATIENCE", 0.2)
+    with Server(repo := repository(2)) as server:
+        repo.dripping = {"/files/1.txt"}
+        assert fetch(corpus_of(tmp_path, server, retries=0)) == {"kept": 1, "unreachable": 1}
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_a_server_says_when_to_come_back(date):
+    until = formatdate(time.time() + 30, usegmt=True) if date else "30"
+    assert 25 < _retry_after(httpx2.Response(503, headers={"retry-after": until})) <= 30
+    assert _retry_after(httpx2.Response(503, headers={"retry-after": "soon"})) is None
+
+
 def test_requests_keep_their_distance(tmp_path):
     with Server(repo := repository(2)) as server:
         fetch(corpus_of(tmp_path, server, requests_per_second=20.0))
-    files = [moment for moment, path in zip(repo.times, repo.log, strict=True) if "files" in path]
-    assert files[1] - files[0] >= 0.045
+    assert len(repo.times) == 3
+    assert all(later - earlier >= 0.045 for earlier, later in itertools.pairwise(repo.times))
 
 
 def test_an_unreachable_server_stops_the_build_and_the_next_harvest_goes_on(tmp_path):
