@@ -54,6 +54,11 @@ class Preprocess:
             run(self.config, 1)
         return "done"
 
+    def progress(self) -> int:
+        """Bytes of what stands so far: a job that is started again and again has to add some."""
+        data_dir = self.config.data_dir()
+        return sum(path.stat().st_size for path in data_dir.rglob("*") if path.is_file())
+
     def _mpiexec(self, ranks: int) -> None:
         """Run the ranks under mpiexec; their output is this process's output."""
         self.config.check()

@@ -88,6 +88,7 @@ class ClusterConfig:
         modules: loaded before the start.
         setup, env: shell lines and variables, from the site's YAML only.
         container, binds: an Apptainer image the ranks run in, and folders it sees besides the run's own.
+        at_once: points of a sweep that may run at the same time; null is no limit.
         max_stalls: lives of a job without a new checkpoint, after which it is held.
     """
 
@@ -121,6 +122,7 @@ class ClusterConfig:
     env: dict[str, str] = field(default_factory=dict)
     container: str | None = None
     binds: list[str] = field(default_factory=list)
+    at_once: int | None = None
     max_stalls: int = 2
     site: SiteConfig = field(default_factory=SiteConfig)
 
@@ -153,7 +155,8 @@ class ClusterConfig:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        for key in ("nodes", "tasks_per_node", "cpus_per_task", "memory_gb", "signal_seconds", "max_stalls"):
+        counts = ("nodes", "tasks_per_node", "cpus_per_task", "memory_gb", "at_once", "max_stalls")
+        for key in (*counts, "signal_seconds"):
             value = getattr(self, key)
             if value is not None and not 1 <= value <= 1_000_000:
                 raise _refusal(key, value, "must be at least 1")

@@ -31,6 +31,10 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+class Superseded(RuntimeError):
+    """A later life owns the run: this task writes nothing any more."""
+
+
 def git_commit() -> str:
     """The suite's own commit, with '+changes' when the tree differs from it; 'unknown' outside git."""
     here = Path(__file__).resolve().parent
@@ -51,10 +55,11 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist yet.
+        life: a rank's own [job id, restart]; it then writes nothing once run.json names another `life`.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path).absolute()
+    def __init__(self, path: Path | str, life: list[Any] | None = None):
+        self.path, self.life = Path(path).absolute(), life
         self.config = self.path / "config.yaml"
         self.run_json = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -99,11 +104,19 @@ class RunFolder:
         return data
 
     def update(self, **fields: Any) -> dict[str, Any]:
-        """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record."""
+        """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record.
+
+        Raises:
+            Superseded: another life owns the run.
+        """
         state = fields.get("state")
         if state is not None and state not in STATES:
             raise ValueError(f"state {state!r} is not one of {STATES}")
-        data = {"schema": SCHEMA, **self.read(), **fields, "updated": time.time()}
+        before = self.read()
+        owner = before.get("life")
+        if None not in (owner, self.life) and owner != self.life:
+            raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
+        data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
         write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
         return data
 
@@ -129,7 +142,8 @@ class RunFolder:
         """Take rows after `step` out of what a run logs by step; returns how many training rows.
 
         They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
-        A torn last line is dropped.
+        A torn last line is dropped. The files are new ones afterwards, so that a task of an earlier life that
+        still holds the old ones open (`Rows`) writes into nothing.
         """
         lost = 0
         for path in (self.metrics, self.valid, self.samples):
@@ -142,6 +156,22 @@ class RunFolder:
                 append_jsonl(self.lost_metrics, row)
             lost += len(gone) if path == self.metrics else 0
         return lost
+
+
+class Rows:
+    """A file of JSON lines, opened once; each row is flushed before `append` returns."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row as a line."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:

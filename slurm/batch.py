@@ -8,17 +8,21 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from elm_megatron.cluster import ClusterConfig
+from elm_megatron.cluster import ClusterConfig, seconds
+from elm_megatron.compose import plain
 from slurm import task
 from slurm.environment import exported
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
+EARLY_SECONDS = 60  # "Slurm may send the signal up to 60 seconds earlier than specified", sbatch(1)
+START_SECONDS = 120  # a few ranks are at their first step by then
+EXIT_STOPPED = 143  # 128 + SIGTERM
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
 
@@ -94,7 +98,9 @@ def setup_lines(cluster: ClusterConfig, cpus: int | None) -> list[str]:
     """Shell lines before srun: modules, the site's own lines, the variables of the ranks."""
     lines = ["umask 077"]
     if cluster.modules:
-        lines += ["module purge", *(f"module load {module}" for module in cluster.modules)]
+        # The caller's shell functions do not travel with the job; a login shell's files define this one.
+        lines += ["command -v module > /dev/null || . /etc/profile", "module purge"]
+        lines += [f"module load {module} || exit 1" for module in cluster.modules]
     variables = rank_variables(cluster, cpus).items()
     return [*lines, *cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
 
@@ -112,7 +118,9 @@ def rank_variables(cluster: ClusterConfig, cpus: int | None) -> dict[str, str]:
 def teardown_lines(run: Path) -> list[str]:
     """Shell lines after srun: the job's own requeue, done here because a container holds no scontrol.
 
-    Rank 0 leaves a file saying so. Otherwise the script ends with srun's status: sacct tells the truth.
+    The ranks leave a file saying so. Otherwise the script ends with srun's status, or with 143 when the ranks
+    were told to stop: sacct tells the truth, and what waits for this job's success does not start. The save
+    signal comes minutes before the time limit: enough to ask a restarting controller several times.
     """
     meeting = (
         shlex.quote(str(task.rendezvous(run, "", 0).parent)) + '/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
@@ -120,8 +128,16 @@ def teardown_lines(run: Path) -> list[str]:
     return [
         "status=$?",
         f"meeting={meeting}",
-        f'if [ -e "$meeting/{task.HOLD}" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi',
-        f'if [ -e "$meeting/{task.REQUEUE}" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi',
+        "again() {",
+        "  for pause in 1 5 10 20 40 80; do",
+        '    scontrol "$1" "$SLURM_JOB_ID" && exit 0',
+        "    sleep $pause  # the controller is being restarted",
+        "  done",
+        "  exit 1",
+        "}",
+        f'if [ -e "$meeting/{task.HOLD}" ]; then again requeuehold; fi',
+        f'if [ -e "$meeting/{task.REQUEUE}" ]; then again requeue; fi',
+        f'if [ -e "$meeting/{task.STOPPED}" ]; then exit {EXIT_STOPPED}; fi',
         "exit $status",
     ]
 
@@ -134,17 +150,74 @@ def environment(cluster: ClusterConfig, env: Mapping[str, str]) -> dict[str, str
     return kept
 
 
-def python(cluster: ClusterConfig, run: Path) -> str:
+def python(cluster: ClusterConfig, run: Path, others: Sequence[Path] = ()) -> str:
     """The command that starts Python on a rank, inside the container where there is one.
 
-    It sees the checkout, the caller's folder (data/ stands there) and the run folder, and what
+    It sees the checkout, the caller's folder (data/ stands there), the run folder, `others`, and what
     `cluster.binds` adds.
+
+    Raises:
+        InputError: a folder has a name that Apptainer cannot bind.
     """
     if cluster.container is None:
         return shlex.quote(sys.executable)
-    binds = [str(ROOT), str(Path.cwd()), str(run), *cluster.binds]
     words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
-    for bind in dict.fromkeys(binds):
+    for folder in outermost([ROOT, Path.cwd(), run, *others]):
+        if re.search("[:,]", str(folder)):
+            raise InputError(f"{folder}: cluster.container cannot bind a folder with : or , in its name.")
+        words += ["--bind", str(folder)]
+    for bind in cluster.binds:
         words += ["--bind", bind]
     words += ["--env", f"PYTHONPATH={ROOT}", "--pwd", str(Path.cwd())]
     return shlex.join([*words, cluster.container, "python"])
+
+
+def outermost(folders: Sequence[Path]) -> list[Path]:
+    """Folders without those that lie in another of them; the root is none, a container has its own."""
+    kept: list[Path] = []
+    for folder in sorted(dict.fromkeys(folders), key=lambda path: len(path.parts)):
+        if len(folder.parts) > 1 and not any(folder.is_relative_to(other) for other in kept):
+            kept.append(folder)
+    return kept
+
+
+def named_paths(config: Any) -> list[Path]:
+    """What is there of each path outside the caller's folder that a configuration names.
+
+    That is the path itself, or the nearest folder above it.
+    """
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from texts(item)
+
+    keys = {key: value for key, value in plain(config).items() if key not in ("cluster", "run")}
+    found = []
+    for text in texts(keys):
+        if "/" in text and "://" not in text:
+            path = Path(text).expanduser().absolute()
+            if not path.is_relative_to(Path.cwd()):
+                found.append(next(folder for folder in (path, *path.parents) if folder.exists()))
+    return found
+
+
+def notes(cluster: ClusterConfig, run: Path) -> list[str]:
+    """What is allowed and hardly meant: shown by a dry run, and when the job is handed in."""
+    found = []
+    if cluster.time:
+        left = seconds(cluster.time) - cluster.signal_seconds - EARLY_SECONDS
+        if left < START_SECONDS:
+            found.append(
+                f"cluster.time={cluster.time} may leave {max(0, left)} s for the start: the signal to save "
+                f"comes {cluster.signal_seconds} s (cluster.signal_seconds) before the limit, and up to a "
+                "minute earlier; a job without a step by then starts again, and is held when that repeats"
+            )
+    site = cluster.site
+    if site.scratch and run.is_relative_to(site.scratch):
+        found.append(
+            f"{run} lies on {site.scratch}, which forgets files after {site.scratch_days} days: "
+            "export the finished model elsewhere, and its last checkpoint too if it is to go on"
+        )
+    return found

@@ -23,7 +23,9 @@ from elm_megatron.compose import plain
 from elm_megatron.config import PretrainConfig, RunConfig, TrainConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.training_data import TrainingData
-from slurm.submit import check_folder, script
+from slurm.batch import notes
+from slurm.record import check_folder
+from slurm.submit import script
 
 GIB = 2**30
 LABEL_WIDTH = 12
@@ -92,6 +94,8 @@ def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
 def show_start(config: Any, ranks: int, verb: str) -> None:
     """The batch script, or what would be started here."""
     if config.cluster.executor == "slurm":
+        for note in notes(config.cluster, RunFolder(config.run.dir).path):
+            line("note", note)
         print("script")
         print(script(config, ranks, verb))
     else:

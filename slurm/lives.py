@@ -25,10 +25,16 @@ BEGIN_SECONDS = 600.0
 EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
 
 
-def begin(run: RunFolder, world: World, max_stalls: int) -> None:
+def begin(run: RunFolder, world: World, max_stalls: int, stands_at: int | None = None) -> None:
     """Enter a new life: take the fencing token, and give up when the last lives brought nothing.
 
     Called by every rank; rank 0 alone writes.
+
+    Args:
+        run: not bound to a life, since it is about to change hands.
+        max_stalls: lives that may bring nothing.
+        stands_at: how far the job has come, any number that changes with progress; None is the step of its
+            newest checkpoint.
 
     Raises:
         SystemExit: the job is to be held; its reason stands in run.json.
@@ -37,12 +43,12 @@ def begin(run: RunFolder, world: World, max_stalls: int) -> None:
     if world.rank == 0:
         record = run.read()
         lives = record.get("lives", [])
-        step = run.latest_step() or 0
+        step = (run.latest_step() or 0) if stands_at is None else stands_at
         stalls = count_stalls(lives, world.job_id, step)
         lives.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
         if stalls >= max_stalls:
             lives[-1]["held"] = True  # a release by a person starts the count again
-            reason = f"job {world.job_id} started {stalls} times at step {step} without a new checkpoint"
+            reason = why_held(world.job_id, lives[-1 - stalls : -1])
             run.update(state="held", reason=reason, lives=lives)
             print(f"held: {reason}; see the logs, then: scontrol release {world.job_id}", flush=True)
             leave_word(world, task.HOLD)
@@ -63,18 +69,39 @@ def count_stalls(lives: list[dict[str, Any]], job_id: str, step: int) -> int:
     return count
 
 
+def why_held(job_id: str, lives: list[dict[str, Any]]) -> str:
+    """What the lives that brought nothing have in common.
+
+    The save signal never cuts a step off: a life that was asked to save and saved nothing had not come to its
+    first step yet.
+    """
+    said = f"job {job_id} started {len(lives)} times at step {lives[-1]['step']} and made no new checkpoint"
+    if all(life.get("outcome") == "requeue" for life in lives):
+        shortest = min(life["ended"] - life["time"] for life in lives)
+        return (
+            f"{said}: the save signal came {shortest:.0f} s after the start, before the first step. Starting "
+            "takes longer than cluster.time leaves before cluster.signal_seconds; raise cluster.time"
+        )
+    if all("outcome" not in life for life in lives):
+        return f"{said}: each time its tasks were lost without a word"
+    return said
+
+
 def end(run: RunFolder, world: World, outcome: Outcome) -> None:
     """Leave a life: tell the batch script what to do, and write down why it ended. Rank 0 only."""
+    record = run.read()
+    lives = record["lives"]
+    lives[-1] |= {"ended": time.time(), "outcome": outcome}
     if outcome == "done":
-        run.update(state="done", reason=None)
+        run.update(state="done", reason=None, lives=lives)
     elif outcome == "requeue":
+        reason = "saved before the time limit, or asked to by USR2"
+        run.update(state="requeued", reason=reason, lives=lives)
         leave_word(world, task.REQUEUE)
-        run.update(state="requeued", reason="saved before the time limit, or asked to by USR2")
-    elif (
-        outcome == "cancelled" and run.read().get("state") != "failed"
-    ):  # else: stopped for another's failure
+    elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
+        leave_word(world, task.STOPPED)
         state, reason = why_stopped(world.job_id, world.restart)
-        run.update(state=state, reason=reason)
+        run.update(state=state, reason=reason, lives=lives)
 
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
 from slurm.environment import scrubbed
+
+OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "NODE_FAIL")
+OVER += ("PREEMPTED", "REVOKED")  # a preempted job that is requeued is pending again
+
+
+def check_conf(path: str) -> None:
+    """Refuse a slurm.conf that is not there, for which Slurm's commands would wait a minute.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"cluster.slurm_conf={path}: there is no such file; a dev cluster is started by: "
+            "python -m slurm.devcluster up."
+        )
 
 
 def live_job(record: dict[str, Any]) -> str | None:
@@ -23,9 +40,7 @@ def live_job(record: dict[str, Any]) -> str | None:
     if record.get("executor") != "slurm" or not job_ids:
         return None
     job_id = str(job_ids[-1])
-    env = scrubbed(os.environ)
-    if record.get("slurm_conf"):
-        env["SLURM_CONF"] = record["slurm_conf"]
+    env = _environment(record)
     command = ["squeue", "--noheader", "--jobs", job_id, "--states", "all", "--format", "%T"]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
@@ -38,15 +53,19 @@ def live_job(record: dict[str, Any]) -> str | None:
             return None
         reason = " ".join(done.stderr.split())
         raise InputError(f"cannot ask Slurm whether job {job_id} of this run still lives: {reason}.")
-    over = (
-        "COMPLETED",
-        "CANCELLED",
-        "FAILED",
-        "TIMEOUT",
-        "BOOT_FAIL",
-        "DEADLINE",
-        "OUT_OF_MEMORY",
-        "NODE_FAIL",
-    )
-    states = [state for state in done.stdout.split() if state not in over]
+    states = [state for state in done.stdout.split() if state not in OVER]
     return job_id if states else None
+
+
+def cancel(record: dict[str, Any]) -> None:
+    """Take the run's last job out of the queue."""
+    subprocess.run(["scancel", str(record["job_ids"][-1])], env=_environment(record), timeout=60, check=False)
+
+
+def _environment(record: dict[str, Any]) -> dict[str, str]:
+    """This process's environment, pointed at the Slurm that has the run's jobs."""
+    env = scrubbed(os.environ)
+    if record.get("slurm_conf"):
+        check_conf(record["slurm_conf"])
+        env["SLURM_CONF"] = record["slurm_conf"]
+    return env

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import socket
 import sys
@@ -33,6 +34,7 @@ PACKAGES = (
     "transformers",
     "submitit",
 )
+FOLDER = re.compile(r"[A-Za-z0-9À-ɏ][A-Za-z0-9À-ɏ ._=+,@~()-]*|[._][A-Za-z0-9À-ɏ._=+,@~()-]+")
 ACTIVE = ("submitted", "running", "requeued", "held")
 
 
@@ -107,6 +109,28 @@ def close(run: RunFolder, status: int) -> None:
         run.update(state="cancelled", reason=f"interrupted, exit status {status}")
     else:
         run.update(state="failed", reason=f"exit status {status}, see {run.logs}")
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder of plain files, if it is there."""
+    if folder.exists():
+        for item in folder.iterdir():
+            item.unlink()
+        folder.rmdir()
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a run folder whose name a shell, sbatch or submitit would read as more than a name.
+
+    Raises:
+        InputError: naming the part of the path and the characters that are allowed.
+    """
+    for part in path.absolute().parts[1:]:
+        if not FOLDER.fullmatch(part):
+            raise InputError(
+                f"run.dir={path}: the folder name {part!r} may hold only letters, digits, spaces and"
+                " . _ = + , @ ~ ( ) -, and starts with a letter, a digit, a dot or an underscore."
+            )
 
 
 def missing(path: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from slurm import allocation, batch, lives, local, queue_state, record, task
 Job = Callable[[World], Outcome]
 CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 LOCAL_MINUTES = 30 * 24 * 60
-FOLDER = re.compile(r"[A-Za-z0-9À-ɏ][A-Za-z0-9À-ɏ ._=+,@~()-]*|[._][A-Za-z0-9À-ɏ._=+,@~()-]+")
+QUEUED: list[str] = []  # job ids of this command, in order: the points of a sweep, the stages of a chain
 
 
 @dataclass
@@ -57,10 +56,11 @@ class Task:
             self.run, env.global_rank, env.num_tasks, env.num_nodes, env.job_id, self.cluster.interface
         )
         world.rendezvous.mkdir(parents=True, exist_ok=True)
-        folder = RunFolder(self.run)
         # Every srun in an allocation is a life of the same job, started by a person.
         limit = self.cluster.max_stalls if self.cluster.executor == "slurm" else sys.maxsize
-        lives.begin(folder, world, limit)
+        progress = getattr(self.job, "progress", None)  # of a job that makes no checkpoints
+        lives.begin(RunFolder(self.run), world, limit, progress() if progress else None)
+        folder = RunFolder(self.run, [world.job_id, world.restart])
         try:
             outcome = task.run(self.job, world)
         except Exception as error:
@@ -102,13 +102,20 @@ class WatchedExecutor(submitit.LocalExecutor):
 
 
 class BatchExecutor(submitit.SlurmExecutor):
-    """submitit's Slurm executor with a clean environment, a quiet sbatch and this suite's script."""
+    """submitit's Slurm executor with a clean environment, a quiet sbatch and this suite's script.
 
-    def __init__(self, cluster: ClusterConfig, run: RunFolder, name: str, ranks: int, verb: str):
-        super().__init__(run.logs, python=batch.python(cluster, run.path))
+    `taken` is called with the job id before any rank can begin: ranks wait for their pickle, which gets its
+    place after it.
+    """
+
+    def __init__(self, config: Any, ranks: int, verb: str):
+        cluster, run = config.cluster, RunFolder(config.run.dir)
+        others = batch.named_paths(config) if cluster.container else []
+        super().__init__(run.logs, python=batch.python(cluster, run.path, others))
         self.cluster = cluster
+        self.taken: Callable[[str], None] = lambda job_id: None
         mpi = verb == "preprocess" and ranks > 1
-        self.update_parameters(**batch.parameters(cluster, run.path, name, ranks, mpi))
+        self.update_parameters(**batch.parameters(cluster, run.path, config.run.name, ranks, mpi))
 
     @classmethod
     def affinity(cls) -> int:
@@ -124,14 +131,15 @@ class BatchExecutor(submitit.SlurmExecutor):
         os.environ.update(batch.environment(self.cluster, before))
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what the exception says
-                return super()._submit_command(command)
+                job = super()._submit_command(command)
         except (OSError, FailedJobError) as error:
-            raise InputError(
-                f"cluster={self.cluster.name}: sbatch refused the job: {_reason(error)}."
-            ) from error
+            said = f"cluster={self.cluster.name}: sbatch refused the job: {_reason(error)}."
+            raise InputError(said) from error
         finally:
             os.environ.clear()
             os.environ.update(before)
+        self.taken(job.job_id)
+        return job
 
 
 def _reason(error: Exception) -> str:
@@ -143,8 +151,8 @@ def _reason(error: Exception) -> str:
 class AllocationExecutor(BatchExecutor):
     """One srun in the allocation of this shell, as this process's child."""
 
-    def __init__(self, cluster: ClusterConfig, run: RunFolder, name: str, ranks: int, verb: str):
-        super().__init__(cluster, run, name, ranks, verb)
+    def __init__(self, config: Any, ranks: int, verb: str):
+        super().__init__(config, ranks, verb)
         self.steps: list[local.Rank] = []
 
     def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
@@ -186,7 +194,7 @@ def submit(
     """
     config = replace(config, cluster=_for_verb(config.cluster, verb))
     run = RunFolder(config.run.dir)
-    check_folder(run.path)
+    record.check_folder(run.path)
     nothing = record.resumable(run, config, manifest_sha256) if resumes else None
     if nothing:
         print(nothing)
@@ -194,9 +202,12 @@ def submit(
     live = queue_state.live_job(run.read())
     if live:
         print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
+        QUEUED.append(live)
         return 0
     if config.cluster.executor == "allocation":
         allocation.check(os.environ, config.cluster.nodes)
+    if config.cluster.executor == "slurm" and config.cluster.slurm_conf:
+        queue_state.check_conf(config.cluster.slurm_conf)
     made = record.missing(run.path)
     run.create()
     try:
@@ -210,7 +221,8 @@ def submit(
             if config.cluster.executor == "allocation":
                 status = _run_in_allocation(job, config, run, ranks, verb)
             else:
-                record.write(run, config, record.describe(config, verb), f"local-{os.getpid()}")
+                life = {"life": [str(os.getpid()), 0]}
+                record.write(run, config, record.describe(config, verb) | life, f"local-{os.getpid()}")
                 status = _run_here(job, config.cluster, run, ranks, [lock] if lock is not None else [])
             if run.read().get("state") in record.ACTIVE:  # the job itself, or its death, left it open
                 record.close(run, status)
@@ -227,7 +239,7 @@ def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inhe
     executor = WatchedExecutor(run.logs, env, inherit)
     executor.update_parameters(timeout_min=LOCAL_MINUTES, tasks_per_node=ranks)
     meeting = task.rendezvous(run.path, str(os.getpid()), 0)
-    remove_tree(meeting)
+    record.remove_tree(meeting)
     with local.interruptible():
         try:
             executor.submit(Task(job, run.path, ranks, cluster, os.getpid()))
@@ -235,13 +247,13 @@ def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inhe
             local.kill(executor.ranks)
             raise
         status = local.LocalWorld(executor.ranks).watch()
-    remove_tree(meeting)
+    record.remove_tree(meeting)
     return status
 
 
 def _run_in_allocation(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
     job_id = allocation.job_id(os.environ)
-    executor = AllocationExecutor(config.cluster, run, config.run.name, ranks, verb)
+    executor = AllocationExecutor(config, ranks, verb)
     record.write(run, config, record.describe(config, verb), job_id)
     with local.interruptible():
         try:
@@ -254,13 +266,26 @@ def _run_in_allocation(job: Job, config: Any, run: RunFolder, ranks: int, verb: 
 
 def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
     """Hand the job to sbatch; nothing of this command waits for it."""
+    config = _in_turn(config)
     cluster = config.cluster
-    executor = BatchExecutor(cluster, run, config.run.name, ranks, verb)
-    description = record.describe(config, verb)  # beforehand: the first rank may start right after sbatch
+    executor = BatchExecutor(config, ranks, verb)
+    executor.taken = lambda job_id: record.write(run, config, record.describe(config, verb), job_id)
     job_id = executor.submit(Task(job, run.path, ranks, cluster)).job_id
-    record.write(run, config, description, job_id)
+    QUEUED.append(job_id)
     print(f"{config.run.name}: job {job_id} queued on {cluster.name}; logs in {run.logs}", flush=True)
+    for note in batch.notes(cluster, run.path):
+        print(f"note: {note}.", file=sys.stderr)
     return 0
+
+
+def _in_turn(config: Any) -> Any:
+    """Let a point of a sweep wait for an earlier one where `cluster.at_once` limits how many may run."""
+    cluster = config.cluster
+    if cluster.at_once is None or len(QUEUED) < cluster.at_once:
+        return config
+    turn = f"afterany:{QUEUED[-cluster.at_once]}"
+    dependency = f"{cluster.dependency},{turn}" if cluster.dependency else turn
+    return replace(config, cluster=replace(cluster, dependency=dependency))
 
 
 def _for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
@@ -272,27 +297,5 @@ def _for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
 
 def script(config: Any, ranks: int, verb: str) -> str:
     """The exact text that sbatch would get, without submitting it."""
-    cluster = _for_verb(config.cluster, verb)
-    return BatchExecutor(cluster, RunFolder(config.run.dir), config.run.name, ranks, verb).text()
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder of plain files, if it is there."""
-    if folder.exists():
-        for item in folder.iterdir():
-            item.unlink()
-        folder.rmdir()
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a run folder whose name a shell, sbatch or submitit would read as more than a name.
-
-    Raises:
-        InputError: naming the part of the path and the characters that are allowed.
-    """
-    for part in path.absolute().parts[1:]:
-        if not FOLDER.fullmatch(part):
-            raise InputError(
-                f"run.dir={path}: the folder name {part!r} may hold only letters, digits, spaces and"
-                " . _ = + , @ ~ ( ) -, and starts with a letter, a digit, a dot or an underscore."
-            )
+    config = replace(config, cluster=_for_verb(config.cluster, verb))
+    return BatchExecutor(config, ranks, verb).text()

@@ -4,6 +4,7 @@
 
 Until a job installs its own handlers, SIGTERM and USR2 end it by an exception: SIGTERM means stop for good,
 USR2 means save and start again. A job that cannot be cut off anywhere, as training, replaces the handlers.
+The word for the batch script is left in the handler: a rank of an MPI world may be aborted right after it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from types import FrameType
 from data_prep.errors import InputError
 from elm_megatron.world import Outcome, World
 
-REQUEUE, HOLD = "requeue", "hold"  # files in the rendezvous folder that the batch script looks for
+REQUEUE, HOLD, STOPPED = "requeue", "hold", "stopped"  # files the batch script looks for at the rendezvous
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 ORPHAN_POLL_SECONDS = 1.0
 ORPHAN_GRACE_SECONDS = 60.0
@@ -52,10 +53,10 @@ def run(job: Callable[[World], Outcome], world: World, launcher: int | None = No
     os.umask(0o077)
     if launcher is not None:
         threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
-    signal.signal(signal.SIGTERM, _stop("cancelled"))
-    signal.signal(signal.SIGUSR2, _stop("requeue"))
-    signal.signal(signal.SIGCONT, signal.SIG_DFL)
     world.rendezvous.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _stop("cancelled", world.rendezvous / STOPPED))
+    signal.signal(signal.SIGUSR2, _stop("requeue", world.rendezvous / REQUEUE))
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
     try:
         return job(world)
     except Stop as stop:
@@ -72,8 +73,9 @@ def run(job: Callable[[World], Outcome], world: World, launcher: int | None = No
         raise
 
 
-def _stop(outcome: Outcome) -> Callable[[int, FrameType | None], None]:
+def _stop(outcome: Outcome, word: Path) -> Callable[[int, FrameType | None], None]:
     def handler(signum: int, frame: FrameType | None) -> None:
+        word.touch()
         raise Stop(outcome)
 
     return handler

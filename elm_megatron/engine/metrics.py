@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from elm_megatron.run_folder import RunFolder, append_jsonl
+from elm_megatron.run_folder import Rows, RunFolder
 
 SCREEN_SECONDS = 2.0
 TENSORBOARD = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "step_seconds", "memory_bytes")
@@ -27,14 +27,15 @@ class Metrics:
     def __init__(self, run: RunFolder, steps: int, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._run, self._steps = run, steps
+        self._steps = steps
+        self._train, self._valid = Rows(run.metrics), Rows(run.valid)
         self._first, self._start = step, time.monotonic()
         self._last_line = 0.0
         self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
 
     def train(self, row: dict[str, Any]) -> None:
         """One logged training step; row has `step`, `loss`, … as in metrics.jsonl."""
-        append_jsonl(self._run.metrics, row)
+        self._train.append(row)
         for name in TENSORBOARD:
             if row[name] is not None:
                 self._board.add_scalar(f"train/{name}", row[name], row["step"])
@@ -56,7 +57,7 @@ class Metrics:
 
     def valid(self, row: dict[str, Any]) -> None:
         """One validation; row has `step`, `loss`, `perplexity`, `time`, and `loss_<language>`."""
-        append_jsonl(self._run.valid, row)
+        self._valid.append(row)
         parts = {name: row[name] for name in row if name.startswith("loss")}
         for name, loss in parts.items():
             self._board.add_scalar(f"valid/{name}", loss, row["step"])
@@ -68,5 +69,7 @@ class Metrics:
         )
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Close the files; TensorBoard is flushed."""
+        self._train.close()
+        self._valid.close()
         self._board.close()

@@ -63,7 +63,7 @@ class Trainer:
 
     def __init__(self, config: PretrainConfig, world: World, device: torch.device):
         self.config, self.world, self.device = config, world, device
-        self.run = RunFolder(config.run.dir)
+        self.run = RunFolder(config.run.dir, [world.job_id, world.restart])
         self.signals = Signals()
         self.settings = self._settings()
         self.dp = parallel_state.get_data_parallel_world_size()
@@ -170,7 +170,6 @@ class Trainer:
             print(f"resumed from step {self.step}; {lost} logged steps after it are done again", flush=True)
         self.run.update(
             state="running",
-            life=[self.world.job_id, self.world.restart],
             step=self.step,
             steps=self.steps,
             **self._facts(),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from elm_megatron.cluster import ClusterConfig
 from elm_megatron.config import RunConfig
-from elm_megatron.run_folder import RunFolder, append_jsonl, write_atomically
+from elm_megatron.run_folder import Rows, RunFolder, write_atomically
 from elm_megatron.world import Outcome, World
 
 
@@ -35,7 +35,7 @@ class Stepping:
         asked: list[int] = []
         for signum in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(signum, lambda number, frame: asked.append(number))
-        run = RunFolder(self.run)
+        run = RunFolder(self.run, [world.job_id, world.restart])
         if self.trouble == f"raise on {world.rank}":
             raise ZeroDivisionError("on purpose")
         if self.trouble == "no progress":
@@ -45,11 +45,12 @@ class Stepping:
         step, value = self._restore(run)
         if world.rank == 0:
             run.cut_after(step)
+            rows = Rows(run.metrics)
         while step < self.steps and not asked:
             time.sleep(self.seconds)
             step, value = step + 1, (value * 31 + step) % 1009
             if world.rank == 0:
-                append_jsonl(run.metrics, {"step": step, "loss": value, "restart": world.restart})
+                rows.append({"step": step, "loss": value, "restart": world.restart})
                 if step % self.save_every == 0:
                     self._save(run, step, value)
         if world.rank == 0:

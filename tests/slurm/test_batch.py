@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.errors import InputError
-from elm_megatron import compose
+from elm_megatron import compose, typed
 from elm_megatron.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
-from elm_megatron.config import PretrainConfig
-from slurm import batch, submit
+from elm_megatron.config import PreprocessCommand, PretrainConfig
+from elm_megatron.hf.config import EvalConfig, ExportConfig
+from elm_megatron.pipeline import PipelineConfig
+from elm_megatron.tune.config import FinetuneConfig
+from slurm import batch, record, submit
 from slurm.environment import exported, scrubbed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,7 +40,7 @@ def config(*argv: str) -> PretrainConfig:
 @pytest.mark.parametrize("case", CASES)
 def test_golden_script(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set ELM_GOLDEN=write to accept new texts; read the difference before committing it."""
-    monkeypatch.chdir("/")
+    monkeypatch.setattr(Path, "cwd", classmethod(lambda cls: cls("/home/elm/project")))
     monkeypatch.setattr(batch.sys, "executable", "/suite/.venv/bin/python")
     monkeypatch.setattr(batch, "ROOT", Path("/suite"))
     chosen = config(*CASES[case], f"run.dir=/home/elm/runs/{case}")
@@ -52,11 +57,42 @@ def test_preprocess_ranks_meet_over_mpi() -> None:
     assert "--mpi=none" in batch.parameters(cluster, Path("/r"), "n", 4, mpi=False)["srun_args"]
 
 
+def test_a_container_sees_every_path_that_the_configuration_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, data, image = tmp_path / "caller", tmp_path / "projects", tmp_path / "elm.sif"
+    caller.mkdir()
+    data.mkdir()
+    monkeypatch.chdir(caller)
+    keys = ["cluster=dev", f"cluster.container={image}", "cluster.binds=[/opt/lib:/lib64/extra]"]
+    script = submit.script(config(*keys, f"data.dir={data}/to/come"), 1, "pretrain")
+    bound = [words.split()[0] for words in script.split("--bind ")[1:]]
+    assert bound == [str(batch.ROOT), str(caller), str(data), "/opt/lib:/lib64/extra"]
+    assert f"--pwd {caller} {image} python -u -m submitit.core._submit" in script and "--nv" not in script
+    with pytest.raises(InputError, match="cannot bind a folder with : or ,"):
+        submit.script(config(*keys, "run.dir='/scratch/a,b'"), 1, "pretrain")
+
+
+def test_notes_on_what_is_hardly_meant() -> None:
+    site = SiteConfig(scratch="/scratch-shared", scratch_days=14)
+    cluster = ClusterConfig(executor="slurm", time="12:00:00", signal_seconds=300, site=site)
+    assert batch.notes(cluster, Path("/home/elm/runs/a")) == []
+    (note,) = batch.notes(cluster, Path("/scratch-shared/elm/runs/a"))
+    assert "forgets files after 14 days" in note
+    cluster.time, cluster.signal_seconds = "1", 30
+    (note,) = batch.notes(cluster, Path("/home/elm/runs/a"))
+    assert note.startswith("cluster.time=1 may leave 0 s for the start")
+
+
 def test_ranks_must_spread_evenly() -> None:
     with pytest.raises(InputError, match=r"cluster\.nodes=3 does not divide the 4 ranks"):
         batch.parameters(ClusterConfig(executor="slurm", nodes=3), Path("/r"), "n", 4, mpi=False)
 
 
+EVERYWHERE = ["a\nb", "a\n#SBATCH --uid=0", "$(touch canary)", "`touch canary`", "a;touch canary", "#SBATCH",
+              "a\x00", "${oc.env:HOME}", "!!python/object:os.system", "_target_", "a|b", "a&b"]  # fmt: skip
+SCHEMAS = {"preprocess": PreprocessCommand, "pretrain": PretrainConfig, "finetune": FinetuneConfig,
+           "export": ExportConfig, "eval": EvalConfig, "pipeline": PipelineConfig}  # fmt: skip
 HOSTILE = [
     *[
         "a\nb",
@@ -71,23 +107,45 @@ HOSTILE = [
     *["-x", "%j/x", "*x", "~root", "{a:b}"],
 ]
 QUOTES = ['"a\'b"', "'a\"b'"]  # Hydra takes the outer pair away, the inner one is part of the value
-TEXT_KEYS = [f"cluster.{key}" for key in PATTERNS if key != "name"] + [
-    "run.name",
-    "run.dir",
-    "cluster.modules",
-]
+LISTS = ["cluster.modules", "cluster.binds"]
+TEXT_KEYS = [f"cluster.{key}" for key in PATTERNS if key != "name"] + ["run.name", "run.dir", *LISTS]
 
 
 @pytest.mark.parametrize("key", TEXT_KEYS)
 def test_hostile_values_are_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line, bare and quoted: the script is never made and no canary appears."""
     monkeypatch.chdir(tmp_path)
-    wrap = "[{}]" if key == "cluster.modules" else "{}"
+    wrap = "[{}]" if key in LISTS else "{}"
     for value in [*HOSTILE, *(f"'{value}'" for value in HOSTILE), *QUOTES]:
         with pytest.raises(InputError):
             chosen = config("cluster=dev", f"{key}={wrap.format(value)}")
-            submit.check_folder(Path(chosen.run.dir))
+            record.check_folder(Path(chosen.run.dir))
             pytest.fail(f"came through: {submit.script(chosen, 1, 'pretrain')}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def texts(schema: type, prefix: str = "") -> Iterator[str]:
+    """Every key of a schema that holds text, or a list of it."""
+    hints = typing.get_type_hints(schema)
+    for name in typed.names(schema):
+        if group := typed._dataclass_of(hints[name]):
+            yield from texts(group, f"{prefix}{name}.")
+        elif "str" in str(hints[name]) and "Literal" not in str(hints[name]):
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_no_key_of_any_verb_takes_what_a_shell_or_yaml_would_act_upon(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = [key for key in texts(SCHEMAS[verb]) if not key.startswith("cluster.site")]
+    assert {"run.name", "run.dir", "cluster.account"} <= set(keys) and len(keys) > 20
+    for key in keys:
+        for value in EVERYWHERE:
+            with pytest.raises(InputError):
+                compose.run(verb, SCHEMAS[verb], lambda one: pytest.fail(f"came through: {one}"),
+                            [f"{key}={value}"])  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 

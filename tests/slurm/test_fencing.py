@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run_folder import Rows, RunFolder, Superseded
 from elm_megatron.world import World
 from slurm import lives, task
 
@@ -64,9 +64,51 @@ def test_a_job_is_held_after_lives_that_brought_nothing(
         lives.begin(run, world(tmp_path, 2), 2)
     record = run.read()
     assert record["state"] == "held" and "started 2 times at step 0" in record["reason"]
+    assert "lost without a word" in record["reason"]
     assert (tmp_path / "2" / task.HOLD).exists() and record["life"] == ["7", 1]
     lives.begin(run, world(tmp_path, 3), 2)  # a person released it
     assert run.read()["state"] == "running"
+
+
+def test_a_start_that_outlasts_the_limit_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    run = RunFolder(tmp_path)
+    for restart in (0, 1):
+        lives.begin(run, world(tmp_path, restart), 2)
+        lives.end(run, world(tmp_path, restart), "requeue")
+    with pytest.raises(SystemExit):
+        lives.begin(run, world(tmp_path, 2), 2)
+    assert "signal came 0 s after the start, before the first step" in run.read()["reason"]
+    assert "raise cluster.time" in run.read()["reason"]
+
+
+def test_a_job_without_checkpoints_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    run = RunFolder(tmp_path)
+    for restart, bytes_written in enumerate((100, 200, 300, 300)):
+        lives.begin(run, world(tmp_path, restart), 2, bytes_written)
+    with pytest.raises(SystemExit):
+        lives.begin(run, world(tmp_path, 4), 2, 300)
+
+
+def test_what_an_earlier_life_still_writes_goes_nowhere(tmp_path: Path) -> None:
+    """A task that stood still while another life began, and wakes up before it looks at the token."""
+    run = RunFolder(tmp_path)
+    run.update(life=["7", 0], step=3)
+    old, rows = RunFolder(tmp_path, ["7", 0]), Rows(run.metrics)
+    rows.append({"step": 3})
+    rows.append({"step": 4})
+    run.update(life=["7", 1])
+    run.cut_after(3)
+    rows.append({"step": 5})
+    with pytest.raises(Superseded, match=r"belongs to job 7 \(restart 1\)"):
+        old.update(step=5, state="done")
+    assert run.read_metrics() == [{"step": 3}] and run.read()["step"] == 3
+    RunFolder(tmp_path, ["7", 1]).update(step=4)
 
 
 def test_progress_starts_the_count_again() -> None:

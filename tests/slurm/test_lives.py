@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 
+SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slurm
 
@@ -137,6 +140,22 @@ def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
     assert states(devcluster, job_of(run)) == ["CANCELLED"] and restarts(run) == [0]
 
 
+def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Path) -> None:
+    """SIGTERM to the ranks alone: saved, not requeued, and what waits for its success does not start."""
+    run = tmp_path / "run"
+    submit(run, 2000)
+    wait_step(run, 5)
+    job = job_of(run)
+    wait = ("-d", f"afterok:{job}", "--kill-on-invalid-dep=yes", "--wrap", "true")
+    then = devcluster.command("sbatch", "-o", "/dev/null", "--parsable", *wait).stdout.strip()
+    devcluster.command("scancel", "-s", "TERM", job)
+    wait_state(run, "cancelled")
+    ended(devcluster, job)
+    ended(devcluster, then)
+    assert states(devcluster, job) == ["FAILED"] and states(devcluster, then) == ["CANCELLED"]
+    assert (run / "checkpoints/latest").read_text() == f"step-{losses(run)[-1][0]:08d}"
+
+
 def test_a_lost_node(devcluster: DevCluster, tmp_path: Path) -> None:
     """slurmd and the tasks of a node die at once; Slurm starts the job elsewhere."""
     run = tmp_path / "run"
@@ -152,7 +171,7 @@ def test_a_lost_node(devcluster: DevCluster, tmp_path: Path) -> None:
         devcluster.start(f"slurmd-{lost}")
     assert losses(run) == undisturbed(300)
     ended(devcluster, job_of(run))
-    assert states(devcluster, job_of(run))[-1] == "COMPLETED"
+    assert states(devcluster, job_of(run)) == ["NODE_FAIL", "COMPLETED"]
 
 
 def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -166,6 +185,26 @@ def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_p
     wait_state(run, "done")
     ended(devcluster, job_of(run))
     assert losses(run) == undisturbed(150) and restarts(run) == [0]
+    assert states(devcluster, job_of(run)) == ["COMPLETED"]
+
+
+def test_a_requeue_waits_for_a_controller_that_is_being_restarted(
+    devcluster: DevCluster, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    submit(run, 60)
+    wait_step(run, 10)
+    ranks = processes.with_environment({"SLURM_JOB_ID": job_of(run), "SLURM_STEP_ID": "0"})
+    devcluster.stop("slurmctld")
+    for rank in ranks:
+        rank.signal(signal.SIGUSR2)
+    wait_state(run, "requeued")
+    time.sleep(3)
+    devcluster.start("slurmctld")
+    wait_state(run, "done")
+    ended(devcluster, job_of(run))
+    assert losses(run) == undisturbed(60) and restarts(run) == [0, 1]
+    assert states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"]
 
 
 def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -197,7 +236,7 @@ def test_held_when_nothing_moves(devcluster: DevCluster, tmp_path: Path) -> None
     submit(run, 50, trouble="no progress")
     wait_state(run, "held")
     job = job_of(run)
-    assert restarts(run) == [0, 1, 2] and "without a new checkpoint" in record(run)["reason"]
+    assert restarts(run) == [0, 1, 2] and "started 2 times at step 0" in record(run)["reason"]
     wait_for("the hold", lambda: "JobHeld" in devcluster.command("scontrol", "show", "job", job).stdout
              or "held" in devcluster.command("scontrol", "show", "job", job).stdout)  # fmt: skip
 
@@ -228,14 +267,35 @@ def test_one_run_is_submitted_once_however_often_at_once(devcluster: DevCluster,
 
 def test_secrets_of_the_caller_reach_no_file_of_the_run(devcluster: DevCluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    submit(
-        run, 5, HF_TOKEN="canary-7f3a", AWS_SECRET_ACCESS_KEY="canary-7f3a", SLURM_JOB_ID="1", PMI_RANK="1"
-    )
+    submit(run, 5, SLURM_JOB_ID="1", PMI_RANK="1", **dict.fromkeys(SECRETS, "canary-7f3a"))
     wait_state(run, "done")
     ended(devcluster, job_of(run))
     files = [path for path in run.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if b"canary-7f3a" in path.read_bytes()]
+
+
+def test_points_of_a_sweep_take_turns(devcluster: DevCluster, tmp_path: Path) -> None:
+    """cluster.at_once=1: three jobs in the queue, one after the other on free nodes."""
+    script = (
+        "import sys; from pathlib import Path; from stepping import Config, Stepping\n"
+        "from elm_megatron.cluster import ClusterConfig; from elm_megatron.config import RunConfig\n"
+        "from slurm.submit import submit; import os\n"
+        "for name in 'abc':\n"
+        "    folder = str(Path(sys.argv[1]) / name)\n"
+        "    cluster = ClusterConfig(name='dev', executor='slurm', partition='low', time='5', at_once=1,\n"
+        "                            env={'PYTHONPATH': os.environ['PYTHONPATH']}, signal_seconds=20)\n"
+        "    submit(Stepping(folder, 5), Config(RunConfig(name, folder), cluster), 1, 'pretrain')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=60)
+    runs = [tmp_path / name for name in "abc"]
+    for run in runs:
+        wait_state(run, "done")
+    begin = [record(run)["lives"][0]["time"] for run in runs]
+    end = [record(run)["lives"][0]["ended"] for run in runs]
+    assert begin[1] > end[0] and begin[2] > end[1]
 
 
 # What stands in for apptainer: notes its arguments, hides scontrol, runs the command.

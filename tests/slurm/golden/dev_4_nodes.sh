@@ -27,6 +27,14 @@ srun --unbuffered --output /home/elm/runs/dev_4_nodes/logs/%j_%t_log.out --error
 # teardown
 status=$?
 meeting=/home/elm/runs/dev_4_nodes/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
-if [ -e "$meeting/hold" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi
-if [ -e "$meeting/requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
+again() {
+  for pause in 1 5 10 20 40 80; do
+    scontrol "$1" "$SLURM_JOB_ID" && exit 0
+    sleep $pause  # the controller is being restarted
+  done
+  exit 1
+}
+if [ -e "$meeting/hold" ]; then again requeuehold; fi
+if [ -e "$meeting/requeue" ]; then again requeue; fi
+if [ -e "$meeting/stopped" ]; then exit 143; fi
 exit $status

@@ -25,12 +25,20 @@ export GLOO_SOCKET_IFNAME=eno2np0
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /home/elm/runs/snellius_container/logs/%j_%t_log.out --error /home/elm/runs/snellius_container/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 apptainer exec --nv --bind /suite --bind / --bind /home/elm/runs/snellius_container --env PYTHONPATH=/suite --pwd / /images/elm.sif python -u -m submitit.core._submit /home/elm/runs/snellius_container/logs
+srun --unbuffered --output /home/elm/runs/snellius_container/logs/%j_%t_log.out --error /home/elm/runs/snellius_container/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 apptainer exec --nv --bind /suite --bind /home/elm/project --bind /home/elm/runs/snellius_container --env PYTHONPATH=/suite --pwd /home/elm/project /images/elm.sif python -u -m submitit.core._submit /home/elm/runs/snellius_container/logs
 
 
 # teardown
 status=$?
 meeting=/home/elm/runs/snellius_container/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
-if [ -e "$meeting/hold" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi
-if [ -e "$meeting/requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
+again() {
+  for pause in 1 5 10 20 40 80; do
+    scontrol "$1" "$SLURM_JOB_ID" && exit 0
+    sleep $pause  # the controller is being restarted
+  done
+  exit 1
+}
+if [ -e "$meeting/hold" ]; then again requeuehold; fi
+if [ -e "$meeting/requeue" ]; then again requeue; fi
+if [ -e "$meeting/stopped" ]; then exit 143; fi
 exit $status

@@ -18,9 +18,10 @@
 
 # setup
 umask 077
+command -v module > /dev/null || . /etc/profile
 module purge
-module load 2024
-module load Python/3.12.3
+module load 2024 || exit 1
+module load Python/3.12.3 || exit 1
 export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=16
 export NCCL_SOCKET_IFNAME=eno2np0
@@ -34,6 +35,14 @@ srun --unbuffered --output /home/elm/runs/snellius_modules/logs/%j_%t_log.out --
 # teardown
 status=$?
 meeting=/home/elm/runs/snellius_modules/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
-if [ -e "$meeting/hold" ]; then exec scontrol requeuehold "$SLURM_JOB_ID"; fi
-if [ -e "$meeting/requeue" ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
+again() {
+  for pause in 1 5 10 20 40 80; do
+    scontrol "$1" "$SLURM_JOB_ID" && exit 0
+    sleep $pause  # the controller is being restarted
+  done
+  exit 1
+}
+if [ -e "$meeting/hold" ]; then again requeuehold; fi
+if [ -e "$meeting/requeue" ]; then again requeue; fi
+if [ -e "$meeting/stopped" ]; then exit 143; fi
 exit $status
