@@ -15,7 +15,7 @@ def launch(config: PipelineConfig) -> int:
     if config.dry_run:
         from slurm.dry_run import show
 
-        return show(config.pretraining())
+        return chain_report.show_plan(stages(config)) or show(config.pretraining())
     if config.cluster.executor == "slurm":
         return chain_report.show_queue(chain.queue(stages(config)))
     status, rows = chain.run_here(stages(config))

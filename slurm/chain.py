@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from data_prep.errors import InputError
 from elm_megatron.compose import plain
 from elm_megatron.run_folder import RunFolder
 from slurm import queue_state
@@ -68,6 +69,24 @@ class Row:
     reused: bool
 
 
+@dataclass
+class Link:
+    """A stage in Slurm's queue: its job, None when there is nothing to do, and what that job waits for."""
+
+    stage: Stage
+    job: str | None
+    waits: str | None
+
+    def state(self) -> str:
+        """How far it is, from its run.json."""
+        record = self.stage.run.read()
+        if self.job is None:
+            return "there already, and valid"
+        if record.get("state") != "submitted" and record.get("step"):
+            return f"{record['state']}, step {record['step']} of {record.get('steps', '?')}"
+        return record.get("state", "submitted")
+
+
 def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
     """Run the stages one after another on this machine.
 
@@ -89,25 +108,35 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
     return 0, rows
 
 
-def queue(stages: list[Stage]) -> list[tuple[str, str, str, str]]:
-    """Hand every missing stage to Slurm, each after the one before.
+def queue(stages: list[Stage]) -> list[Link]:
+    """Hand every missing stage to Slurm, each after the one before; all, or none of those that were missing.
 
-    Returns:
-        Per stage its verb, its job id (or "-"), what it waits for, and its output.
+    Raises:
+        InputError: Slurm refused a stage; those queued by this call are cancelled again.
     """
-    rows, before = [], None
-    for stage in stages:
-        waits = f"afterok:{before}" if before else None
-        if before is None and stage.finished():
-            rows.append((stage.verb, "-", "there already, and valid", stage.output))
-            continue
-        config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
-        # What a job still in the queue will make cannot be looked at yet.
-        manifest = stage.manifest() if before is None else None
-        submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
-        before = queue_state.live_job(stage.run.read())
-        rows.append((stage.verb, before or "-", waits or "nothing", stage.output))
-    return rows
+    links: list[Link] = []
+    ours: list[RunFolder] = []
+    try:
+        for stage in stages:
+            before = next((link.job for link in reversed(links) if link.job), None)
+            if before is None and stage.finished():
+                links.append(Link(stage, None, None))
+                continue
+            waits = f"afterok:{before}" if before else stage.config.cluster.dependency
+            config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
+            # What a job still in the queue will make cannot be looked at yet.
+            manifest = stage.manifest() if before is None else None
+            known = stage.run.read().get("job_ids", [])
+            submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
+            if stage.run.read().get("job_ids", []) != known:
+                ours.append(stage.run)
+            links.append(Link(stage, queue_state.live_job(stage.run.read()), waits))
+    except InputError:
+        for run in ours:
+            queue_state.cancel(run.read())
+            run.update(state="cancelled", reason="a later stage of its chain was refused")
+        raise
+    return links
 
 
 def made_by(run: RunFolder, config: Any) -> bool:

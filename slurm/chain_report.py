@@ -11,7 +11,7 @@ from rich.table import Table
 
 from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
-from slurm.chain import Row
+from slurm.chain import Link, Row, Stage
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 
@@ -28,11 +28,21 @@ def show(config: PipelineConfig, rows: list[Row]) -> int:
     return speak(config)
 
 
-def show_queue(rows: list[tuple[str, str, str, str]]) -> int:
-    """Print what was queued; returns the exit status 0."""
-    table = Table("stage", "job", "waits for", "output")
-    for row in rows:
-        table.add_row(*row)
+def show_queue(links: list[Link]) -> int:
+    """Print what stands in the queue; returns the exit status 0."""
+    table = Table("stage", "job", "state", "waits for", "output")
+    for link in links:
+        stage = link.stage
+        table.add_row(stage.verb, link.job or "-", link.state(), link.waits or "nothing", stage.output)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0
+
+
+def show_plan(stages: list[Stage]) -> int:
+    """Print what a chain would do; returns the exit status 0."""
+    table = Table("stage", "input", "output", "there")
+    for stage in stages:
+        table.add_row(stage.verb, stage.source, stage.output, "yes, valid" if stage.finished() else "no")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
 
