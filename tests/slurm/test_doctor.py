@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from elm_megatron.cluster import ClusterConfig, SiteConfig
-from slurm import doctor
+from slurm import doctor, doctor_slurm
 from slurm.devcluster.cluster import DevCluster
+from slurm.finding import OK, PROBLEM, WARNING, Finding
 
 
-def levels(findings: list[doctor.Finding]) -> dict[str, str]:
+def levels(findings: list[Finding]) -> dict[str, str]:
     return {item.what: item.level for item in findings}
 
 
@@ -27,11 +28,11 @@ def test_an_impostor_called_apex_is_told_from_nvidias(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "apex").mkdir()
     (tmp_path / "apex/__init__.py").touch()
-    assert doctor.apex(ClusterConfig())[0].level == doctor.WARNING
+    assert doctor.apex(ClusterConfig())[0].level == WARNING
     sys.modules.pop("apex", None)
     (tmp_path / "apex/optimizers").mkdir()
     (tmp_path / "apex/optimizers/__init__.py").touch()
-    assert doctor.apex(ClusterConfig())[0].level == doctor.OK
+    assert doctor.apex(ClusterConfig())[0].level == OK
     sys.modules.pop("apex", None)
 
 
@@ -39,17 +40,26 @@ def test_a_machine_without_slurm_gets_sentences_not_tracebacks(monkeypatch: pyte
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr(doctor, "gpus", lambda cluster: [])
     found = doctor.examine(ClusterConfig(executor="slurm", container="/nowhere.sif"))
-    assert levels(found)["partitions"] == levels(found)["container"] == doctor.PROBLEM
+    assert levels(found)["Slurm"] == levels(found)["container"] == PROBLEM
     assert any("not on PATH" in item.found for item in found)
-    assert doctor.show(found) == 1
+    assert found[-1].todo == "run this on a login node of local" and doctor.show(found) == 1
+
+
+def test_a_controller_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "gpus", lambda cluster: [])
+    last = doctor.examine(ClusterConfig(executor="slurm", slurm_conf=str(tmp_path / "none")))[-1]
+    assert last.level == PROBLEM and "slurm.devcluster up" in last.todo
 
 
 @pytest.mark.slurm
 def test_against_a_live_system(devcluster: DevCluster) -> None:
     site = SiteConfig(cores=16, memory_gb=15, gpus=4, max_time="1-00:00:00")
     right = ClusterConfig(executor="slurm", partition="low", mpi="pmi2", site=site)
-    found = levels([*doctor.mpi(right), *doctor.partitions(right), *doctor.accounting(right)])
-    assert doctor.PROBLEM not in found.values() and found["partition low"] == doctor.OK
+    assert doctor_slurm.controller(right)[0].level == OK
+    found = levels([line for check in doctor_slurm.CHECKS for line in check(right)])
+    assert PROBLEM not in found.values() and found["partition low"] == found["account"] == OK
     wrong = ClusterConfig(
         executor="slurm",
         partition="low",
@@ -57,6 +67,8 @@ def test_against_a_live_system(devcluster: DevCluster) -> None:
         mpi="openmpi",
         site=SiteConfig(cores=64, memory_gb=15, gpus=4, max_time="5-00:00:00"),
     )
-    found = levels([*doctor.mpi(wrong), *doctor.partitions(wrong)])
-    assert found["MPI"] == found["partition gone"] == found["cluster.site.cores"] == doctor.PROBLEM
-    assert found["cluster.site.max_time"] == doctor.WARNING and found["cluster.site.memory_gb"] == doctor.OK
+    wrong.account = "nobodys"
+    found = levels([line for check in doctor_slurm.CHECKS for line in check(wrong)])
+    assert found["MPI"] == found["partition gone"] == found["cluster.site.cores"] == PROBLEM
+    assert found["cluster.account"] == PROBLEM
+    assert found["cluster.site.max_time"] == WARNING and found["cluster.site.memory_gb"] == OK
