@@ -1,4 +1,7 @@
-"""The launchers on a real Slurm, with the real engine: losses of four nodes, sweeps, chains."""
+"""The launchers on a real Slurm, with the real engine: losses of four nodes, sweeps, disturbances, chains.
+
+What each disturbance does by itself is shown without torch in test_lives.py.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ import pytest
 from slurm.devcluster.cluster import DevCluster
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
+CANARY = "canary-7f3a"
+pytestmark = pytest.mark.slurm
 
 
 def launch(verb: str, folder: Path, *keys: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / f"launch/{verb}.py"), *keys], cwd=folder, capture_output=True, text=True
-    )
+    """Run a launcher, with secrets in its environment."""
+    command = [sys.executable, str(ROOT / f"launch/{verb}.py"), *keys]
+    env = os.environ | dict.fromkeys(SECRETS, CANARY)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,25 +49,18 @@ def wait_done(folder: Path, seconds: float = 400) -> None:
 def test_four_nodes_and_a_sweep(devcluster: DevCluster, tmp_path: Path) -> None:
     """tp=2·pp=2 on four nodes gives the losses of one process here; a sweep returns at once and once."""
     launch("preprocess", tmp_path)
-    keys = ["train.steps=12", "train.save_every=6"]
+    keys = ["train.steps=6", "train.save_every=3"]
     launch("pretrain", tmp_path, *keys, "run.name=here")
     here = metrics(tmp_path / "runs/here")
 
-    launch(
-        "pretrain",
-        tmp_path,
-        *keys,
-        *on_slurm(),
-        "cluster.nodes=4",
-        "parallel.tp=2",
-        "parallel.pp=2",
-        "run.name=four",
-    )
+    layout = ["cluster.nodes=4", "parallel.tp=2", "parallel.pp=2"]
+    launch("pretrain", tmp_path, *keys, *on_slurm(), *layout, "run.name=four")
     wait_done(tmp_path / "runs/four")
     four = metrics(tmp_path / "runs/four")
-    assert [row["step"] for row in four] == list(range(1, 13))
+    assert [row["step"] for row in four] == list(range(1, 7))
     for a, b in zip(here, four, strict=True):
         assert abs(a["loss"] - b["loss"]) <= 1e-5 * a["loss"]
+    assert leaks(tmp_path) == []
 
     begin = time.monotonic()
     sweep = [*keys, *on_slurm(), "-m", "cluster.nodes=1,2,4", "run.name=sweep"]
@@ -73,6 +72,13 @@ def test_four_nodes_and_a_sweep(devcluster: DevCluster, tmp_path: Path) -> None:
     report = launch("sweep", tmp_path, "report")
     assert report.count("| done |") == 3
     assert len(list((tmp_path / "runs/.sweeps").glob("*.png"))) == 1
+
+
+def leaks(folder: Path) -> list[Path]:
+    """Files that hold the caller's secrets: none of logs, configs, pickles, scripts, checkpoints may."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    return [path for path in files if CANARY.encode() in path.read_bytes()]
 
 
 def curve(folder: Path) -> list[tuple[float, float, float]]:
@@ -95,39 +101,49 @@ def steps_at_start(folder: Path) -> int:
     return json.loads((folder / "run.json").read_text())["lives"][-1]["step"]
 
 
+@pytest.mark.slow
 def test_a_run_in_every_weather_is_bit_identical(devcluster: DevCluster, tmp_path: Path) -> None:
-    """USR2, requeue, preemption, a lost node, a drained node and a restarted controller, in one run."""
+    """Time limit, USR2, requeue, preemption, a lost and a drained node, a restarted controller: one run."""
     launch("preprocess", tmp_path)
-    long = ["train.steps=240", "train.save_every=20", "parallel.tp=2"]
+    long = ["train.steps=200", "train.global_batch_size=32", "train.save_every=20", "parallel.tp=2"]
     launch("pretrain", tmp_path, *long, "run.name=calm")
-    launch("pretrain", tmp_path, *long, *on_slurm(), "cluster.nodes=2", "run.name=stormy")
+    short = ["cluster.time=2", "cluster.signal_seconds=60"]
+    launch("pretrain", tmp_path, *long, *on_slurm(), *short, "cluster.nodes=2", "run.name=stormy")
     stormy = tmp_path / "runs/stormy"
     job = json.loads((stormy / "run.json").read_text())["job_ids"][0]
     (stormy / "metrics.jsonl").touch()
 
-    wait_life(stormy, 1, 8)
-    devcluster.command("scancel", "-s", "USR2", job)
+    wait_life(stormy, 2, 0)  # the first one came to its time limit
+    devcluster.command("scontrol", "update", f"jobid={job}", "timelimit=20")
     wait_life(stormy, 2, 8)
-    devcluster.command("scontrol", "requeue", job)
+    devcluster.command("scancel", "-s", "USR2", job)
     wait_life(stormy, 3, 8)
+    devcluster.command("scontrol", "requeue", job)
+    wait_life(stormy, 4, 8)
     devcluster.command("sbatch", "-o", "/dev/null", "-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1")
-    wait_life(stormy, 4, 25)
+    wait_life(stormy, 5, 25)
     nodes = devcluster.command("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
     lost = devcluster.command("scontrol", "show", "hostnames", nodes).stdout.split()[1]
     devcluster.kill_node(lost)
     try:
-        wait_life(stormy, 5, 8)
+        wait_life(stormy, 6, 8)
         devcluster.command("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
         devcluster.stop("slurmctld")
-        wait_life(stormy, 5, 20)
+        wait_life(stormy, 6, 20)
         devcluster.start("slurmctld")
         wait_done(stormy)
     finally:
         devcluster.start(f"slurmd-{lost}")
-    assert curve(stormy) == curve(tmp_path / "runs/calm") and len(curve(stormy)) == 240
-    assert lives(stormy) == 5 and json.loads((stormy / "run.json").read_text())["job_ids"] == [job]
+    assert curve(stormy) == curve(tmp_path / "runs/calm") and len(curve(stormy)) == 200
+    assert lives(stormy) == 6 and json.loads((stormy / "run.json").read_text())["job_ids"] == [job]
+    until = time.monotonic() + 30
+    while devcluster.command("squeue", "-h", "-j", job, check=False).stdout and time.monotonic() < until:
+        time.sleep(0.2)
+    told = devcluster.command("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "state").stdout.split()
+    assert told == ["REQUEUED"] * 3 + ["PREEMPTED", "NODE_FAIL", "COMPLETED"]
 
 
+@pytest.mark.slow
 def test_one_srun_in_an_allocation(devcluster: DevCluster, tmp_path: Path) -> None:
     """`salloc`, then the same command with cluster=allocation: done when the command returns."""
     launch("preprocess", tmp_path)
@@ -149,6 +165,7 @@ def test_one_srun_in_an_allocation(devcluster: DevCluster, tmp_path: Path) -> No
     assert not (tmp_path / "runs/other").exists()
 
 
+@pytest.mark.slow
 def test_chain(devcluster: DevCluster, tmp_path: Path) -> None:
     """Five jobs, each after the one before; the same command again finds all of them there."""
     keys = ["experiment=quickstart", "train.steps=8", "tune.steps=2", *on_slurm()]
