@@ -170,28 +170,61 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _plot(rows: list[Point], path: Path) -> None:
-    """Tokens per second and efficiency over ranks, and loss over tokens."""
+    """Speed and scaling over ranks, loss over tokens, and what each point cost."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
+    figure, ((speed, scaling), (loss, cost)) = pyplot.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
     measured = sorted((row for row in rows if row.tokens_per_second), key=lambda row: row.ranks)
-    ranks = [row.ranks for row in measured]
-    axes[0].plot(ranks, [row.tokens_per_second for row in measured], "o-")
-    axes[0].set(xlabel="ranks", ylabel="tokens per second", title="speed", ylim=(0, None))
-    axes[1].plot(ranks, [100 * (row.efficiency or 0) for row in measured], "o-")
-    axes[1].axhline(100, color="grey", linewidth=0.5)
-    axes[1].set(xlabel="ranks", ylabel="per cent", title="scaling efficiency", ylim=(0, None))
+    _plot_speed(speed, measured)
+    _plot_scaling(scaling, measured)
     for row in rows:
         logged = RunFolder(path.parents[1] / row.name).read_metrics()
         if logged:
-            axes[2].plot(
-                [r["tokens"] for r in logged], [r["loss"] for r in logged], label=row.overrides or row.name
-            )
-    axes[2].set(xlabel="tokens", ylabel="nats per token", title="training loss")
-    if axes[2].lines:
-        axes[2].legend(fontsize=7)
+            values = [r["tokens"] for r in logged], [r["loss"] for r in logged]
+            loss.plot(*values, label=row.overrides or row.name, alpha=0.8)
+    loss.set(xlabel="tokens", ylabel="nats per token", title="training loss")
+    if loss.lines:
+        loss.legend(fontsize=8)
+    known = any(row.cost for row in rows)
+    bars = [(row.cost or 0.0) if known else row.hours * row.ranks for row in rows]
+    cost.barh([row.overrides or row.name for row in rows], bars)
+    cost.invert_yaxis()
+    cost.set(xlabel=rows[0].unit if known else "rank hours (the site names no rate)", title="cost")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _plot_speed(axes: Any, measured: list[Point]) -> None:
+    """Tokens per second of each point, and what the smallest one's ranks would give without any loss."""
+    ranks = [row.ranks for row in measured]
+    axes.plot(ranks, [row.tokens_per_second for row in measured], "o")
+    if measured:
+        each = (measured[0].tokens_per_second or 0) / ranks[0]
+        axes.plot(ranks, [each * count for count in ranks], color="grey", linewidth=0.8, label="ideal")
+        axes.legend(fontsize=8)
+    axes.set(
+        xlabel="ranks", ylabel="tokens per second", title="speed", ylim=(0, None), xticks=sorted(set(ranks))
+    )
+
+
+def _plot_scaling(axes: Any, measured: list[Point]) -> None:
+    """Efficiency per rank: strong where the batch stayed, weak where it grew with the ranks."""
+    for kind in ("strong", "weak", "mixed"):
+        chosen = [row for row in measured if row.scaling in (kind, "base")]
+        if any(row.scaling == kind for row in chosen):
+            percent = [100 * (row.efficiency or 0) for row in chosen]
+            axes.plot([row.ranks for row in chosen], percent, "o-", label=kind)
+    if axes.lines:
+        axes.legend(fontsize=8)
+    axes.axhline(100, color="grey", linewidth=0.8)
+    ranks = [row.ranks for row in measured]
+    axes.set(
+        xlabel="ranks",
+        ylabel="per cent",
+        title="scaling efficiency",
+        ylim=(0, None),
+        xticks=sorted(set(ranks)),
+    )

@@ -112,7 +112,21 @@ def test_an_output_folder_that_cannot_be_written(dataset: Path, tmp_path: Path) 
 
 
 def test_a_slurm_that_is_not_there(dataset: Path) -> None:
+    """No slurm.conf: said at once, where Slurm's own commands look for it for a minute."""
     before = files(dataset)
     done = command("pretrain", dataset, "cluster=dev", f"cluster.slurm_conf={dataset}/none.conf")
-    refused(done, "cluster=dev")
+    refused(done, "none.conf: there is no such file", "slurm.devcluster up")
+    assert files(dataset) == before
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="there is no sbatch")
+def test_a_controller_that_does_not_answer(dataset: Path, tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.conf"
+    conf.write_text(
+        "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nAuthType=auth/none\nMessageTimeout=1\n"
+        "NodeName=n1\nPartitionName=low Nodes=ALL\n"
+    )
+    before = files(dataset)
+    done = command("pretrain", dataset, "cluster=dev", f"cluster.slurm_conf={conf}")
+    refused(done, "cluster=dev: sbatch refused the job", "Unable to contact slurm controller")
     assert files(dataset) == before
