@@ -1,6 +1,6 @@
 """A dataset from a corpus folder: the stages in order, each resumed where an earlier attempt stopped.
 
-    mpiexec -n 4 python -m data_prep.build --ranks 4 settings.json
+    mpiexec -n 4 python -m data_prep.job --ranks 4 settings.json
 
 Everything is made in a hidden work folder inside the dataset folder and moved into place at the end, the
 manifest last, so that a finished dataset stays intact until the new one is whole. The work folder is named by
@@ -9,7 +9,6 @@ the hash of inputs and settings: the same command finds it again, other settings
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,17 +20,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from data_prep import raw
+from data_prep import lock, raw, tombstones
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
 from data_prep.config import PreprocessConfig, to_mapping
-from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts, merge_parts
-from data_prep.errors import InputError
+from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts
+from data_prep.errors import InputError, disk_full
 from data_prep.finish import Plan, commit, finish, write_whole
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import Manifest
+from data_prep.merge import merge_parts
 from data_prep.progress import Progress
-from data_prep.takedown import tombstones
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
 
@@ -77,7 +76,14 @@ def _harvest(config: PreprocessConfig, progress: Progress) -> None:
     if config.corpus.harvest.enabled and config.corpus.harvest.sources:
         from data_prep.harvest import harvest
 
-        done = harvest(config.corpus, tombstones(config), progress.say)
+        try:
+            done = harvest(config.corpus, tombstones.load(config).names, progress.say)
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            raise InputError(
+                f"corpus.path={config.corpus.path}: the disk is full; make room and repeat the command."
+            ) from error
         progress.say("harvest: " + ", ".join(f"{key} {count}" for key, count in sorted(done.items())))
 
 
@@ -90,15 +96,14 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     config.check()
     scan = raw.scan(config.corpus)
     _check_writable(data_dir)
-    stones = tombstones(config)
+    stones = tombstones.load(config)
     settings = to_mapping(config)
     del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
     chunk_mb = float(settings["preprocess"].pop("chunk_mb"))  # moves no id, but cuts the parts
     inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
-    text = json.dumps(
-        [VERSION, settings, inputs, sorted(scan.rejected + scan.refused), sorted(stones)], sort_keys=True
-    )
+    left_out = [sorted(scan.rejected + scan.refused), sorted(stones.names), stones.signatures]
+    text = json.dumps([VERSION, settings, inputs, *left_out], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     work = hashlib.sha256(f"{key} {chunk_mb}".encode()).hexdigest()[:12]
     return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
@@ -132,6 +137,13 @@ def _check_writable(data_dir: Path) -> None:
         raise InputError(f"data.dir={data_dir}: {place} cannot be written ({error.strerror}).") from error
 
 
+def finished(config: PreprocessConfig) -> Manifest | None:
+    """The dataset, where a build would find nothing to do; None where it would, or would harvest first."""
+    if config.corpus.harvest.enabled and config.corpus.harvest.sources:
+        return None
+    return _finished(config.data_dir(), make_plan(config, config.data_dir()).key)
+
+
 def _finished(data_dir: Path, key: str) -> Manifest | None:
     """The manifest of a dataset made from the same inputs and settings, whose files are all there."""
     try:
@@ -144,28 +156,13 @@ def _finished(data_dir: Path, key: str) -> Manifest | None:
 
 @contextmanager
 def _held(data_dir: Path, comm: Alone) -> Iterator[None]:
-    """Hold the dataset folder against a second build. The kernel lets go when rank 0 ends."""
-    handle = None
-
-    def take() -> None:
-        nonlocal handle
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(data_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_nlink == 0:  # its holder finished, and removed it, a moment ago
-                raise BlockingIOError
-        except OSError as error:
-            os.close(handle)
-            raise InputError(f"data.dir={data_dir}: another process is building this dataset now.") from error
-
-    _everywhere(comm, take)
+    """Hold the dataset folder against a second build or a take-down; rank 0 does."""
+    handle = _everywhere(comm, lambda: lock.take(data_dir))
     try:
         yield
     finally:
-        if comm.rank == 0 and handle is not None:
-            (data_dir / ".lock").unlink(missing_ok=True)
-            os.close(handle)
+        if comm.rank == 0:
+            lock.release(data_dir, handle)
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -50,6 +50,7 @@ class Cleaned:
         blocks: kept blocks.
         dropped: blocks left out, by reason.
         redactions: replacements, by kind.
+        repairs: characters set right, by kind.
         reason: why the whole work is dropped, or empty.
         language: ``nl``, ``en`` or ``other``.
     """
@@ -57,13 +58,15 @@ class Cleaned:
     blocks: list[str]
     dropped: Counter[str] = field(default_factory=Counter)
     redactions: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
     reason: str = ""
     language: str = "other"
 
 
 def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
     """Apply every rule that is switched on to the blocks of one work."""
-    blocks = [normalise(repair(block) if config.mojibake else block) for block in blocks]
+    repairs: Counter[str] = Counter()
+    blocks = [normalise(repair(block, repairs) if config.mojibake else block) for block in blocks]
     blocks, redactions = redact(blocks, config.redact)
     reasons = drop_boilerplate(blocks) if config.boilerplate else [""] * len(blocks)
     if config.references:
@@ -74,7 +77,7 @@ def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
             reasons[place] = "short"
     work = Cleaned([block for block, reason in zip(blocks, reasons, strict=True) if not reason])
     work.dropped.update(reason for reason in reasons if reason)
-    work.redactions = redactions
+    work.redactions, work.repairs = redactions, repairs
     text = BLOCK_BREAK.join(work.blocks)
     work.language = identify(text)
     if not work.blocks:
@@ -86,13 +89,15 @@ def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
     return work
 
 
-def repair(text: str) -> str:
-    """Undo UTF-8 read as Windows-1252, twice if need be, and take ligatures apart."""
+def repair(text: str, counts: Counter[str]) -> str:
+    """Undo UTF-8 read as Windows-1252, twice if need be, and take ligatures apart; both are counted."""
+    counts["ligature"] += sum(map(text.count, LIGATURES))
     text = text.translate(REPAIR)
     for _ in range(2):
         repaired = MOJIBAKE.sub(_repair_character, text)
         if repaired == text:
             break
+        counts["mojibake"] += sum(_repair_character(match) != match[0] for match in MOJIBAKE.finditer(text))
         text = repaired
     return text
 

@@ -170,6 +170,7 @@ class DedupConfig:
     Attributes:
         exact: drop works with the same cleaned text.
         near: drop works whose estimated Jaccard similarity of 5-word shingles reaches ``threshold``.
+        taken_down: drop works that similar to one that was taken down, whose tombstone has its signature.
         blocks: drop blocks that are (nearly) the same as an earlier block, of whatever work.
         threshold: similarity from which two works count as the same.
         block_threshold: similarity from which two blocks count as the same.
@@ -178,6 +179,7 @@ class DedupConfig:
 
     exact: bool = True
     near: bool = True
+    taken_down: bool = True
     blocks: bool = True
     threshold: float = 0.8
     block_threshold: float = 0.9

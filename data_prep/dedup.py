@@ -55,7 +55,7 @@ def fingerprints(blocks: list[str], config: DedupConfig) -> Fingerprints:
     records = np.zeros(len(blocks), BLOCK_RECORD)
     words = np.concatenate(hashed) if hashed else np.zeros(0, np.uint64)
     document["exact"] = _exact(words)
-    if config.near:
+    if config.near or config.taken_down:
         document["minima"] = _minima(words, DOCUMENT_HASHES)
     if config.blocks:
         for record, block in zip(records, hashed, strict=True):

@@ -1,8 +1,8 @@
-"""Raw files to ``documents.parquet`` and ``dropped.parquet``.
+"""Raw files to parts of ``documents.parquet``, cleaned, on any number of ranks.
 
 The canonical order of the works is cut into chunks by input bytes. Ranks take chunks in turn; each chunk
-becomes a part file, which is also the unit of restart. Rank 0 then removes duplicates, decides the split and
-writes the parts, in order, into one file. So the result does not depend on the number of ranks.
+becomes a part file, which is also the unit of restart; `merge` makes one file of them. So the result does not
+depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from data_prep import raw
 from data_prep.clean import BLOCK_BREAK, clean
 from data_prep.comm import Alone
 from data_prep.config import PreprocessConfig
-from data_prep.dedup import Decisions, Fingerprints, decide, fingerprints
+from data_prep.dedup import fingerprints
 from data_prep.errors import InputError
 from data_prep.extract import blocks_of
 from data_prep.raw import Unreadable, Work
+from data_prep.tombstones import Tombstones
 
 DOCUMENTS, DROPPED = "documents.parquet", "dropped.parquet"
 CHUNK_WORKS = 1000  # works of a chunk at most, so that many small files are restarted in steps too
@@ -56,6 +57,7 @@ class Account:
     blocks_out: int = 0
     blocks_dropped: Counter[str] = field(default_factory=Counter)
     redactions: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
@@ -83,14 +85,14 @@ def chunks(works: list[Work], chunk_bytes: float) -> list[list[Work]]:
 
 
 def make_parts(
-    works: list[Work], config: PreprocessConfig, tombstones: set[str], folder: Path, comm: Alone
+    works: list[Work], config: PreprocessConfig, tombstones: Tombstones, folder: Path, comm: Alone
 ) -> Iterator[int]:
     """Read and clean this rank's chunks; a chunk whose part is there is not read again.
 
     Args:
         works: the same on every rank, in canonical order.
         config: the build's settings.
-        tombstones: ids and sha256 of works that were taken down.
+        tombstones: of works that were taken down.
         folder: where parts go.
         comm: the ranks.
 
@@ -114,7 +116,7 @@ def make_parts(
     comm.agree(error)
 
 
-def _make_part(chunk: list[Work], config: PreprocessConfig, tombstones: set[str], stem: Path) -> None:
+def _make_part(chunk: list[Work], config: PreprocessConfig, tombstones: Tombstones, stem: Path) -> None:
     rows, dropped, counts = [], [], Account()
     for work in chunk:
         try:
@@ -129,21 +131,22 @@ def _make_part(chunk: list[Work], config: PreprocessConfig, tombstones: set[str]
         "blocks_out": counts.blocks_out,
         "blocks_dropped": counts.blocks_dropped,
         "redactions": counts.redactions,
+        "repairs": counts.repairs,
     }
     temporary = stem.with_suffix(".json.tmp")
     temporary.write_text(json.dumps(account))
     temporary.rename(stem.with_suffix(".json"))
 
 
-def _read_work(work: Work, config: PreprocessConfig, tombstones: set[str], counts: Account) -> dict:
+def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones, counts: Account) -> dict:
     """One row of a part, or Unreadable with the reason for which the work is dropped."""
     corpus = config.corpus
-    if work.id in tombstones:
+    if work.id in tombstones.names:
         raise Unreadable("taken_down")
     try:
         data = raw.read_bytes(corpus.folder(), work)
         digest = hashlib.sha256(data).hexdigest()
-        if digest in tombstones:
+        if digest in tombstones.names:
             raise Unreadable("taken_down")
         if not data.strip():
             raise Unreadable("empty")
@@ -160,11 +163,15 @@ def _read_work(work: Work, config: PreprocessConfig, tombstones: set[str], count
     counts.blocks_in += len(blocks)
     counts.blocks_dropped += result.dropped
     counts.redactions += result.redactions
+    counts.repairs += result.repairs
+    dedup = config.clean.dedup
+    prints = fingerprints(result.blocks, dedup)
+    if not result.reason and dedup.taken_down and tombstones.cover(prints.document, dedup.threshold):
+        result.reason = "taken_down_copy"
     if result.reason:
         counts.blocks_dropped[f"work:{result.reason}"] += len(result.blocks)
         raise Unreadable(f"clean:{result.reason}")
     counts.blocks_out += len(result.blocks)
-    prints = fingerprints(result.blocks, config.clean.dedup)
     record = work.record
     return {
         "id": work.id,
@@ -188,117 +195,6 @@ REASONS = {
     "pdf_damaged": "the PDF is damaged",
     "cannot_be_opened": "it cannot be opened",
 }
-
-
-def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path) -> Account:
-    """Write ``documents.parquet`` and ``dropped.parquet`` out of the parts; rank 0 alone.
-
-    Returns:
-        The account of the whole corpus, checked.
-    """
-    account = Account(works_in=len(scan.works) + len(scan.rejected) + len(scan.refused))
-    dropped = [(identifier, "harvest", reason) for identifier, reason in scan.refused]
-    dropped += [(identifier, "scan", reason) for identifier, reason in scan.rejected]
-    stems = sorted(path.with_suffix("") for path in parts.glob("*.json"))
-    for stem in stems:
-        part = json.loads(stem.with_suffix(".json").read_text())
-        dropped += [tuple(item) for item in part["dropped"]]
-        account.blocks_in += part["blocks_in"]
-        account.blocks_out += part["blocks_out"]
-        account.blocks_dropped.update(part["blocks_dropped"])
-        account.redactions.update(part["redactions"])
-    prints, ids = _fingerprints(stems)
-    decisions = decide(prints, config.clean.dedup, parts)
-    kept = [identifier for index, identifier in enumerate(ids) if index not in decisions.documents]
-    splits = choose_split(kept, config.preprocess.valid_fraction)
-    with pq.ParquetWriter(out / f"{DOCUMENTS}.tmp", SCHEMA, compression="zstd") as writer:
-        rows: list[dict] = []
-        size, index = 0, -1
-        for row in _rows(stems):
-            index += 1
-            if not _keep_blocks(row, index, decisions, account):
-                dropped.append((row["id"], "dedup", decisions.documents[index]))
-                continue
-            for counter, key in (
-                (account.languages, "language"),
-                (account.sources, "source"),
-                (account.licences, "licence"),
-            ):
-                counter[row[key]] += 1
-            account.works_out += 1
-            rows.append({**row, "split": splits[row["id"]]})
-            size += len(row["text"].encode())
-            if size >= config.preprocess.chunk_mb * raw.MEGABYTE:
-                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-                rows, size = [], 0
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-    account.works_dropped.update(reason for _, _, reason in dropped)
-    account.check()
-    columns = zip(*sorted(dropped), strict=True) if dropped else ([], [], [])
-    table = pa.Table.from_arrays(
-        [pa.array(list(item), pa.string()) for item in columns], schema=DROPPED_SCHEMA
-    )
-    pq.write_table(table, out / f"{DROPPED}.tmp", compression="zstd")
-    for name in (DROPPED, DOCUMENTS):
-        (out / f"{name}.tmp").replace(out / name)
-    return account
-
-
-def _fingerprints(stems: list[Path]) -> tuple[Iterator[Fingerprints], list[str]]:
-    """The fingerprints of all works in order, read part by part, and their ids."""
-    ids = [item for stem in stems for item in pq.read_table(_parquet(stem), columns=["id"])["id"].to_pylist()]
-
-    def read() -> Iterator[Fingerprints]:
-        for stem in stems:
-            table = pq.read_table(_parquet(stem), columns=["signature", "blocks"])
-            for signature, blocks in zip(table["signature"], table["blocks"], strict=True):
-                yield Fingerprints(signature.as_py(), blocks.as_py())
-
-    return read(), ids
-
-
-def _rows(stems: list[Path]) -> Iterator[dict]:
-    for stem in stems:
-        yield from pq.read_table(_parquet(stem), columns=SCHEMA.names[:-1]).to_pylist()
-
-
-def _parquet(stem: Path) -> Path:
-    return stem.with_suffix(".parquet")
-
-
-def _keep_blocks(row: dict, index: int, decisions: Decisions, account: Account) -> bool:
-    """Take the duplicate blocks out of a row; False when the whole work goes. Moves the account along."""
-    blocks = row["text"].split(BLOCK_BREAK)
-    gone = decisions.blocks.get(index, set())
-    kept = [block for number, block in enumerate(blocks) if number not in gone]
-    if not kept:
-        decisions.documents.setdefault(index, "duplicate_blocks")
-    if index in decisions.documents:
-        account.blocks_out -= len(blocks)
-        account.blocks_dropped[f"work:{decisions.documents[index]}"] += len(blocks)
-        return False
-    account.blocks_out -= len(blocks) - len(kept)
-    account.blocks_dropped["duplicate"] += len(blocks) - len(kept)
-    row["text"] = BLOCK_BREAK.join(kept)
-    return True
-
-
-def choose_split(ids: list[str], valid_fraction: float) -> dict[str, str]:
-    """``train``, ``valid`` or ``both`` (the last tenth goes to validation) for each work.
-
-    A work's hash alone decides, so that it stays where it is when others come; at least one work is in each
-    split. With fewer than three works every one is cut.
-    """
-    if len(ids) < 3:
-        return dict.fromkeys(ids, "both")
-    ranks = {item: hashlib.sha256(f"split\x00{item}".encode()).digest() for item in ids}
-    bound = int(valid_fraction * 2**64).to_bytes(9, "big")[1:]
-    splits = {item: "valid" if rank[:8] < bound else "train" for item, rank in ranks.items()}
-    splits[min(ids, key=ranks.__getitem__)] = "valid"
-    if "train" not in splits.values():
-        splits[max(ids, key=ranks.__getitem__)] = "train"
-    return splits
 
 
 def cut_for_validation(text: str) -> tuple[str, str]:

@@ -16,10 +16,10 @@ from data_prep.config import PreprocessConfig, to_mapping
 from data_prep.documents import DOCUMENTS, DROPPED, Account
 from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import SPLITS, FileInfo, Manifest, Split, TokenizerInfo
+from data_prep.manifest import LINEAGE, SPLITS, FileInfo, Manifest, Split, TokenizerInfo
 from data_prep.report import REPORT, write_report
-from data_prep.takedown import LINEAGE
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
+from data_prep.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Plan:
     """What rank 0 found before anything is written; the same on every rank."""
 
     scan: raw.Scan
-    tombstones: set[str]
+    tombstones: Tombstones
     key: str
     work: Path
 
@@ -70,6 +70,7 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
         works={"in": account.works_in, "out": account.works_out, "dropped": account.works_dropped},
         blocks={"in": account.blocks_in, "out": account.blocks_out, "dropped": account.blocks_dropped},
         redactions=account.redactions,
+        repairs=account.repairs,
         languages=account.languages,
         sources=account.sources,
         licences=account.licences,
@@ -110,7 +111,8 @@ def commit(work: Path, data_dir: Path, name: str) -> None:
         if (work / source).exists():
             (work / source).replace(data_dir / target)
     digest = hashlib.sha256((work / MANIFEST).read_bytes()).hexdigest()
-    with (data_dir / LINEAGE).open("a") as file:  # runs name the manifest they read, also after a rebuild
-        file.write(json.dumps({"manifest": digest}) + "\n")
+    lineage = data_dir / LINEAGE  # runs name the manifest they read, also after a rebuild
+    before = lineage.read_bytes() if lineage.exists() else b""
+    write_whole(lineage, before + json.dumps({"manifest": digest}).encode() + b"\n")
     (work / MANIFEST).replace(data_dir / MANIFEST)
     shutil.rmtree(work)

@@ -15,9 +15,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from lxml import etree
 from oaipmh_scythe import Scythe
@@ -26,9 +25,10 @@ from oaipmh_scythe.exceptions import BadResumptionToken, NoRecordsMatch, OAIPMHE
 from oaipmh_scythe.models import Record
 
 from data_prep.config import CorpusConfig, HarvestConfig, HarvestSource
+from data_prep.download import download
 from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
 from data_prep.errors import InputError
-from data_prep.raw import RECORDS_FILE, read_journal
+from data_prep.raw import HARVESTED, RECORDS_FILE, read_journal
 from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
@@ -92,6 +92,7 @@ class Harvest:
             for limit in (config.max_answer_mb, config.max_file_mb)
         )
         self.known = read_journal(root)
+        _end_last_line(root / RECORDS_FILE)
         self.today = datetime.datetime.now(datetime.UTC).date().isoformat()
         self.seen: set[str] = set()
         self.silent = 0
@@ -223,9 +224,7 @@ class Harvest:
         known = self.known.get(identifier)
         entry = {"id": identifier, "source": self.source.name, "datestamp": stamp}
         if record.deleted:
-            if known and known.get("file"):
-                (self.root / known["file"]).unlink(missing_ok=True)
-            self._journal({**entry, "status": "deleted", "reason": "deleted_at_source"})
+            self._decide({**entry, "status": "deleted", "reason": "deleted_at_source"})
             return "deleted"
         if known and known.get("datestamp") == stamp and _still_holds(known, self.root):
             return "unchanged"
@@ -239,56 +238,39 @@ class Harvest:
             self.silent = 0
             if str(reason) == "embargo":
                 entry["embargo"] = embargo_end(record.metadata)
-            self._journal({**entry, "status": "rejected", "reason": str(reason)})
+            self._decide({**entry, "status": "rejected", "reason": str(reason)})
             return str(reason)
         except Unreachable:
-            self._journal({**entry, "status": "rejected", "reason": UNREACHABLE})
+            earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
+            self._decide({**earlier, "reason": UNREACHABLE})
             self.silent += 1
             if self.silent >= SILENT:
                 raise
             return UNREACHABLE
         self.silent = 0
-        self._journal({**entry, "status": "kept"})
+        self._decide({**entry, "status": "kept"})
         return "kept"
+
+    def _decide(self, entry: dict) -> None:
+        """Journal a decision; what was kept of the record before and is not now is deleted."""
+        before = self.known.get(entry["id"], {}).get("file")
+        if before and before != entry.get("file"):
+            (self.root / before).unlink(missing_ok=True)
+        self._journal(entry)
 
     def _fetch(self, identifier: str, metadata: dict) -> dict:
         """Download a record's PDF or text; returns its file, address and sha256."""
-        reason = Refused("no_file")
-        for url in addresses(metadata):
-            try:
-                url, data, suffix = self._file(url)
-            except Refused as error:
-                reason = error
-                continue
-            digest = hashlib.sha256(data).hexdigest()
-            if digest in self.tombstones:
-                raise Refused("taken_down")
-            name = hashlib.sha256(identifier.encode()).hexdigest()[:24]
-            path = Path("files") / name[:2] / f"{name}{suffix}"
-            (self.root / path.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = self.root / path.with_suffix(".part")
-            temporary.write_bytes(data)
-            temporary.replace(self.root / path)
-            return {"file": path.as_posix(), "url": url, "sha256": digest}
-        raise reason
-
-    def _file(self, url: str) -> tuple[str, bytes, str]:
-        """(address, bytes, suffix) of a file, also by way of the page that describes it."""
-        for _ in range(2):
-            response = self.files.get(url)
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if response.content[:5] == b"%PDF-":
-                return url, response.content, ".pdf"
-            if kind == "text/plain":
-                return url, response.content, ".txt"
-            if kind not in ("text/html", "application/xhtml+xml"):
-                raise Refused("unknown_type")
-            page = _Page()
-            page.feed(response.text)
-            if not page.pdf:
-                raise Refused("no_file")
-            url = urljoin(url, page.pdf)
-        raise Refused("no_file")
+        url, data, suffix = download(self.files, addresses(metadata))
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in self.tombstones:
+            raise Refused("taken_down")
+        name = hashlib.sha256(identifier.encode()).hexdigest()[:24]
+        path = Path(HARVESTED) / name[:2] / f"{name}{suffix}"
+        (self.root / path.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = self.root / path.with_suffix(".part")
+        temporary.write_bytes(data)
+        temporary.replace(self.root / path)
+        return {"file": path.as_posix(), "url": url, "sha256": digest}
 
     def _journal(self, entry: dict) -> None:
         self.known[entry["id"]] = entry
@@ -313,15 +295,13 @@ class _Scythe(Scythe):
         """The client lives on; it belongs to the harvest."""
 
 
-class _Page(HTMLParser):
-    """Finds the address of the PDF that a repository's page names for search engines."""
-
-    pdf = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "meta" and values.get("name") == "citation_pdf_url":
-            self.pdf = self.pdf or (values.get("content") or "")
+def _end_last_line(path: Path) -> None:
+    """End a line that a kill or a full disk left torn, so that the next one is not lost with it."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
 
 def _still_holds(known: dict, root: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import PreprocessConfig, from_mapping, to_mapping
-from data_prep.errors import InputError
+from data_prep.errors import InputError, disk_full
 
 EXIT_INPUT = 2
 
@@ -53,6 +52,12 @@ class Preprocess:
         else:
             run(self.config, 1)
         return "done"
+
+    def finished(self) -> bool:
+        """Whether the dataset is there and up to date, so that no job need be queued."""
+        from data_prep.build import finished
+
+        return self.config.remove is None and finished(self.config) is not None
 
     def progress(self) -> int:
         """Bytes of what stands so far: a job that is started again and again has to add some."""
@@ -138,8 +143,7 @@ def run(config: PreprocessConfig, ranks: int, tell: Callable[[str], object] | No
     except InputError:
         raise
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if not full:
+        if not disk_full(error):
             comm.abort()
             raise
         sentence = (

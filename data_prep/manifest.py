@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.errors import InputError
 
 FILE = "manifest.json"
+LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder
 SCHEMA = 1
 SPLITS = ("train", "valid")
 
@@ -74,6 +75,7 @@ class Manifest:
         works: ``in``, ``out`` and ``dropped`` (by reason); in = out + the sum of dropped.
         blocks: the same for the blocks of the works that were read.
         redactions: replacements by kind; the values are kept nowhere.
+        repairs: characters set right, by kind.
         languages, sources, licences: works kept, by each.
         notes: what a reader should know, in sentences (files ignored, a fallback taken).
         settings: the corpus, tokenizer and cleaning settings.
@@ -96,6 +98,7 @@ class Manifest:
     licences: dict[str, int]
     notes: list[str]
     settings: dict[str, Any]
+    repairs: dict[str, int] = field(default_factory=dict)
     stale: str = ""
     folder: Path = field(default=Path(), compare=False)
     sha256: str = field(default="", compare=False)

@@ -83,6 +83,7 @@ def show(manifest: Manifest) -> None:
     lines = {
         "languages": manifest.languages,
         "redactions (values never kept)": manifest.redactions,
+        "characters repaired": manifest.repairs,
         "licences": manifest.licences,
     }
     for name, counts in lines.items():

@@ -17,7 +17,8 @@ from data_prep.config import CorpusConfig
 from data_prep.errors import InputError
 
 RECORDS_FILE = "records.jsonl"  # the harvest's journal: one JSON object per decision, the last on an id holds
-OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl")
+OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl", "tombstones.jsonl.tmp")
+HARVESTED = "files/"  # where the harvest puts works
 LINE_BREAK = "\\n"  # two characters, as EUR publishes it
 MEGABYTE = 10**6
 
@@ -96,6 +97,10 @@ def scan(corpus: CorpusConfig) -> Scan:
             rejected.append((identifier, "symbolic_link"))
         elif not stat.S_ISREG(info.st_mode):
             rejected.append((identifier, "not_a_file"))
+        elif journal and not record and path.startswith(HARVESTED):
+            rejected.append(
+                (identifier, "no_record")
+            )  # of a harvest that was killed: where it is from is unknown
         elif info.st_size > corpus.max_file_mb * MEGABYTE:
             rejected.append((identifier, "file_too_large"))
         else:

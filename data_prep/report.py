@@ -65,12 +65,13 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     ):
         rows = sorted(groups[column].items())
         parts.append(f"<h2>{title}</h2>")
-        if column == "year" and len(rows) > 2:
+        if len(rows) > 1:
             parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], "tokens"))
         cells = [(name, f"{documents:,}", f"{tokens:,}") for name, (documents, tokens) in rows]
         parts.append(_table((title.lower(), "documents", "tokens"), cells))
     parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
-    parts += ["<h2>Personal data replaced</h2>", _redactions(manifest)]
+    parts += ["<h2>Personal data replaced</h2>", _counts(manifest.redactions, "replacements")]
+    parts += ["<h2>Characters repaired</h2>", _counts(manifest.repairs, "characters")]
     if manifest.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in manifest.notes), "</ul>"]
     head = (
@@ -117,9 +118,9 @@ def _account(manifest: Manifest) -> str:
     return _table(("", "works", "blocks"), rows) + _bars(left_out.most_common(), "left out")
 
 
-def _redactions(manifest: Manifest) -> str:
-    rows = [(kind, f"{count:,}") for kind, count in sorted(manifest.redactions.items())]
-    return _table(("kind", "replacements"), rows) if rows else "<p>None found.</p>"
+def _counts(counts: dict[str, int], label: str) -> str:
+    rows = [(kind, f"{count:,}") for kind, count in sorted(counts.items()) if count]
+    return _table(("kind", label), rows) if rows else "<p>None found.</p>"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:

@@ -12,25 +12,30 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_prep import tombstones
 from data_prep.config import PACKAGE, PreprocessConfig
 from data_prep.errors import InputError
+from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import FileInfo, Manifest
+from data_prep.manifest import LINEAGE, FileInfo, Manifest
 
-TOMBSTONES = "tombstones.jsonl"  # lines of id, sha256, date, manifests; in corpus and dataset folders
-LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 
 
 @dataclass
 class Removal:
-    """What a take-down found and did; all paths absolute."""
+    """What a take-down found and did; all paths absolute.
+
+    Attributes:
+        signatures: by the sha256 of the work's files, "" where its text could not be had.
+    """
 
     id: str
-    sha256: set[str] = field(default_factory=set)
+    signatures: dict[str, str] = field(default_factory=dict)
     deleted: list[Path] = field(default_factory=list)
     datasets: list[Path] = field(default_factory=list)
     derived: list[Path] = field(default_factory=list)
@@ -45,56 +50,60 @@ class Removal:
             yield "no run or model has learnt from it"
 
 
-def tombstones(config: PreprocessConfig) -> set[str]:
-    """Ids and sha256 of the works that were taken down from this corpus."""
-    found: set[str] = set()
-    for folder in (config.corpus.folder(), config.data_dir()):
-        for entry in read_tombstones(folder / TOMBSTONES):
-            found.update(value for value in (entry.get("id"), entry.get("sha256")) if value)
-    return found
-
-
-def read_tombstones(path: Path) -> list[dict]:
-    """The entries of one tombstone file; a missing file holds none."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
 def take_down(config: PreprocessConfig) -> Removal:
     """Remove the work ``config.remove``.
 
     Raises:
-        InputError: no raw file, dataset or tombstone knows the id.
+        InputError: no raw file, dataset or tombstone knows the id, or one of the datasets is being built.
     """
     from data_prep import raw
 
     removal = Removal(str(config.remove))
     root = config.corpus.folder()
     files = [path for path, _ in _raw_files(root, removal.id)] if root.is_dir() else []
-    removal.sha256.update(hashlib.sha256((root / path).read_bytes()).hexdigest() for path in files)
+    for path in files:
+        data = (root / path).read_bytes()
+        removal.signatures[hashlib.sha256(data).hexdigest()] = _signature(path, data, config)
     entry = raw.read_journal(root).get(removal.id, {}) if root.is_dir() else {}
-    removal.sha256.update(filter(None, [entry.get("sha256")]))
+    if entry.get("sha256"):
+        removal.signatures.setdefault(entry["sha256"], "")
     folders = [path.parent for path in sorted(config.data_dir().parent.glob(f"*/{MANIFEST}"))]
     held = [folder for folder in folders if _holds(folder, removal)]
-    if not (files or held or entry or removal.id in tombstones(config)):
+    if not (files or held or entry or removal.id in tombstones.load(config).names):
         raise InputError(
             f"remove={removal.id}: no work of that id in {root} or in {config.data_dir().parent}."
         )
-    manifests: set[str] = set()
-    for folder in sorted({*held, config.data_dir()}) if config.data_dir().is_dir() else held:
-        before = {Manifest.load(folder).sha256, *_earlier(folder)} if folder in held else set()
-        manifests |= _bury(folder, removal, before)
-    if not config.corpus.path.startswith(PACKAGE) and root.is_dir():
-        _bury(root, removal, manifests)
-        for path in files:
-            (root / path).unlink()
-            removal.deleted.append(root / path)
-    for folder in held:
-        _clear_dataset(folder, removal)
+    datasets = sorted({*held, config.data_dir()}) if config.data_dir().is_dir() else held
+    with ExitStack() as stack:
+        for folder in datasets:
+            stack.enter_context(locked(folder))
+        manifests: set[str] = set()
+        for folder in datasets:
+            before = {Manifest.load(folder).sha256, *_earlier(folder)} if folder in held else set()
+            manifests |= _bury(folder, removal, before)
+        if not config.corpus.path.startswith(PACKAGE) and root.is_dir():
+            _bury(root, removal, manifests)
+            for path in files:
+                (root / path).unlink()
+                removal.deleted.append(root / path)
+        for folder in held:
+            _clear_dataset(folder, removal)
     removal.datasets = held
     removal.derived = sorted(_derived(Path(config.runs_dir).absolute(), manifests))
     return removal
+
+
+def _signature(path: str, data: bytes, config: PreprocessConfig) -> str:
+    """The signature of a raw file's cleaned text, or "" where there is none."""
+    from data_prep.clean import clean
+    from data_prep.extract import blocks_of
+    from data_prep.raw import MEGABYTE, Unreadable
+
+    try:
+        blocks = clean(blocks_of(path, data, config.corpus.max_text_mb * MEGABYTE), config.clean).blocks
+    except Unreadable:
+        return ""
+    return tombstones.signature(blocks) if blocks else ""
 
 
 def _raw_files(root: Path, identifier: str) -> Iterator[tuple[str, str]]:
@@ -115,13 +124,19 @@ def _holds(folder: Path, removal: Removal) -> bool:
     """Whether a dataset's documents have the id, or the same file under another id."""
     import pyarrow.parquet as pq
 
+    from data_prep.clean import BLOCK_BREAK
     from data_prep.documents import DOCUMENTS
 
-    table = pq.read_table(folder / DOCUMENTS, columns=["id", "sha256"])
-    digests = dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
-    if removal.id in digests:
-        removal.sha256.add(digests[removal.id])
-    return removal.id in digests or bool(removal.sha256.intersection(digests.values()))
+    source, found = pq.ParquetFile(folder / DOCUMENTS), False
+    for group in range(source.num_row_groups):
+        names = source.read_row_group(group, columns=["id", "sha256"]).to_pylist()
+        for place, row in enumerate(names):
+            if row["id"] == removal.id or row["sha256"] in removal.signatures:
+                found = True
+                if not removal.signatures.get(row["sha256"]):
+                    text = source.read_row_group(group, columns=["text"])["text"][place].as_py()
+                    removal.signatures[row["sha256"]] = tombstones.signature(text.split(BLOCK_BREAK))
+    return found
 
 
 def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
@@ -130,15 +145,23 @@ def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
     Returns:
         Those manifests and the ones that earlier tombstones of the work name.
     """
-    path = folder / TOMBSTONES
-    known = [entry for entry in read_tombstones(path) if entry.get("id") == removal.id]
-    removal.sha256.update(entry["sha256"] for entry in known if entry.get("sha256"))
+    known = [entry for entry in tombstones.read(folder) if entry.get("id") == removal.id]
+    for entry in known:
+        if entry.get("sha256") and not removal.signatures.get(entry["sha256"]):
+            removal.signatures[entry["sha256"]] = entry.get("minhash", "")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    with path.open("a", encoding="utf-8") as file:
-        for digest in sorted(removal.sha256) or [None]:
-            if manifests or digest not in {entry.get("sha256") for entry in known}:
-                entry = {"id": removal.id, "sha256": digest, "date": today, "manifests": sorted(manifests)}
-                file.write(json.dumps(entry) + "\n")
+    new = [
+        {
+            "id": removal.id,
+            "sha256": digest,
+            "date": today,
+            "manifests": sorted(manifests),
+            "minhash": removal.signatures.get(digest, ""),
+        }
+        for digest in sorted(removal.signatures) or [None]
+        if manifests or digest not in {entry.get("sha256") for entry in known}
+    ]
+    tombstones.add(folder, new)
     return manifests.union(*(entry.get("manifests", []) for entry in known))
 
 
@@ -157,7 +180,7 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
             table = source.read_row_group(group)
             gone = pc.or_(
                 pc.equal(table["id"], removal.id),
-                pc.is_in(table["sha256"], value_set=_strings(removal.sha256)),
+                pc.is_in(table["sha256"], value_set=_strings(set(removal.signatures))),
             )
             writer.write_table(table.filter(pc.invert(gone)))
     temporary.replace(path)

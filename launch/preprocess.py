@@ -17,7 +17,11 @@ def launch(config: PreprocessCommand) -> int:
         from slurm.dry_run import show_plain
 
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
-    return submit(Preprocess(config.job_config()), config, ranks, "preprocess", resumes=False)
+    job = Preprocess(config.job_config())
+    if config.cluster.executor == "slurm" and job.finished():
+        print(f"{config.data.dir} is finished and up to date: nothing to do.")
+        return 0
+    return submit(job, config, ranks, "preprocess", resumes=False)
 
 
 if __name__ == "__main__":

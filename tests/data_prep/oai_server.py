@@ -44,7 +44,6 @@ class Repository:
     broken: set[str] = field(default_factory=set)  # paths that are answered with 500
     dripping: set[str] = field(default_factory=set)  # paths whose answer goes on, a byte at a time
     lists: int = 0
-    times: list[float] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,7 +53,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         repository: Repository = self.server.repository
         repository.log.append(self.path)
-        repository.times.append(time.monotonic())
         time.sleep(repository.slow)
         if repository.busy:
             repository.busy -= 1

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from data_prep.clean import clean, normalise, repair
@@ -45,15 +47,18 @@ def test_languages_of_the_sample():
     "original", ["café", "één", "naïef — “zo” ’t", "€ 5 … ü", "Ångström", "Ã is a letter", "£5"]
 )
 def test_mojibake_is_undone_and_good_text_stays(original):
-    assert repair(original) == original
+    counts = Counter()
+    assert repair(original, counts) == original and not counts.total()
     garbled = original.encode().decode("cp1252", "surrogateescape")
     if not any(0xD800 <= ord(char) <= 0xDFFF for char in garbled):
-        assert repair(garbled) == original
+        assert repair(garbled, counts) == original
+        assert counts["mojibake"] == sum(ord(char) > 127 for char in original)
 
 
 def test_characters_that_no_tokenizer_gives_back_are_replaced():
     assert normalise("a\u2581b\u00adc\u200bd\x00\x01  e\u00a0 f \n\n g ") == "a_bcd e f\ng"
-    assert repair("ﬁnaal eﬃciënt") == "finaal efficiënt"
+    counts = Counter()
+    assert repair("ﬁnaal eﬃciënt", counts) == "finaal efficiënt" and counts == {"ligature": 2}
     assert normalise("e\u0301") == "é"
 
 

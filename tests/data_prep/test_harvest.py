@@ -1,6 +1,5 @@
 """The harvest against a real HTTP server on loopback."""
 
-import itertools
 import json
 import time
 from email.utils import formatdate
@@ -13,6 +12,7 @@ pytest.importorskip("oaipmh_scythe")
 
 import httpx2
 
+from data_prep import raw
 from data_prep.config import HarvestConfig, HarvestSource
 from data_prep.dublin_core import describe
 from data_prep.errors import InputError
@@ -181,6 +181,45 @@ def test_a_pass_that_took_days_misses_no_change_of_its_own_time(tmp_path):
         assert fetch(config) == {"kept": 1}
 
 
+def test_a_work_that_is_closed_later_leaves_no_file_behind(tmp_path):
+    with Server(repo := repository(3)) as server:
+        config = corpus_of(tmp_path, server)
+        fetch(config)
+        old = tmp_path / "raw" / records(tmp_path)["test:oai:test:1"]["file"]
+        repo.entries[1].stamp, repo.entries[1].rights = "2999-01-01", ("closedAccess",)
+        assert old.exists() and fetch(config) == {"closed_access": 1}
+    assert not old.exists() and [len(raw.scan(config.corpus).works)] == [2]
+
+
+def test_a_new_version_takes_the_place_of_the_old_one_unless_it_cannot_be_had(tmp_path):
+    with Server(repo := repository(3)) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        fetch(config)
+        old = tmp_path / "raw" / records(tmp_path)["test:oai:test:1"]["file"]
+        repo.entries[1].stamp = "2999-01-01"
+        repo.files["/files/1.txt"] = ("application/pdf", b"%PDF-1.4 ...")
+        repo.broken = {"/files/1.txt"}
+        assert fetch(config) == {"unreachable": 1} and len(raw.scan(config.corpus).works) == 3
+        repo.broken = set()
+        assert fetch(config) == {"kept": 1}
+    new = records(tmp_path)["test:oai:test:1"]["file"]
+    assert not old.exists() and new.endswith(".pdf") and (tmp_path / "raw" / new).exists()
+
+
+def test_a_torn_line_takes_no_other_record_with_it(tmp_path):
+    with Server(repository()) as server:
+        config = corpus_of(tmp_path, server)
+        fetch(config)
+        journal = tmp_path / "raw" / "records.jsonl"
+        lines = journal.read_text()
+        journal.write_text(lines[: lines.rindex("{") + 40])  # killed while it wrote of the last record
+        (tmp_path / "raw" / "harvest.json").unlink()
+        assert len(raw.scan(config.corpus).works) == 6
+        assert raw.scan(config.corpus).rejected[0][1] == "no_record"
+        assert fetch(config) == {"unchanged": 6, "kept": 1}
+    assert len(raw.scan(config.corpus).works) == 7 and not raw.scan(config.corpus).rejected
+
+
 def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
     with Server(repo := repository(2)) as server:
         repo.busy, repo.slow = 2, 0.05
@@ -203,11 +242,21 @@ def test_a_server_says_when_to_come_back(date):
     assert _retry_after(httpx2.Response(503, headers={"retry-after": "soon"})) is None
 
 
-def test_requests_keep_their_distance(tmp_path):
-    with Server(repo := repository(2)) as server:
+def test_requests_of_lists_and_files_together_keep_their_distance(tmp_path, monkeypatch):
+    now, sent = [0.0], []
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+
+        @staticmethod
+        def sleep(seconds):
+            now[0] += seconds
+            sent.append(now[0])
+
+    monkeypatch.setattr("data_prep.web.time", Clock)
+    with Server(repo := repository(4)) as server:
         fetch(corpus_of(tmp_path, server, requests_per_second=20.0))
-    assert len(repo.times) == 3
-    assert all(later - earlier >= 0.045 for earlier, later in itertools.pairwise(repo.times))
+    assert len(repo.log) == 6 and sent == pytest.approx([0.05 * n for n in range(6)])
 
 
 def test_an_unreachable_server_stops_the_build_and_the_next_harvest_goes_on(tmp_path):

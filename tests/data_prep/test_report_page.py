@@ -11,4 +11,4 @@ from tests.data_prep.conftest import settings
 def test_the_report_in_a_browser(tmp_path: Path) -> None:
     config = settings(tmp_path / "sample")
     Preprocess(config)()
-    check_page(config.data_dir() / "report.html", plots=2)
+    check_page(config.data_dir() / "report.html", plots=3)

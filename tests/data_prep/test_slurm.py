@@ -93,7 +93,7 @@ def test_the_launcher_spreads_four_ranks_over_the_nodes_asked_for(devcluster, tm
     record = wait_until_done(tmp_path / "runs/there/run.json")
     assert hashes(tmp_path / "data/here") == hashes(tmp_path / "data/there")
     assert nodes_of(record["job_ids"][0]) == (nodes, 4)
-    assert "queued" not in run(there, tmp_path)
+    assert run(there, tmp_path) == "data/there is finished and up to date: nothing to do.\n"
 
 
 def test_ranks_that_do_not_spread_evenly_are_refused(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.job import Preprocess
+from data_prep.lock import held
 from data_prep.manifest import Manifest
 from data_prep.takedown import take_down
 from data_prep.verify import verify
@@ -118,6 +119,43 @@ def test_a_take_down_removes_lists_and_marks(tmp_path):
     config.remove = "no such work"
     with pytest.raises(InputError, match="no work of that id"):
         take_down(config)
+
+
+@pytest.mark.parametrize("raw_is_there", [True, False])
+def test_a_copy_of_a_work_that_was_taken_down_stays_out(tmp_path, raw_is_there):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    original = corpus / "09-central-bank-words.txt"
+    words = original.read_text().split(" ")
+    words[100::200] = ["changed"] * len(words[100::200])  # one word in two hundred
+    (corpus / "upload-2.txt").write_text(" ".join(words))
+    config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
+    Preprocess(config)()
+    assert Manifest.load(config.data_dir()).works["dropped"] == {"near_duplicate": 1}
+    if not raw_is_there:
+        original.unlink()
+    config.remove = original.stem
+    take_down(config)
+    config.remove = None
+    Preprocess(config)()
+    manifest = Manifest.load(config.data_dir())
+    assert manifest.works == {"in": 15, "out": 14, "dropped": {"taken_down_copy": 1}}
+    stones = (corpus / "tombstones.jsonl").read_text()
+    assert not any(len(word) > 9 and word in stones for word in words)
+    config.clean.dedup.taken_down = False
+    Preprocess(config)()
+    assert Manifest.load(config.data_dir()).works["out"] == 15
+
+
+def test_a_dataset_that_is_being_built_is_not_taken_apart(tmp_path):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
+    Preprocess(config)()
+    config.remove = "09-central-bank-words"
+    with held(config.data_dir()), pytest.raises(InputError, match="building this dataset"):
+        take_down(config)
+    assert (corpus / "09-central-bank-words.txt").exists() and not (corpus / "tombstones.jsonl").exists()
+    take_down(config)
+    assert not list(config.data_dir().glob(".*"))
 
 
 def test_the_report_stands_alone_in_light_and_dark(built):
