@@ -135,6 +135,7 @@ def queue(stages: list[Stage]) -> list[Link]:
         for run in ours:
             queue_state.cancel(run.read())
             run.update(state="cancelled", reason="a later stage of its chain was refused")
+            print(f"{run.path.name}: job {run.read()['job_ids'][-1]} cancelled again")
         raise
     return links
 

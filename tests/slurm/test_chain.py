@@ -1,17 +1,26 @@
-"""Which stages of a chain are skipped. Torch-free: the run folders are made by hand."""
+"""Which stages of a chain are skipped, and what one that fails or is refused does to the others. No torch."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
+from data_prep.errors import InputError
 from elm_megatron import compose
+from elm_megatron.cluster import ClusterConfig
+from elm_megatron.config import RunConfig
 from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
-from slurm import chain
+from slurm import chain, chain_report
+from slurm.devcluster.cluster import DevCluster
+
+HERE = Path(__file__).parent
 
 
 def pipeline(*argv: str) -> PipelineConfig:
@@ -62,3 +71,62 @@ def test_other_settings_make_a_dataset_again(tmp_path: Path) -> None:
     assert chain.made_by(run, config)
     config.clean.min_block_tokens = 7
     assert not chain.made_by(run, config)
+
+
+def stepping_stages(folder: Path, monkeypatch: pytest.MonkeyPatch, **trouble: str) -> list[chain.Stage]:
+    """Three stages of a few quick steps each; `trouble` says what befalls the stage of that name."""
+    monkeypatch.syspath_prepend(str(HERE))
+    stepping = sys.modules.get("stepping") or __import__("stepping")
+    cluster = ClusterConfig(name="dev", executor="slurm", partition="low", time="5", signal_seconds=20)
+    cluster.env = {"PYTHONPATH": str(HERE)}
+    made = []
+    for verb in ("one", "two", "three"):
+        run = RunFolder(folder / verb)
+        config = stepping.Config(RunConfig(verb, str(run.path)), dataclasses.replace(cluster))
+        job = stepping.Stepping(str(run.path), 3, trouble=trouble.get(verb, ""))
+        made.append(
+            chain.Stage(verb, config, job, 1, "in", "out", run.latest,
+                        finished=lambda run=run: chain.done_since(run))
+        )  # fmt: skip
+    return made
+
+
+def states(cluster: DevCluster, links: list[chain.Link]) -> list[str]:
+    """How the jobs ended, once all have."""
+    jobs = ",".join(link.job or "" for link in links)
+    until = time.monotonic() + 60
+    while cluster.command("squeue", "-h", "-j", jobs, check=False).stdout and time.monotonic() < until:
+        time.sleep(0.2)
+    return [
+        cluster.command("sacct", "-X", "-n", "-P", "-j", link.job or "", "-o", "state").stdout.split()[0]
+        for link in links
+    ]
+
+
+def test_a_stage_that_fails_cancels_those_behind_it(
+    devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    links = chain.queue(stepping_stages(tmp_path, monkeypatch, two="raise on 0"))
+    assert [link.waits for link in links] == [None, f"afterok:{links[0].job}", f"afterok:{links[1].job}"]
+    assert states(devcluster, links) == ["COMPLETED", "FAILED", "CANCELLED"]
+    again = stepping_stages(tmp_path, monkeypatch)
+    links = chain.queue(again)
+    assert [link.job is None for link in links] == [True, False, False]
+    assert states(devcluster, links[1:]) == ["COMPLETED"] * 2
+    capsys.readouterr()
+    assert chain_report.show_queue(chain.queue(again)) == 0
+    assert capsys.readouterr().out.count("there already, and valid") == 3
+
+
+def test_a_stage_that_slurm_refuses_takes_back_those_before_it(
+    devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = stepping_stages(tmp_path, monkeypatch)
+    stages[0].config.cluster.dependency = "afterany:1"
+    stages[2].config.cluster.partition = "nowhere"
+    with pytest.raises(InputError, match="sbatch refused the job"):
+        chain.queue(stages)
+    jobs = [stage.run.read()["job_ids"][-1] for stage in stages[:2]]
+    found = [chain.Link(stage, job, None) for stage, job in zip(stages, jobs, strict=False)]
+    assert states(devcluster, found) == ["CANCELLED"] * 2
+    assert [link.state() for link in found] == ["cancelled"] * 2 and not stages[2].run.path.exists()
