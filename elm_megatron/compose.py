@@ -47,6 +47,7 @@ from elm_megatron.run_folder import write_atomically
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # as a shell reports SIGPIPE
 
 # Hydra keeps no folder, no log and no working directory of its own: a run's files belong to its run folder.
 HYDRA_SETTINGS = (
@@ -104,10 +105,15 @@ def guarded(function: Callable[[], int | None]) -> int:
     """Call `function` under this suite's rules for umask and exit status; returns that status."""
     os.umask(0o077)  # data and runs are private
     try:
-        return function() or 0
+        status = function() or 0
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:  # `| head` has seen enough; nothing more can be printed, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except OSError as error:
         if error.filename is None:
             raise

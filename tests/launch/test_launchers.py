@@ -74,3 +74,16 @@ def test_the_tracker_holds_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    """`… --cfg job | head -1`: whoever reads has seen enough."""
+    launcher = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / "pretrain.py"), "--cfg", "job"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    launcher.stdout.close()
+    assert launcher.stderr.read() == b""
+    assert launcher.wait() == 141
