@@ -140,6 +140,19 @@ def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
     assert states(devcluster, job_of(run)) == ["CANCELLED"] and restarts(run) == [0]
 
 
+def test_a_world_that_aborts_when_it_is_asked_to_save_starts_again(
+    devcluster: DevCluster, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    submit(run, 5, "nodes=2", ranks=2, trouble="abort")
+    wait_state(run, "running")
+    time.sleep(1)
+    devcluster.command("scancel", "-s", "USR2", job_of(run))
+    wait_state(run, "done")
+    ended(devcluster, job_of(run))
+    assert states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"] and restarts(run) == [0, 1]
+
+
 def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Path) -> None:
     """SIGTERM to the ranks alone: saved, not requeued, and what waits for its success does not start."""
     run = tmp_path / "run"
