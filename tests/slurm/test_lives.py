@@ -126,6 +126,9 @@ def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> Non
     assert losses(run) == undisturbed(150) and losses(other) == undisturbed(550)
     ended(devcluster, job_of(run))
     assert states(devcluster, job_of(run)) == ["PREEMPTED", "COMPLETED"]
+    ended(devcluster, job_of(other))
+    *requeues, last = states(devcluster, job_of(other))
+    assert set(requeues) == {"REQUEUED"} and last == "COMPLETED"
 
 
 def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=elm
+#SBATCH --comment=elm:/home/elm/runs/snellius_every_option
+#SBATCH --constraint=scratch-node
+#SBATCH --cpus-per-task=16
+#SBATCH --dependency=afterok:4711
+#SBATCH --error=/home/elm/runs/snellius_every_option/logs/%j_0_log.err
+#SBATCH --exclude='gcn[1-3]'
+#SBATCH --exclusive
+#SBATCH --gpus-per-node=h100:4
+#SBATCH --job-name=pretrain-large-eur
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mail-type=END,FAIL
+#SBATCH --mail-user=elm@example.org
+#SBATCH --mem=720G
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/home/elm/runs/snellius_every_option/logs/%j_0_log.out
+#SBATCH --partition=gpu_h100
+#SBATCH --qos=normal
+#SBATCH --requeue
+#SBATCH --reservation=course
+#SBATCH --signal=USR2@300
+#SBATCH --time=1-00:00:00
+
+# setup
+umask 077
+export PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=16
+export NCCL_SOCKET_IFNAME=eno2np0
+export GLOO_SOCKET_IFNAME=eno2np0
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /home/elm/runs/snellius_every_option/logs/%j_%t_log.out --error /home/elm/runs/snellius_every_option/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 /suite/.venv/bin/python -u -m submitit.core._submit /home/elm/runs/snellius_every_option/logs
+
+
+# teardown
+status=$?
+meeting=/home/elm/runs/snellius_every_option/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
+again() {
+  for pause in 1 5 10 20 40 80; do
+    scontrol "$1" "$SLURM_JOB_ID" && exit 0
+    sleep $pause  # the controller is being restarted
+  done
+  exit 1
+}
+if [ -e "$meeting/hold" ]; then again requeuehold; fi
+if [ -e "$meeting/requeue" ]; then again requeue; fi
+if [ -e "$meeting/stopped" ]; then exit 143; fi
+exit $status
