@@ -111,6 +111,11 @@ class ParallelConfig:
         """Ranks that hold one copy of the model: tp · pp · cp."""
         return self.tp * self.pp * self.cp
 
+    @property
+    def sequence_unit(self) -> int:
+        """What train.seq_length must be a multiple of: cp takes 2·cp chunks, sp splits them over tp."""
+        return (2 * self.cp if self.cp > 1 else 1) * (self.tp if self.sp else 1)
+
     def check(self, model: ModelConfig, world_size: int) -> None:
         """Refuse a layout that does not fit the model or the world."""
         for key in ("tp", "pp", "vpp", "cp"):
@@ -200,11 +205,6 @@ class PretrainConfig(Ranks):
         )
         on_gpu = self.cluster.device == "gpu"
         require(
-            on_gpu or self.parallel.cp == 1,
-            f"parallel.cp={self.parallel.cp}: context parallelism needs Transformer Engine on GPUs; "
-            "with cluster.device=cpu only 1 is allowed.",
-        )
-        require(
             on_gpu or self.train.precision != "fp8",
             "train.precision=fp8 needs Transformer Engine on GPUs; with cluster.device=cpu fp32 and bf16 are "
             "allowed.",
@@ -216,10 +216,12 @@ class PretrainConfig(Ranks):
                 f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "
                 f"multiple of parallel.pp={self.parallel.pp}; change train.micro_batch_size.",
             )
+        unit = self.parallel.sequence_unit
         require(
-            not self.parallel.sp or self.train.seq_length % self.parallel.tp == 0,
-            f"train.seq_length={self.train.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "
-            "which parallel.sp=true needs.",
+            self.train.seq_length % unit == 0,
+            f"train.seq_length={self.train.seq_length} is not a multiple of {unit}, which "
+            f"parallel.cp={self.parallel.cp}, parallel.tp={self.parallel.tp} and "
+            f"parallel.sp={str(self.parallel.sp).lower()} need.",
         )
 
 

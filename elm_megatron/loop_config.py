@@ -56,6 +56,8 @@ class TrainConfig:
             rather than the updates, as Megatron's does.
         warmup_steps, warmup_tokens: the rate rises over that many updates or tokens; at most one is above 0.
         wsd_decay_steps: updates of the decay at the end of schedule=wsd.
+        z_loss: coefficient of log²Z per token, learnt beside the loss (PaLM took 1e-4); losses are reported
+            without it, gradient norms with it.
         eval_batches: validation batches; null is the whole split.
         spike_factor: refuse a loss above this multiple of the last ones' median; null is never.
         stall_seconds: a rank silent for so long ends the job.
@@ -81,6 +83,7 @@ class TrainConfig:
     beta2: float = 0.95
     eps: float = 1e-8
     clip_grad: float = 1.0
+    z_loss: float = 0.0
     distributed_optimizer: bool = True
     recompute: str = "none"
     log_every: int = 1
@@ -121,6 +124,7 @@ class TrainConfig:
             f"{group}.warmup_steps={self.warmup_steps} and {group}.warmup_tokens={self.warmup_tokens}: give "
             "one of the two, and 0 for the other.",
         )
+        require(0 <= self.z_loss < 1, f"{group}.z_loss={self.z_loss}: must be at least 0 and below 1.")
         require(
             self.seq_length <= model.max_position_embeddings,
             f"{group}.seq_length={self.seq_length} is longer than "

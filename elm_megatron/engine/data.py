@@ -25,6 +25,7 @@ from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.engine.packing import document_ends, packed_params
 from elm_megatron.loop_config import TrainConfig
+from elm_megatron.model.context_parallel import own_part
 from elm_megatron.training_data import TrainingData
 
 DOCUMENTS = "documents.parquet"
@@ -146,7 +147,7 @@ class Batch:
     """One micro-batch on the device.
 
     Attributes:
-        tokens, labels, position_ids: int64 [b, s].
+        tokens, labels, position_ids: int64 [b, s], of s this rank's part under context parallelism.
         loss_mask: fp32 [b, s].
         packed: where documents end, when they are kept apart; then all rows are one behind the other, b is 1.
     """
@@ -184,7 +185,7 @@ def micro_batches(
         if keep_apart is not None:
             packed = packed_params(document_ends(tensors["tokens"], keep_apart), device)
             tensors = {name: tensor.view(1, -1) for name, tensor in tensors.items()}
-        tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        tensors = {name: own_part(tensor).to(device, non_blocking=True) for name, tensor in tensors.items()}
         yield Batch(**tensors, packed=packed)
 
 

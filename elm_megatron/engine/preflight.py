@@ -79,7 +79,7 @@ def rank_bytes(config: PretrainConfig, rank: int) -> RankBytes:
     """What one rank of the real world holds."""
     train, parallel = config.train, config.parallel
     parameters = count(build_on_meta(config.model, parallel, config.world_size, rank, train.precision))
-    spread = config.dp if train.distributed_optimizer else 1
+    spread = config.dp * config.parallel.cp if train.distributed_optimizer else 1
     masters = 0 if train.precision == "fp32" else 4
     return RankBytes(
         rank=rank,

@@ -68,11 +68,12 @@ class Trainer:
         self.settings = self._settings()
         self.dp = parallel_state.get_data_parallel_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
+        self.copies = self.dp * config.parallel.cp  # ranks with the same weights, which share gradients
         self._open_data()
         self.steps = self.settings.steps or self._steps_of_epochs()
         self.step = 0
         self.transformer_engine = device.type == "cuda" and has_transformer_engine()
-        self.distributed_optimizer = self.settings.distributed_optimizer and self.dp > 1
+        self.distributed_optimizer = self.settings.distributed_optimizer and self.copies > 1
         self._build_model()
         self.guard = Guard(world.rank, self.settings.spike_factor)
         self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
@@ -97,7 +98,9 @@ class Trainer:
         self.manifest = Manifest.load(self.config.data.dir)
         self.train_set = Samples.open(self.config.data, self.manifest, train.seq_length, train.seed)
         self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed, self.config.data)
-        self.loss = summed_loss if self.config.data.eod_mask_loss else mean_loss
+        # Where ranks may hold unlike numbers of the tokens that count, their sums are divided by all of them.
+        summed = self.config.data.eod_mask_loss or self.config.parallel.cp > 1
+        self.loss = summed_loss if summed else mean_loss
         self.keep_apart = self.manifest.tokenizer.eos_id if self.config.data.reset_attention_mask else None
 
     def _steps_of_epochs(self) -> int:
@@ -114,9 +117,11 @@ class Trainer:
         )
         mcore.calculate_per_token_loss = self.loss is summed_loss
         modules = self._modules(mcore)
+        for module in modules:
+            module.z_loss = train.z_loss
         ddp = DistributedDataParallelConfig(
             use_distributed_optimizer=self.distributed_optimizer,
-            overlap_grad_reduce=self.dp > 1,
+            overlap_grad_reduce=self.copies > 1,
             overlap_param_gather=self.distributed_optimizer,
             grad_reduce_in_fp32=True,
         )

@@ -5,7 +5,8 @@ loss, which is used at once, so the layer's three matrix products are nearly all
 the memory. Where the vocabulary is split over tensor-parallel ranks, they exchange three numbers a row.
 
 With m and s a rank's largest logit and Σ exp(logit - m), the loss of a row is log Σ_ranks s·exp(m) minus the
-label's logit; its gradient by the logits is softmax minus the label's one-hot vector.
+label's logit; its gradient by the logits is softmax minus the label's one-hot vector. A z-loss, z·log²Z with
+Z = Σ exp(logit), multiplies the softmax there by 1 + 2z·log Z; the loss that is returned stays without it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def linear_cross_entropy(
     weights: torch.Tensor,
     group: dist.ProcessGroup | None,
     real: int | None = None,
+    z_loss: float = 0.0,
 ) -> torch.Tensor:
     """Cross entropy of ``hidden @ weight.T``, in nats per row: fp32 [n].
 
@@ -38,9 +40,12 @@ def linear_cross_entropy(
         group: the tensor-parallel ranks; None for one.
         real: how many of this rank's rows are tokens; the others pad the vocabulary and get no share in the
             softmax. None for all.
+        z_loss: coefficient of log²Z per row, which is learnt and not returned; it keeps the logits from
+            drifting (PaLM, Chowdhery et al. 2022, section 5).
     """
     real = len(weight) if real is None else real
-    return _LinearCrossEntropy.apply(hidden, weight, labels, weights, group, real, torch.is_grad_enabled())
+    learns = torch.is_grad_enabled()
+    return _LinearCrossEntropy.apply(hidden, weight, labels, weights, group, real, z_loss, learns)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -53,6 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: torch.Tensor,
         group: dist.ProcessGroup | None,
         real: int,
+        z_loss: float,
         learns: bool,
     ) -> torch.Tensor:
         by_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
@@ -65,7 +71,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             x = hidden[part]
             logits = torch.mm(x, weight.t()).float()
             logits[:, real:] = HIDDEN
-            exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group)
+            exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group, z_loss)
             if not learns:
                 continue
             slope = exp.mul_(share[:, None]).scatter_add_(1, labels[part, None], -mine[part, None])
@@ -87,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if not torch.allclose(by_losses, factor * weights, rtol=1e-4, atol=0.0):
                 raise RuntimeError("the loss weighs the tokens in another way than the weights it was given")
             by_weight = by_weight * factor.to(by_weight.dtype)
-        return by_hidden, by_weight, None, None, None, None, None
+        return by_hidden, by_weight, None, None, None, None, None, None
 
 
 def _own_labels(
@@ -100,9 +106,18 @@ def _own_labels(
 
 
 def _softmax(
-    logits: torch.Tensor, labels: torch.Tensor, mine: torch.Tensor, group: dist.ProcessGroup | None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    mine: torch.Tensor,
+    group: dist.ProcessGroup | None,
+    z_loss: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(exponentials, in the logits' place; the factor [r] that makes them the softmax; losses in nats)."""
+    """Softmax and loss of rows of logits.
+
+    Returns:
+        exp(logit - m), in the logits' place; the factor [r] that makes it the gradient of log Z + z·log²Z by
+        the logits, without a z-loss the softmax; losses in nats [r].
+    """
     top = logits.amax(-1)
     label = logits.gather(1, labels[:, None])[:, 0] * mine
     exp = logits.sub_(top[:, None]).exp_()
@@ -115,4 +130,4 @@ def _softmax(
         tops, totals, found = torch.stack(every, 1)
         log_sum = torch.logsumexp(tops + totals.log(), 0)
         label = found.sum(0)
-    return exp, (top - log_sum).exp(), log_sum - label
+    return exp, (top - log_sum).exp() * (1.0 + 2.0 * z_loss * log_sum), log_sum - label

@@ -74,6 +74,7 @@ def _on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         if "device" in kwargs and _is_cuda(kwargs["device"]):
             kwargs["device"] = _device
+        kwargs.pop("pin_memory", None)  # there is no device to copy to
         return factory(*args, **kwargs)
 
     return call

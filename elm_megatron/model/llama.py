@@ -33,6 +33,7 @@ class Llama(GPTModel):
     """A GPTModel whose loss never holds all logits, unless Transformer Engine's cross entropy serves."""
 
     real_vocabulary: int | None = None  # rows of this rank's output layer that are tokens; None for all
+    z_loss: float = 0.0  # learnt beside the cross entropy, which Transformer Engine's cannot
 
     def _postprocess(
         self,
@@ -49,7 +50,8 @@ class Llama(GPTModel):
             labels: int64 [b, s].
             loss_mask: fp32 [b, s], how the trained loss weighs the tokens; None for all alike.
         """
-        if labels is None or not self.post_process or self.config.cross_entropy_loss_fusion:
+        fused = self.config.cross_entropy_loss_fusion and not self.z_loss
+        if labels is None or not self.post_process or fused:
             kwargs |= {"labels": labels, "loss_mask": loss_mask}
             return super()._postprocess(hidden_states, *args, **kwargs)
         if self.config.sequence_parallel:
@@ -67,6 +69,7 @@ class Llama(GPTModel):
             mask.t().flatten().float(),
             group if dist.get_world_size(group) > 1 else None,
             self.real_vocabulary,
+            self.z_loss,
         )
         return losses.view(labels.t().shape).t()
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
+
+from elm_megatron.model.context_parallel import chunks_of, hidden_keys, whole_sequence
 
 
 class TorchCoreAttention(torch.nn.Module):
     """softmax(q·kᵀ/√d)·v with torch's fused kernel.
 
     Takes the arguments megatron-core gives a core attention. Heads are already split over tensor-parallel
-    ranks. Being causal by flag, it builds no mask and so needs no device name in recompute's backward.
+    ranks. Being causal by flag, it builds no mask; under context parallelism it gathers keys and values, and
+    there is a mask.
     """
 
     def __init__(
@@ -27,8 +31,7 @@ class TorchCoreAttention(torch.nn.Module):
         **_: object,
     ):
         super().__init__()
-        if config.context_parallel_size > 1:
-            raise ValueError("parallel.cp above 1 needs Transformer Engine's attention")
+        self.cp = config.context_parallel_size
         self.scale = softmax_scale
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
 
@@ -46,7 +49,8 @@ class TorchCoreAttention(torch.nn.Module):
         """Attend.
 
         Args:
-            query: [s, b, heads, d]; [t, heads, d] for sequences packed one behind the other.
+            query: [s, b, heads, d], s being this rank's part under context parallelism; [t, heads, d] for
+                sequences packed one behind the other.
             key: [s, b, groups, d].
             value: [s, b, groups, d].
             attention_mask: None for causal attention; else bool [b, 1, s, s], True where a key is hidden
@@ -58,23 +62,41 @@ class TorchCoreAttention(torch.nn.Module):
         """
         if packed_seq_params is not None:
             return self._attend_packed(query, key, value, packed_seq_params.cu_seqlens_q.tolist())
+        if self.cp > 1:
+            return self._attend_gathered(query, key, value)
+        return self._attend(query, key, value, attention_mask)
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor | None = None
+    ) -> torch.Tensor:
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         out = torch.nn.functional.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if attention_mask is None else ~attention_mask,
+            attn_mask=None if hidden is None else ~hidden,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=attention_mask is None,
+            is_causal=hidden is None,
             scale=self.scale,
             enable_gqa=k.size(1) != q.size(1),
         )
         return out.permute(2, 0, 1, 3).flatten(2)
 
+    def _attend_gathered(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Both chunks of this rank's queries, each over all keys up to its own end."""
+        group = parallel_state.get_context_parallel_group()
+        key, value = whole_sequence(key, group), whole_sequence(value, group)
+        parts = []
+        for part, chunk in zip(query.chunk(2), chunks_of(group.rank(), self.cp), strict=True):
+            end = (chunk + 1) * len(part)
+            hidden = hidden_keys(len(part), end, query.device)
+            parts.append(self._attend(part, key[:end], value[:end], hidden))
+        return torch.cat(parts)
+
     def _attend_packed(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int]
     ) -> torch.Tensor:
-        """Each sequence through `forward` by itself: nothing of one reaches another, not even a rounding."""
+        """Each sequence by itself: nothing of one reaches another, not even a rounding."""
         sizes = [stop - start for start, stop in itertools.pairwise(ends)]
         parts = [x.unsqueeze(1).split(sizes) for x in (query, key, value)]
-        return torch.cat([self.forward(q, k, v).squeeze(1) for q, k, v in zip(*parts, strict=True)])
+        return torch.cat([self._attend(q, k, v).squeeze(1) for q, k, v in zip(*parts, strict=True)])

@@ -22,8 +22,13 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
     q, kv = heads * model.head_dim, groups * model.head_dim
     residual = 2 * tokens // shared * (h * e + 4)  # inputs of both norms and their 1/rms
     normed = 2 * tokens // shared * h * e  # inputs of qkv and fc1
-    rotary = 4 * train.seq_length * model.head_dim * e  # cosines and sines for q and for k
+    rotary = 4 * train.seq_length // parallel.cp * model.head_dim * e  # cosines and sines for q and for k
     attention = tokens * ((q + kv) * e + (q + 2 * kv) * e + heads * 4)  # rotated q, k; fused qkv; log-sum-exp
+    if parallel.cp > 1 and train.recompute != "selective":
+        chunk = train.seq_length // (2 * parallel.cp)
+        masks = (2 * parallel.cp + 1) * chunk * chunk * e
+        # Rotated q, the keys and values of whole sequences, log-sum-exp, and both chunks' output by itself.
+        attention = tokens * (q * e + 2 * parallel.cp * kv * e + heads * 4 + q * e) + masks
     projection = tokens * q * e  # attention's output
     mlp = tokens * 3 * f * e  # gate and up, their product
     if train.recompute == "full":
@@ -36,15 +41,16 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
 def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, device: str) -> int:
     """Bytes of the final norm, the vocabulary projection and the cross entropy of one micro-batch.
 
-    On a CPU the projection's gradients are held instead of its logits (`model/cross_entropy.py`, whose one
-    chunk of logits of at most 34 MB comes and goes); on a GPU, Transformer Engine holds the logits.
+    On a CPU, and with a z-loss, the projection's gradients are held instead of its logits
+    (`model/cross_entropy.py`, whose one chunk of logits of at most 34 MB comes and goes); else Transformer
+    Engine holds the logits.
     """
     tokens = train.micro_batch_size * train.seq_length // parallel.cp
     e = ELEMENT_BYTES[train.precision]
     shared = parallel.tp if parallel.sp else 1
     vocabulary = model.padded_vocab_size // parallel.tp
     norm = tokens // shared * (model.hidden_size * e + 4)  # its input and 1/rms
-    if device == "cpu":
+    if device == "cpu" or train.z_loss:
         return norm + (tokens + vocabulary) * model.hidden_size * e + tokens * 4
     return norm + tokens // shared * model.hidden_size * e + tokens * vocabulary * e + tokens * 2 * 8
 

@@ -81,7 +81,7 @@ class TuneConfig(TrainConfig):
     def check(self, model: ModelConfig, dp: int, group: str = "tune") -> None:
         """Refuse what cannot be."""
         super().check(model, dp, group)
-        for key in ("batch_ramp", "warmup_tokens"):  # examples differ in length, and are few
+        for key in ("batch_ramp", "warmup_tokens", "z_loss"):
             require(not getattr(self, key), f"{group}.{key}={getattr(self, key)}: is for pretraining alone.")
         require(self.r >= 1, f"tune.r={self.r}: must be at least 1.")
         require(self.alpha > 0, f"tune.alpha={self.alpha}: must be above 0.")

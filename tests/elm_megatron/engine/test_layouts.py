@@ -22,6 +22,11 @@ LAYOUTS = {
     "dp2": (2, {}),
     "dp2-plain": (2, {"distributed_optimizer": False}),
     "tp2dp2": (4, {"tp": 2}),
+    "cp2": (2, {"cp": 2}),
+    "cp2pp2": (4, {"cp": 2, "pp": 2}),
+    "tp2spcp2": (4, {"tp": 2, "sp": True, "cp": 2}),
+    "cp2dp2": (4, {"cp": 2}),
+    "cp2-recompute": (2, {"cp": 2, "recompute": "full"}),
     "pp2vpp2dp2": (4, {"pp": 2, "vpp": 2}),
     "recompute": (1, {"recompute": "full"}),
     "recompute-selective": (1, {"recompute": "selective"}),
@@ -89,6 +94,18 @@ def test_bf16_within_the_spread_of_seeds(ranks: RankPool, small_data: Path, tmp_
         world, changes = LAYOUTS[name]
         config = pretrain_config(tmp_path / name, small_data, world, precision="bf16", **changes)
         assert relative(run(ranks, config), reference, "loss") < 3 * spread
+
+
+def test_z_loss_in_every_layout(ranks: RankPool, small_data: Path, tmp_path: Path, one_rank: tuple) -> None:
+    """Learnt alike by tensor-parallel ranks, stages and data-parallel ranks; the first loss stays plain."""
+    reference = run(ranks, pretrain_config(tmp_path / "one", small_data, z_loss=1e-2))
+    assert reference[0]["loss"] == one_rank[0][0]["loss"]
+    assert relative(reference, one_rank[0], "loss") > 1e-4
+    assert reference[0]["grad_norm"] != pytest.approx(one_rank[0][0]["grad_norm"], rel=1e-4)
+    for name, world, layout in (("tp2pp2", 4, {"tp": 2, "pp": 2}), ("dp2", 2, {})):
+        rows = run(ranks, pretrain_config(tmp_path / name, small_data, world, z_loss=1e-2, **layout))
+        assert relative(rows, reference, "loss") < 1e-5
+        assert relative(rows, reference, "grad_norm") < 1e-4
 
 
 def test_tied_embeddings_over_two_stages(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from elm_megatron.config import ParallelConfig
+from elm_megatron.engine import distributed
 from elm_megatron.model import cross_entropy
 from elm_megatron.model.cross_entropy import linear_cross_entropy
+from elm_megatron.world import World
+from tests.elm_megatron.rank_pool import RankPool
 
 ROWS, HIDDEN, VOCABULARY = 37, 16, 50
 
@@ -69,3 +74,54 @@ def test_rows_that_pad_the_vocabulary_have_no_share():
     assert (padded - exact).norm() <= 1e-6 * exact.norm()
     (padded * weights).sum().backward()
     assert weight.grad[real:].abs().max() == 0.0
+
+
+Z_LOSS = 0.05  # so large that its share of the gradient cannot be missed
+
+
+def with_z_loss(weight: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Dense reference: plain losses, and gradients (by hidden, by weight) of Σ weight·(loss + z·log²Z)."""
+    _, _, labels, weights = problem()
+    hidden, weight = (t.detach().clone().requires_grad_() for t in (hidden, weight))
+    logits = hidden @ weight.t()
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    ((losses + Z_LOSS * torch.logsumexp(logits, -1).square()) * weights).sum().backward()
+    return losses.detach(), hidden.grad, weight.grad
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 23])
+def test_z_loss_is_learnt_and_not_reported(monkeypatch, chunk):
+    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+    hidden, weight, labels, weights = problem()
+    losses = linear_cross_entropy(hidden, weight, labels, weights, None, z_loss=Z_LOSS)
+    (losses * weights).sum().backward()
+    exact = with_z_loss(weight, hidden)
+    for ours, theirs in zip((losses, hidden.grad, weight.grad), exact, strict=True):
+        assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+    plain = [t.detach().requires_grad_() for t in (hidden, weight)]
+    (linear_cross_entropy(*plain, labels, weights, None) * weights).sum().backward()
+    assert (plain[1].grad - weight.grad).norm() > 0.1 * weight.grad.norm()
+
+
+def over_a_split_vocabulary(world: World) -> list[float]:
+    """On a rank that holds its share of the vocabulary: relative errors of losses and of both gradients."""
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", world.local_rank)
+    distributed.join(world, device, ParallelConfig(tp=world.world_size))
+    hidden, weight, labels, weights = problem()
+    exact = with_z_loss(weight, hidden)
+    mine = weight.detach().chunk(world.world_size)[world.rank].clone().requires_grad_()
+    losses = linear_cross_entropy(hidden, mine, labels, weights, dist.group.WORLD, z_loss=Z_LOSS)
+    (losses * weights).sum().backward()
+    dist.all_reduce(hidden.grad)  # what the layer before it sums
+    whole = [torch.empty_like(mine) for _ in range(world.world_size)]
+    dist.all_gather(whole, mine.grad)
+    distributed.leave()
+    pairs = zip((losses, hidden.grad, torch.cat(whole)), exact, strict=True)
+    return [((ours - theirs).norm() / theirs.norm()).item() for ours, theirs in pairs]
+
+
+def test_z_loss_over_a_split_vocabulary(ranks: RankPool):
+    for errors in ranks.run(2, over_a_split_vocabulary):
+        assert max(errors) <= 1e-6
