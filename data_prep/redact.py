@@ -28,16 +28,18 @@ NAMED_BSN = re.compile(
     r"((?:\bBSN|burgerservicenummer|sofi-?nummer|citizen service number)\W{0,4})(\d[\d. ]{6,10}\d)", re.I
 )
 STUDENT_NUMBER = re.compile(
-    r"((?:student(?:en)?[\s-]*(?:number|nummer|nr|no|id|num)|exam(?:en)?nummer|exam number|\bANR|\bSNR)"
-    r"[.\s:#()]*)(\d{5,8}[a-z]{0,2})\b",
+    r"((?:student(?:en)?[\s-]*(?:(?:id(?:entification)?[\s-]*)?(?:number|nummer|nr|no|num)|id)"
+    r"|exam(?:en)?nummer|exam number|\bANR|\bSNR)[.\s:#()]*)(\d{5,8}[a-z]{0,2})\b",
     re.I,
 )
 LABEL = (
     r"(?:(?:name|naam)(?:\s+(?:of\s+|van\s+de\s+)?student)?|student(?:\s*name|naam)?|authors?|auteurs?|"
-    r"written by|geschreven door|(?:first\s+|second\s+|eerste\s+|tweede\s+|thesis\s+|scriptie|co-?)?"
+    r"(?:written |submitted |supervised )?by|(?:geschreven |begeleid )?door|"
+    r"(?:first\s+|second\s+|eerste\s+|tweede\s+|thesis\s+|scriptie|co-?)?"
     r"(?:supervisor|reader|assessor|examiner|promotor|begeleider|beoordelaar|lezer|meelezer)s?)"
 )
-COVER_LINE = re.compile(rf"^\W*{LABEL}(?:\s*\([^)]*\))?\s*[:\-–]\s*(?P<value>.*)$", re.I)
+COVER_LINE = re.compile(rf"^\W*{LABEL}(?:\s*\([^)]*\))?(?:(?:\s*:|\s+[-–])\s*(?P<value>.*)|\s*$)", re.I)
+ORGANISATION = re.compile(r"\b(?:school|universit\w+|facult\w+|departe?ment|institut\w+|erasmus)\b", re.I)
 TITLES = re.compile(r"\b(?:prof|dr|drs|mr|ir|ing|msc|ma|bsc|ba|phd|llm|mrs|ms|em)\b\.?", re.I)
 NAME = re.compile(r"[^\W\d_][\w'’.-]*(?:\s+[^\W\d_][\w'’.-]*){0,5}")
 
@@ -83,7 +85,7 @@ def _redact_block(text: str, cover: Cover, config: RedactConfig, counts: Counter
     if config.email and ("@" in text or "at" in text):
         text = EMAIL.sub(replaced("e-mail", "[e-mail]"), text)
     if config.iban:
-        text = IBAN.sub(replaced("IBAN", "[IBAN]", is_iban), text)
+        text = IBAN.sub(lambda match: _replace_iban(match[0], counts), text)
     if config.citizen_number:
         text = NAMED_BSN.sub(replaced("citizen number", "[citizen number]", is_citizen_number), text)
         text = NINE_DIGITS.sub(replaced("citizen number", "[citizen number]", is_citizen_number), text)
@@ -93,11 +95,20 @@ def _redact_block(text: str, cover: Cover, config: RedactConfig, counts: Counter
 
 
 def is_iban(text: str) -> bool:
-    """ISO 13616: the rearranged number, letters as 10 … 35, leaves 1 modulo 97."""
+    """ISO 13616: the rearranged number, letters as 10 … 35, leaves 1 modulo 97; a Dutch one has 18 signs."""
     compact = text.replace(" ", "")
     if not 15 <= len(compact) <= 34 or (compact[:2] == "NL" and len(compact) != 18):
         return False
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _replace_iban(text: str, counts: Counter[str]) -> str:
+    """A text that starts like an IBAN without the IBAN, behind which words in capitals may follow."""
+    for end in (match.end() for match in re.finditer(r"\S+", text)):
+        if is_iban(text[:end]):
+            counts["IBAN"] += 1
+            return "[IBAN]" + text[end:]
+    return text
 
 
 def is_citizen_number(text: str) -> bool:
@@ -126,7 +137,7 @@ def _read_cover(blocks: list[str], config: RedactConfig) -> Cover:
             found = COVER_LINE.match(line)
             if found is None or not config.cover_names:
                 continue
-            value = found["value"].strip() or (lines[place + 1] if place + 1 < len(lines) else "")
+            value = (found["value"] or "").strip() or (lines[place + 1] if place + 1 < len(lines) else "")
             if len(value) <= 100:  # longer is a sentence, not a cover line
                 cover.names.update(_names(value))
         cover.numbers.update(match[2] for match in STUDENT_NUMBER.finditer(block))
@@ -140,6 +151,8 @@ def _names(value: str) -> set[str]:
         match = NAME.search(part.strip(" .:-–"))
         name = " ".join(match[0].split()).strip(".-") if match else ""
         words = name.split()
+        if ORGANISATION.search(name):
+            continue
         if 2 <= len(words) <= 6 and words[0][0].isupper() and words[-1][0].isupper():
             found.add(name)
     return found

@@ -14,6 +14,7 @@ from data_prep.manifest import SPLITS, Manifest
 
 REPORT = "report.html"
 BINS = 20
+LONGEST_LABEL, CHARACTER = 30, 11  # of a bar: characters, and how wide one is on a phone
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2;
   --bar: #0c6e5f; }
@@ -26,8 +27,10 @@ h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top:
 p.sub { color: var(--soft); margin-top: .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
-svg { max-width: 100%; height: auto; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 3.5rem; }
+th { color: var(--soft); font-weight: 600; }
+figure { margin: .8rem 0; } figcaption { color: var(--soft); font-size: .9rem; }
+svg { max-width: 100%; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 12px; } svg rect { fill: var(--bar); }
 svg text.n { fill: var(--soft); }
 @media (max-width: 40rem) { svg text { font-size: 20px; } }
@@ -66,7 +69,7 @@ def write_report(manifest: Manifest, folder: Path) -> None:
         rows = sorted(groups[column].items())
         parts.append(f"<h2>{title}</h2>")
         if len(rows) > 1:
-            parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], "tokens"))
+            parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], f"tokens by {column}"))
         cells = [(name, f"{documents:,}", f"{tokens:,}") for name, (documents, tokens) in rows]
         parts.append(_table((title.lower(), "documents", "tokens"), cells))
     parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
@@ -111,11 +114,10 @@ def _account(manifest: Manifest) -> str:
         if not reason.startswith("work:") and count:
             rows.append((f"block dropped: {reason}", "", f"{count:,}"))
     rows.append(("out", f"{works['out']:,}", f"{blocks['out']:,}"))
-    left_out = Counter({f"work: {reason}": count for reason, count in works["dropped"].items()})
-    left_out.update(
-        {f"block: {k}": n for k, n in blocks["dropped"].items() if not k.startswith("work:") and n}
-    )
-    return _table(("", "works", "blocks"), rows) + _bars(left_out.most_common(), "left out")
+    single = Counter({k: n for k, n in blocks["dropped"].items() if not k.startswith("work:") and n})
+    plots = _bars(Counter(works["dropped"]).most_common(), "works left out, by reason")
+    plots += _bars(single.most_common(), "blocks left out of works that stay, by reason")
+    return _table(("", "works", "blocks"), rows) + plots
 
 
 def _counts(counts: dict[str, int], label: str) -> str:
@@ -147,12 +149,20 @@ def _bars(rows: list[tuple[str, int]], label: str) -> str:
     """A bar chart with its numbers."""
     if not rows:
         return ""
-    most, step, left, width = max(count for _, count in rows) or 1, 22, 220, 460
-    height = step * len(rows) + 6
-    lines = [f'<svg viewBox="0 0 {left + width + 100} {height}" role=img aria-label="{escape(label)}">']
+    rows = [
+        (name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}", count)
+        for name, count in rows
+    ]
+    most, step, width = max(count for _, count in rows) or 1, 22, 420
+    left, height = CHARACTER * max(len(name) for name, _ in rows) + 16, step * len(rows) + 6
+    lines = [
+        f"<figure><figcaption>{escape(label)}</figcaption>",
+        f'<svg viewBox="0 0 {left + width + 110} {height}" width={left + width + 110} role=img '
+        f'aria-label="{escape(label)}">',
+    ]
     for place, (name, count) in enumerate(rows):
         top, size = place * step + 4, round(width * count / most, 1)
         lines.append(f"<text x={left - 8} y={top + 12} text-anchor=end>{escape(name)}</text>")
         lines.append(f'<rect x={left} y={top} width="{size}" height=15 rx=2 />')
         lines.append(f'<text class=n x="{left + size + 6}" y={top + 12}>{count:,}</text>')
-    return "".join([*lines, "</svg>"])
+    return "".join([*lines, "</svg></figure>"])

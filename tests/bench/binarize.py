@@ -45,6 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, help="a checkout of Megatron-LM")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python in which its imports work")
     parser.add_argument("--text", type=Path, help="a .jsonl or a folder of .txt")
     parser.add_argument("--megabytes", type=float, default=60, help="text to use or make")
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,7 +131,7 @@ def contestants(folder: Path, arguments: argparse.Namespace, size: int):
     yield "suite, 1 rank", lambda: run_suite(folder, 1, size)
     yield "suite, 2 ranks", lambda: run_suite(folder, 2, size)
     if arguments.peer:
-        yield "peer, 2 workers", lambda: run_peer(folder, arguments.peer.resolve(), size)
+        yield "peer, 2 workers", lambda: run_peer(folder, arguments, size)
     else:
         yield "SentencePiece, 1 core", lambda: run_sentencepiece(folder, size)
 
@@ -164,10 +165,12 @@ def run_rank(folder: Path, ranks: int) -> None:
         print(json.dumps(every))
 
 
-def run_peer(folder: Path, peer: Path, size: int) -> dict:
+def run_peer(folder: Path, arguments: argparse.Namespace, size: int) -> dict:
     """Megatron-LM's tool; its own last progress line gives the steady rate."""
+    peer = arguments.peer.resolve()
     command = [
-        sys.executable, str(peer / "tools" / "preprocess_data.py"), "--input", str(folder / "text.jsonl"),
+        arguments.peer_python, str(peer / "tools" / "preprocess_data.py"),
+        "--input", str(folder / "text.jsonl"),
         "--output-prefix", str(folder / "peer"), "--workers", "2", "--append-eod", "--log-interval", "50",
         "--tokenizer-type", "SentencePieceTokenizer",
         "--tokenizer-model", str(folder / "tokenizer" / MODEL_FILE),

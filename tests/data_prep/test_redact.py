@@ -20,11 +20,14 @@ def counts(*blocks):
         ("Call +31 (0)10 408 1111 now", "phone"),
         ("Bel 06 12 34 56 78.", "phone"),
         ("Rekening NL91 ABNA 0417 1643 00 graag", "IBAN"),
+        ("Rekening NL91 ABNA 0417 1643 00 OF CONTANT", "IBAN"),
         ("Account GB82WEST12345698765432.", "IBAN"),
         ("BSN: 1112.22.333", "citizen number"),
         ("nummer 111222333 staat", "citizen number"),
         ("Student number: 123456", "student number"),
         ("Studentnummer 654321ab", "student number"),
+        ("Student ID number: 123456", "student number"),
+        ("Student ID: 123456", "student number"),
     ],
 )
 def test_each_kind_is_found_and_gone(text, kind):
@@ -61,6 +64,21 @@ def test_names_on_the_cover_go_wherever_the_work_repeats_them():
         assert value not in text
     assert found["name"] == 4 and found["student number"] == 2
     assert "persoon stays" in text
+
+
+@pytest.mark.parametrize(
+    "label", ["by", "Door:", "Submitted by", "Name student:", "Second assessor:", "Auteur"]
+)
+def test_the_name_may_stand_on_the_line_below_its_label(label):
+    blocks, found = counts(f"A title\n{label}\nVoorbeeld Persoon\nRotterdam")
+    assert found == {"name": 1} and "Persoon" not in blocks[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["Supervisor: Erasmus School of Economics", "by\nErasmus University Rotterdam"]
+)
+def test_an_organisation_on_the_cover_is_no_person(line):
+    assert counts(f"A title\n{line}\nRotterdam")[1] == {}
 
 
 def test_a_label_in_running_text_names_nobody():
