@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_prep.errors import InputError
-from elm_megatron.compose import plain
 from elm_megatron.run_folder import RunFolder
 from slurm import queue_state
 from slurm.submit import Job, submit
@@ -37,6 +34,7 @@ class Stage:
             stage before has ended.
         finished: whether its output is there and valid.
         resumes: see `slurm.submit.submit`.
+        sources: runs that its run is made from.
     """
 
     verb: str
@@ -49,6 +47,7 @@ class Stage:
     manifest: Callable[[], str | None] = lambda: None
     finished: Callable[[], bool] = lambda: False
     resumes: bool = True
+    sources: tuple[RunFolder, ...] = ()
 
     @property
     def run(self) -> RunFolder:
@@ -58,6 +57,23 @@ class Stage:
     def stamp(self) -> int | None:
         """When the output was made (ns since the epoch), None when it is not there."""
         return self.proof.stat().st_mtime_ns if self.proof.exists() else None
+
+    def check_fresh(self, changing: bool) -> None:
+        """Refuse to take a finished run for what would come out of sources that are others now.
+
+        Args:
+            changing: a stage before it is about to make them anew.
+
+        Raises:
+            InputError: naming the run.
+        """
+        if not self.resumes or self.run.read().get("state") != "done":
+            return
+        if changing or not done_since(self.run, *self.sources):
+            when = "changes" if changing else "has changed"
+            raise InputError(
+                f"{self.run.path} is finished, and what it was made from {when}: give another run.name."
+            )
 
 
 @dataclass
@@ -101,6 +117,7 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
         if stage.finished():
             print("there already, and valid", flush=True)
         else:
+            stage.check_fresh(changing=False)
             status = submit(stage.job, stage.config, stage.ranks, stage.verb, stage.manifest(), stage.resumes)
             if status:
                 return status, rows
@@ -122,6 +139,7 @@ def queue(stages: list[Stage]) -> list[Link]:
             if before is None and stage.finished():
                 links.append(Link(stage, None, None))
                 continue
+            stage.check_fresh(changing=before is not None)
             waits = f"afterok:{before}" if before else stage.config.cluster.dependency
             config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
             # What a job still in the queue will make cannot be looked at yet.
@@ -138,15 +156,6 @@ def queue(stages: list[Stage]) -> list[Link]:
             print(f"{run.path.name}: job {run.read()['job_ids'][-1]} cancelled again")
         raise
     return links
-
-
-def made_by(run: RunFolder, config: Any) -> bool:
-    """Whether a run ended well under the same settings, wherever it ran."""
-    if run.read().get("state") != "done" or not run.config.exists():
-        return False
-    old, new = yaml.safe_load(run.config.read_text(encoding="utf-8")), plain(config)
-    place = ("run", "cluster", "dry_run")
-    return all(old.get(key) == new.get(key) for key in {*old, *new} if key not in place)
 
 
 def done_since(run: RunFolder, *sources: RunFolder) -> bool:

@@ -40,9 +40,10 @@ def show_queue(links: list[Link]) -> int:
 
 def show_plan(stages: list[Stage]) -> int:
     """Print what a chain would do; returns the exit status 0."""
-    table = Table("stage", "input", "output", "there")
+    table, there = Table("stage", "input", "output", "there"), True
     for stage in stages:
-        table.add_row(stage.verb, stage.source, stage.output, "yes, valid" if stage.finished() else "no")
+        there = there and stage.finished()  # behind a stage that is made anew nothing stays valid
+        table.add_row(stage.verb, stage.source, stage.output, "yes, valid" if there else "no")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
 
@@ -66,6 +67,6 @@ def speak(config: PipelineConfig) -> int:
     """Let the exported model continue `prompt`, through the same command a person would use."""
     source = config.stage_run("export").dir
     command = [sys.executable, str(LAUNCH / "generate.py"), f"source={source}"]
-    command += ["temperature=0.5", f"max_new_tokens={config.max_new_tokens}"]
+    command += ["temperature=0.5", f"max_new_tokens={config.max_new_tokens}", "chat=false"]
     print("\nthe model goes on:", flush=True)
     return subprocess.run(command, input=config.prompt + "\n", text=True, check=False).returncode

@@ -11,7 +11,7 @@ from elm_megatron.hf.job import Eval, Export
 from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.job import Finetune
-from slurm import chain
+from slurm import chain, record
 
 
 def stages(config: PipelineConfig) -> list[chain.Stage]:
@@ -19,29 +19,30 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
     build, train = config.preprocessing(), config.pretraining()
     tune, export = config.tuning(), config.exporting()
     trained, tuned, exported = (RunFolder(part.run.dir) for part in (train, tune, export))
-    built = RunFolder(build.run.dir)
     manifest, model = Path(config.data.dir) / "manifest.json", Path(export.run.dir) / "model"
 
     def dataset() -> str:
         sizes = config.model.vocab_size, config.train.seq_length
         return open_dataset(config.data.dir, config.corpus, *sizes).sha256
 
+    making = Preprocess(build.job_config())
     here = config.cluster.executor != "slurm"
     links = [
         chain.Stage(
-            "preprocess", build, Preprocess(build.job_config()), 1 if here else config.preprocess.ranks,
+            "preprocess", build, making, 1 if here else config.preprocess.ranks,
             config.corpus.path, config.data.dir, manifest, resumes=False,
-            finished=lambda: not here and manifest.exists() and chain.made_by(built, build),
+            finished=lambda: not here and making.finished(),
         ),
         chain.Stage(
             "pretrain", train, Pretrain(train), train.world_size,
             config.data.dir, train.run.dir, trained.latest, manifest=dataset,
-            finished=lambda: not here and chain.done_since(trained),
+            finished=lambda: not here and bool(record.resumable(trained, train, dataset())),
         ),
         chain.Stage(
             "finetune", tune, Finetune(tune), tune.world_size,
             ", ".join(config.sft.files), tune.run.dir, tuned.latest,
-            finished=lambda: chain.done_since(tuned, trained),
+            finished=lambda: chain.done_since(tuned, trained) and bool(record.resumable(tuned, tune, None)),
+            sources=(trained,),
         ),
         chain.Stage(
             "export", export, Export(export), 1, tune.run.dir, str(model), model / "config.json",

@@ -28,10 +28,10 @@ CASES = {
     "snellius_container": ["model=large", "cluster=snellius", "cluster.container=/images/elm.sif"],
     "snellius_modules": ["model=large", "cluster=snellius", "cluster.modules=[2024,Python/3.12.3]"],
     "snellius_every_option": [
-        "model=large", "cluster=snellius", "cluster.account=elm", "cluster.qos=normal",
-        "cluster.reservation=course", "cluster.constraint=scratch-node", "cluster.exclude='gcn[1-3]'", "cluster.dependency=afterok:4711",
-        "cluster.mail_user=elm@example.org", "cluster.mail_type='END,FAIL'", "cluster.exclusive=true",
-        "cluster.gpu_type=h100",
+        *["model=large", "cluster=snellius", "cluster.account=elm", "cluster.qos=normal"],
+        *["cluster.reservation=course", "cluster.constraint=scratch-node", "cluster.exclude='gcn[1-3]'"],
+        *["cluster.dependency=afterok:4711", "cluster.exclusive=true", "cluster.gpu_type=h100"],
+        *["cluster.mail_user=elm@example.org", "cluster.mail_type='END,FAIL'"],
     ],
     "dev_4_nodes": ["cluster=dev", "cluster.nodes=4", "parallel.tp=2", "parallel.pp=2"],
 }  # fmt: skip

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from data_prep.errors import InputError
 from elm_megatron import compose
@@ -61,16 +60,21 @@ def test_an_output_older_than_its_source_is_made_again(tmp_path: Path) -> None:
     assert chain.done_since(saved(tmp_path / "d", now, state="done", submitted=now - 150, lives=queued), base)
 
 
-def test_other_settings_make_a_dataset_again(tmp_path: Path) -> None:
-    config = pipeline().preprocessing()
-    run = saved(tmp_path / "run", 0.0, state="done")
-    assert not chain.made_by(run, config)
-    run.config.write_text(yaml.safe_dump(compose.plain(config)))
-    assert chain.made_by(run, config)
-    config.cluster.time = "30"
-    assert chain.made_by(run, config)
-    config.clean.min_block_tokens = 7
-    assert not chain.made_by(run, config)
+def test_a_finished_run_is_not_taken_for_the_output_of_changed_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    base = saved(tmp_path / "base", now, state="done")
+    stage = stepping_stages(tmp_path, monkeypatch)[0]
+    stage.sources = (base,)
+    stage.check_fresh(changing=True)  # it has not run yet
+    saved(tmp_path / "one", now, state="done", submitted=now - 50)
+    with pytest.raises(InputError, match=r"one is finished, and what it was made from has changed"):
+        stage.check_fresh(changing=False)
+    stage.run.update(submitted=now + 50)
+    stage.check_fresh(changing=False)
+    with pytest.raises(InputError, match=r"made from changes: give another run\.name"):
+        stage.check_fresh(changing=True)
 
 
 def stepping_stages(folder: Path, monkeypatch: pytest.MonkeyPatch, **trouble: str) -> list[chain.Stage]:
