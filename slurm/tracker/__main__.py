@@ -10,21 +10,19 @@ import os
 import re
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
 from slurm.tracker import listing, poll
+from slurm.tracker.arguments import DAY, check_id, grant, parser, period, states
 from slurm.tracker.command import Unreachable
 from slurm.tracker.poll import Picture
-from slurm.tracker.rates import SITES, Rates
+from slurm.tracker.rates import Rates
 from slurm.tracker.show import escaped, span
 from slurm.tracker.squeue import Job
 
 if TYPE_CHECKING:
     from slurm.tracker.history import History
-
-DAY = 86400
 
 
 def main() -> None:
@@ -45,59 +43,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="elm-queue", description=__doc__)
-    top.add_argument("--sites", type=Path, default=SITES, help="folder of cluster YAMLs with the rates")
-    commands = top.add_subparsers(dest="command", required=True)
-
-    one = commands.add_parser("list", help="what waits and runs")
-    add_filters(one)
-    form = one.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true")
-    form.add_argument("--csv", action="store_true")
-
-    one = commands.add_parser("why", help="why a job waits and what to do")
-    one.add_argument("id", help="job id as shown by list, as 4711, 4711_3 or 4711+1")
-
-    one = commands.add_parser("eta", help="when a job starts and ends")
-    one.add_argument("id", help="job id as shown by list")
-
-    one = commands.add_parser("eff", help="how well finished jobs used what they held")
-    one.add_argument("ids", nargs="*", help="job ids; none: my jobs of the period")
-    one.add_argument("--since", default="1d", help="period, as 12h, 7d or 4w (default: %(default)s)")
-
-    one = commands.add_parser("history", help="read accounting into the history file and say what it holds")
-    one.add_argument("--since", default="90d", help="how far a new file goes back (default: 90d)")
-
-    one = commands.add_parser("report", help="a page about a period")
-    one.add_argument("--since", default="7d", help="period up to now (default: %(default)s)")
-    one.add_argument("--html", type=Path, required=True, help="file to write")
-
-    one = commands.add_parser("budget", help="spent, committed and forecast per account")
-    one.add_argument("--since", default="30d", help="period up to now (default: %(default)s)")
-    one.add_argument("--grant", action="append", default=[], metavar="ACCOUNT=UNITS", help="may be repeated")
-
-    one = commands.add_parser("metrics", help="Prometheus text")
-    where = one.add_mutually_exclusive_group()
-    where.add_argument("--textfile", type=Path, help="write this file for the node exporter's collector")
-    where.add_argument("--port", type=int, help="serve http://127.0.0.1:PORT/metrics")
-
-    one = commands.add_parser("top", help="a live view")
-    add_filters(one)
-    one.add_argument("--plain", action="store_true", help="redraw the list instead, without textual")
-    return top
-
-
-def add_filters(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--me", action="store_true", help="only my jobs")
-    for name in ("user", "account", "partition", "state"):
-        one.add_argument(f"--{name}", default="", help="one or several, separated by commas")
-    one.add_argument("--name", default="", help="a part of the job's name")
-
-
 def filters_of(arguments: argparse.Namespace) -> listing.Filters:
     user = listing.me() if arguments.me else arguments.user
-    return listing.Filters(user, arguments.account, arguments.partition, arguments.state, arguments.name)
+    return listing.Filters(
+        user, arguments.account, arguments.partition, states(arguments.state), arguments.name
+    )
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -108,8 +58,7 @@ def list_(arguments: argparse.Namespace) -> int:
     elif arguments.csv:
         print(listing.csv_list(found, picture), end="")
     else:
-        print(listing.text(found, rates))
-        print(listing.mark(picture))
+        print(listing.text(found, rates, picture))
     return 0
 
 
@@ -125,16 +74,6 @@ def why_(arguments: argparse.Namespace) -> int:
     if picture.failure:
         print(listing.mark(picture))
     return 0
-
-
-def check_id(wanted: str) -> str:
-    """Refuses what is no job id; returns it without its array task or heterogeneous part."""
-    match = re.fullmatch(r"([0-9]+)([_+][0-9]+)?", wanted)
-    if not match:
-        raise InputError(
-            f"id: found {wanted!r}; allowed are a job id, id_task or id+part, as 4711, 4711_3 or 4711+1"
-        )
-    return match[1]
 
 
 def find(picture: Picture, wanted: str) -> Job:
@@ -155,12 +94,16 @@ def eta_(arguments: argparse.Namespace) -> int:
 
     picture = poll.picture()
     job = find(picture, arguments.id)
-    history, failure = synced_history()
+    try:
+        history, failure = synced_history()
+    except Unreachable as error:
+        # The scheduler's own estimate needs no accounting.
+        history, failure = None, f"none, because {escaped(str(error))}"
     run = progress_of(job.comment, job.user)
     for line in eta.estimate(job, run, history, time.time()):
         print(f"{job.shown_id}: {line}")
     if failure:
-        print(f"{job.shown_id}: STALE history: {failure}")
+        print(f"{job.shown_id}: {'STALE ' if history else ''}history: {failure}")
     if picture.failure:
         print(listing.mark(picture))
     return 0
@@ -170,16 +113,20 @@ def eff_(arguments: argparse.Namespace) -> int:
     from slurm.tracker import efficiency
     from slurm.tracker.history import slurm_time
 
-    if arguments.ids:
-        for wanted in arguments.ids:
-            check_id(wanted)
-        found = efficiency.measure("-j", ",".join(arguments.ids))
-    else:
+    if not arguments.ids:
         begin = slurm_time(time.time() - period(arguments.since))
-        found = efficiency.measure("-S", begin, "--user", listing.me())
-    if not found:
-        raise InputError(f"{' '.join(arguments.ids) or '--since'}: accounting knows no such job")
-    print(efficiency.text(found))
+        jobs = efficiency.measure("-S", begin, "--user", listing.me())
+        found = [job for job in jobs if job.state != "PENDING"]
+        none = f"no job of {listing.me()} ran in the last {arguments.since}"
+        print(efficiency.text(found) if found else none)
+        return 0
+    bases = {wanted: check_id(wanted) for wanted in arguments.ids}
+    found = efficiency.measure("-j", ",".join(arguments.ids))
+    if found:
+        print(efficiency.text(found))
+    known = {re.split(r"[_+]", job.shown_id)[0] for job in found}
+    if missing := [wanted for wanted, base in bases.items() if base not in known]:
+        raise InputError(f"id: found {', '.join(missing)}, which accounting does not know")
     return 0
 
 
@@ -235,12 +182,14 @@ def metrics_(arguments: argparse.Namespace) -> int:
     if arguments.port is not None:
         metrics_port.serve(arguments.port)
         return 0
-    content, fresh = metrics.text()
+    content, failure = metrics.text()
     if arguments.textfile:
         metrics.write(arguments.textfile, content)
     else:
         print(content, end="")
-    return 0 if fresh else 1
+    if failure:
+        print(f"elm-queue: the figures are not fresh: {escaped(failure)}", file=sys.stderr)
+    return 1 if failure else 0
 
 
 def top_(arguments: argparse.Namespace) -> int:
@@ -271,21 +220,6 @@ def synced_history() -> tuple["History", str | None]:
             raise
         return history, f"{span(time.time() - history.synced)} old, because {escaped(str(error))}"
     return history, None
-
-
-def period(text: str) -> float:
-    """Seconds of `12h`, `7d`, `4w`."""
-    match = re.fullmatch(r"(\d{1,4})([hdw])", text)
-    if not match or int(match[1]) == 0:
-        raise InputError(f"--since: found {text!r}; allowed are hours, days or weeks, as 12h, 7d or 4w")
-    return int(match[1]) * {"h": 3600, "d": DAY, "w": 7 * DAY}[match[2]]
-
-
-def grant(text: str) -> tuple[str, float]:
-    account, _, units = text.partition("=")
-    if not account or not re.fullmatch(r"\d+(\.\d+)?", units):
-        raise InputError(f"--grant: found {text!r}; allowed is ACCOUNT=UNITS, as eur=500000")
-    return account, float(units)
 
 
 COMMANDS = {

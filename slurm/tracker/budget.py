@@ -23,7 +23,7 @@ class Account:
         spent: In the whole period.
         recent: In the last `BURN_DAYS` days of it.
         running, waiting: Bound by running and waiting jobs.
-        unpriced: Jobs whose partition has no rate, and which therefore count nowhere.
+        unpriced: Jobs without a rate or a time limit, and which therefore count nowhere.
     """
 
     name: str
@@ -58,6 +58,7 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
         units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, left)
         if job.pending:
             account.waiting += (units or 0.0) * job.tasks
+            account.unpriced += units is None
         else:
             account.running += units or 0.0
     return sorted(found.values(), key=lambda account: (-account.spent, account.name))
@@ -99,8 +100,10 @@ def text(
             lasts = f"{left / burn:,.0f} days" if burn else "no use"
         figures = (account.spent, account.running, account.waiting, burn, 30 * burn)
         rows.append([account.name or "none", *map(quantity, figures), quantity(left), lasts])
-    lines = [table(header, rows), f"in {rates.unit}; rates from conf/cluster"]
+    lines = [table(header, rows), f"in {rates.unit}; rates from {rates.folder}"]
     unpriced = sum(account.unpriced for account in found)
     if unpriced:
-        lines.append(f"{unpriced} job(s) ran in partitions without a rate and are not counted")
+        lines.append(
+            f"{unpriced} job(s) in partitions without a rate or without a time limit are not counted"
+        )
     return "\n".join(lines)

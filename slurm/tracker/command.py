@@ -5,9 +5,11 @@ character, so fields are separated by a word that is new for each call and that 
 """
 
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 DROPPED = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN", "LC_", "LANG", "TZ")
 
@@ -38,6 +40,10 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
     Raises:
         Unreachable: the command is missing, failed, or took longer than `timeout` seconds.
     """
+    config = os.environ.get("SLURM_CONF")
+    if config and not Path(config).exists():
+        # Slurm's commands would wait a minute for it.
+        raise Unreachable(f"SLURM_CONF names {config}, which does not exist")
     try:
         # Into memory at once: a pipe would wake this process for every four kilobytes of a long queue.
         with os.fdopen(os.memfd_create(argv[0]), "w+b") as output:
@@ -56,9 +62,15 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
     except subprocess.TimeoutExpired:
         raise Unreachable(f"{argv[0]} gave no answer within {timeout:.0f} s") from None
     if result.returncode != 0:
-        said = result.stderr.decode(errors="replace").strip().splitlines()
-        raise Unreachable(f"{argv[0]}: {said[-1] if said else f'exit status {result.returncode}'}")
+        said = complaint(result.stderr.decode(errors="replace")) or f"exit status {result.returncode}"
+        raise Unreachable(f"{argv[0]}: {said}")
     return text
+
+
+def complaint(stderr: str) -> str:
+    """The last two lines of what a Slurm command says of its failure: the cause and the consequence."""
+    lines = (re.sub(r"^\w+: (error: |fatal: )?", "", line) for line in stderr.strip().splitlines())
+    return "; ".join(list(dict.fromkeys(filter(None, lines)))[-2:])
 
 
 def records(text: str, separator: str, width: int) -> list[tuple[str, ...]]:

@@ -22,6 +22,8 @@ LOW_CPU = 0.5
 LOW_MEMORY = 0.5
 LOW_TIME = 0.5
 LOW_GPU = 0.3
+# Memory to spare below this is not worth a word.
+SPARE_MIB = 1024
 # A job shorter than this says little of itself.
 SHORT_SECONDS = 60
 
@@ -113,15 +115,19 @@ def add_step(job: Efficiency, values: dict[str, str]) -> None:
 
 def advice(job: Efficiency) -> list[str]:
     """What to ask for next time; nothing for jobs too short to judge."""
+    if job.state == "PENDING":
+        return ["it has not run yet"]
     if job.elapsed < SHORT_SECONDS:
         return []
     lines = []
     if job.state == "OUT_OF_MEMORY":
         lines.append("it ran out of memory: ask for more")
-    elif job.memory is not None and job.memory < LOW_MEMORY and job.used_mib and job.asked_mib:
-        lines.append(
-            f"it used {job.used_mib:.0f} of {job.asked_mib} MiB: ask for {job.used_mib * 1.3:.0f} MiB"
-        )
+    elif job.memory is not None and job.used_mib and job.asked_mib:
+        used = f"it used {job.used_mib:.0f} of {job.asked_mib} MiB"
+        if job.memory > 1:
+            lines.append(f"{used}: ask for more, before a limit ends it")
+        elif job.memory < LOW_MEMORY and job.asked_mib - job.used_mib > SPARE_MIB:
+            lines.append(f"{used}: ask for {job.used_mib * 1.3:.0f} MiB")
     if job.state == "TIMEOUT":
         lines.append("its time limit ended it: ask for more time or save and requeue before it")
     elif job.state == "COMPLETED" and job.time is not None and job.time < LOW_TIME:
@@ -144,7 +150,7 @@ COLUMNS: dict[str, Callable[[Efficiency], str]] = {
     "TIME": lambda e: share(e.time),
     "CPU": lambda e: share(e.cpu),
     "MEMORY": lambda e: share(e.memory),
-    "GPU": lambda e: "none" if not e.gpus else share(e.gpu),
+    "GPU": lambda e: share(e.gpu) if e.gpus or e.state == "PENDING" else "none",
     "ADVICE": lambda e: "; ".join(e.advice),
 }
 

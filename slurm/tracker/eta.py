@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from slurm.tracker.families import family_of
 from slurm.tracker.history import DAY, History
 from slurm.tracker.runs import Progress
 from slurm.tracker.show import moment, span
@@ -12,6 +13,11 @@ from slurm.tracker.squeue import Job
 # Fewer jobs like this one say nothing about the next.
 ENOUGH_SAMPLES = 20
 HISTORY_DAYS = 90
+# Families of reasons that no waiting helps against.
+STUCK = frozenset(
+    {"never", "held_user", "held_admin", "requeue_held", "failed", "reservation_gone", "constraints"}
+    | {"not_allowed", "partition_limit", "deadline"}
+)
 
 
 @dataclass
@@ -21,11 +27,13 @@ class Waits:
     Attributes:
         samples: How many there were.
         p50, p90: Waits in seconds; None below `ENOUGH_SAMPLES`.
+        longer_than: Only jobs that waited at least so many seconds were looked at.
     """
 
     samples: int
     p50: int | None = None
     p90: int | None = None
+    longer_than: int = 0
 
 
 def waits_like(job: Job, history: History, waited: int = 0) -> Waits:
@@ -33,8 +41,8 @@ def waits_like(job: Job, history: History, waited: int = 0) -> Waits:
     since = time.time() - HISTORY_DAYS * DAY
     found = [wait for wait in history.waits(job.partition, job.nodes, job.limit, since) if wait >= waited]
     if len(found) < ENOUGH_SAMPLES:
-        return Waits(len(found))
-    return Waits(len(found), quantile(found, 0.5), quantile(found, 0.9))
+        return Waits(len(found), longer_than=waited)
+    return Waits(len(found), quantile(found, 0.5), quantile(found, 0.9), waited)
 
 
 def quantile(ordered: list[int], share: float) -> int:
@@ -42,46 +50,60 @@ def quantile(ordered: list[int], share: float) -> int:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def estimate(job: Job, run: Progress | None, history: History, now: float) -> list[str]:
-    """Lines that say when the job starts and ends, each naming its source."""
+def estimate(job: Job, run: Progress | None, history: History | None, now: float) -> list[str]:
+    """Lines that say when the job starts and ends, each naming its source; history may be missing."""
     lines = []
-    start = now
+    start: float | None = now
     if job.pending:
         waited = job.waited(now) or 0
-        waits = waits_like(job, history, waited)
-        lines += start_lines(job, waits, now, waited)
-        start = expected_start(job, waits, now, waited)
-    again = waits_like(job, history).p50
+        waits = waits_like(job, history, waited) if history else Waits(0)
+        lines.append(scheduler_line(job, now))
+        if history:
+            lines.append(history_line(job, waits))
+        start = expected_start(job, waits, now)
+    again = waits_like(job, history).p50 if history else None
     lines += end_lines(job, run, start, now, again)
     return lines
 
 
-def start_lines(job: Job, waits: Waits, now: float, waited: int) -> list[str]:
-    lines = []
+def scheduler_line(job: Job, now: float) -> str:
+    family = family_of(job.reason)
+    if family.key in STUCK:
+        return f"does not start as it is: {family.short}; see elm-queue why {job.shown_id}"
     if job.start and job.start > now:
-        lines.append(f"start {moment(job.start)}, in {span(job.start - now)} (source: Slurm's scheduler)")
-    else:
-        lines.append("start unknown to Slurm's scheduler")
-    if waits.p50 is None:
-        lines.append(
+        return f"start {moment(job.start)}, in {span(job.start - now)} (source: Slurm's scheduler)"
+    return "start unknown to Slurm's scheduler"
+
+
+def history_line(job: Job, waits: Waits) -> str:
+    if waits.p50 is None or waits.p90 is None:
+        return (
             f"history is silent: {waits.samples} jobs like this one, {ENOUGH_SAMPLES} are needed "
             f"(source: sacct, {HISTORY_DAYS} days)"
         )
-    else:
-        assert waits.p90 is not None
-        lines.append(
-            f"start by {moment(now + waits.p50 - waited)} in half of the cases, by "
-            f"{moment(now + waits.p90 - waited)} in nine of ten (source: {waits.samples} jobs of like "
-            f"partition, nodes and time limit in {HISTORY_DAYS} days)"
+    source = (
+        f"source: {waits.samples} jobs of like partition, nodes and time limit in {HISTORY_DAYS} days"
+        + (f" that waited longer than its {span(waits.longer_than)}" if waits.longer_than else "")
+    )
+    if job.eligible is None or family_of(job.reason).key in STUCK:
+        # It waits for somebody's hand or for another job, which history knows nothing of.
+        return (
+            f"once it may start, half of the cases wait {span(waits.p50)}, nine of ten {span(waits.p90)} "
+            f"at most ({source})"
         )
-    return lines
+    return (
+        f"start by {moment(job.eligible + waits.p50)} in half of the cases, by "
+        f"{moment(job.eligible + waits.p90)} in nine of ten ({source})"
+    )
 
 
-def expected_start(job: Job, waits: Waits, now: float, waited: int) -> float | None:
+def expected_start(job: Job, waits: Waits, now: float) -> float | None:
     """The scheduler's estimate, else history's median, else None."""
+    if family_of(job.reason).key in STUCK:
+        return None
     if job.start and job.start > now:
         return job.start
-    return None if waits.p50 is None else now + waits.p50 - waited
+    return None if waits.p50 is None or job.eligible is None else job.eligible + waits.p50
 
 
 def end_lines(
@@ -92,7 +114,8 @@ def end_lines(
     if run is None or left is None:
         if job.pending:
             if start is None or job.limit is None:
-                return [f"end unknown: its start is, and its time limit is {span(job.limit)} from then"]
+                room = "no time limit ends it" if job.limit is None else f"it may run {span(job.limit)}"
+                return [f"end unknown, like its start; {room}"]
             return [f"end {moment(start + job.limit)} at the latest (source: its start and its time limit)"]
         if job.end is None:
             return ["end unknown: it has no time limit"]

@@ -118,8 +118,18 @@ RUN_COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def text(found: list[Row], rates: Rates) -> str:
-    """The table; budget and run columns only where a job has a rate or a run."""
+def text(found: list[Row], rates: Rates, picture: Picture) -> str:
+    """The table and the picture's age under it, and how much the filters left out."""
+    lines = [grid(found, rates)] if found else []
+    if not picture.jobs:
+        lines.append("no job waits or runs")
+    elif len(found) < len(picture.jobs):
+        lines.append(f"{len(found)} of {len(picture.jobs)} lines pass the filters")
+    return "\n".join([*lines, mark(picture)])
+
+
+def grid(found: list[Row], rates: Rates) -> str:
+    """The table alone; budget and run columns only where a job has a rate or a run."""
     columns = dict(COLUMNS)
     if any(r.units is not None for r in found):
         columns[rates.unit] = lambda r: quantity(r.units)

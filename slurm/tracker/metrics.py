@@ -33,19 +33,18 @@ HELP = {
 Series = dict[tuple[tuple[str, str], ...], float]
 
 
-def text() -> tuple[str, bool]:
-    """The metrics and whether they are fresh."""
+def text() -> tuple[str, str | None]:
+    """The metrics, and why they are not fresh or None."""
     try:
         picture = poll.picture()
-    except Unreachable:
-        return render({"elm_queue_up": {(): 0}}), False
-    fresh = picture.failure is None
+    except Unreachable as error:
+        return render({"elm_queue_up": {(): 0}}), str(error)
     head: dict[str, Series] = {
-        "elm_queue_up": {(): float(fresh)},
+        "elm_queue_up": {(): float(picture.failure is None)},
         "elm_queue_age_seconds": {(): picture.age},
         "elm_queue_scrape_seconds": {(): picture.seconds},
     }
-    return render(head | of_jobs(picture) | of_nodes(picture)), fresh
+    return render(head | of_jobs(picture) | of_nodes(picture)), picture.failure
 
 
 def of_jobs(picture: Picture) -> dict[str, Series]:

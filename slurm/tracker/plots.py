@@ -6,6 +6,8 @@ from html import escape
 WIDTH = 640
 HEIGHT = 220
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 28
+# Of a lying bar: its row, and the room for its name.
+ROW, NAMES = 30, 180
 
 
 def nice_top(largest: float) -> float:
@@ -28,12 +30,16 @@ def figure(value: float) -> str:
     return f"{value:g}"
 
 
-def frame(title: str, top: float, labels: Sequence[str], axis: Sequence[str]) -> list[str]:
-    """The opening tag, the grid with its figures, and the labels under the bars."""
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
+def opening(title: str, height: int) -> list[str]:
+    return [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">',
         f"<title>{escape(title)}</title>",
     ]
+
+
+def frame(title: str, labels: Sequence[str], axis: Sequence[str]) -> list[str]:
+    """The opening, the grid with its figures, and the labels under the bars."""
+    parts = opening(title, HEIGHT)
     floor = HEIGHT - BOTTOM
     for number, text in enumerate(axis):
         y = floor - (floor - TOP) * number / (len(axis) - 1)
@@ -52,7 +58,7 @@ def frame(title: str, top: float, labels: Sequence[str], axis: Sequence[str]) ->
 def bars(title: str, labels: Sequence[str], values: Sequence[float], unit: str) -> str:
     """A bar for each label; the exact value is the bar's tooltip."""
     top = nice_top(max(values, default=0))
-    parts = frame(title, top, labels, [figure(top * part / 4) for part in range(5)])
+    parts = frame(title, labels, [figure(top * part / 4) for part in range(5)])
     step = (WIDTH - LEFT - RIGHT) / max(1, len(values))
     for number, (label, value) in enumerate(zip(labels, values, strict=True)):
         height = (HEIGHT - BOTTOM - TOP) * value / top
@@ -65,11 +71,26 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], unit: str) 
     return "\n".join([*parts, "</svg>"])
 
 
+def lying_bars(title: str, labels: Sequence[str], values: Sequence[float], unit: str) -> str:
+    """A row for each label, whose names may be long; the exact value is the bar's tooltip."""
+    parts = opening(title, ROW * len(labels))
+    largest = max(values, default=0) or 1
+    for number, (label, value) in enumerate(zip(labels, values, strict=True)):
+        y = ROW * number
+        width = max(2, (WIDTH - NAMES - RIGHT) * value / largest)
+        parts.append(f'<text x="{NAMES - 10}" y="{y + 21}" text-anchor="end">{escape(label)}</text>')
+        parts.append(
+            f'<rect class="bar" x="{NAMES}" y="{y + 5}" width="{width:.1f}" height="{ROW - 10}" rx="2">'
+            f"<title>{escape(label)}: {value:,} {escape(unit)}</title></rect>"
+        )
+    return "\n".join([*parts, "</svg>"])
+
+
 def lines(
     title: str,
     labels: Sequence[str],
     series: Sequence[tuple[str, Sequence[float | None]]],
-    spans: Sequence[tuple[float, str]],
+    spans: Sequence[tuple[float, str, str]],
 ) -> str:
     """One line per series with a gap where a value is missing.
 
@@ -77,11 +98,11 @@ def lines(
         title: For screen readers.
         labels: Under the axis, one per point.
         series: Name and values; at most two, drawn in the page's two colours.
-        spans: Possible ends of the axis as (value, text), ascending; the first that fits is used.
+        spans: Possible ends of the axis as (value, text, its half), ascending; the first that fits is used.
     """
     largest = max((v for _, values in series for v in values if v is not None), default=0)
-    top, text = next((item for item in spans if item[0] >= largest), spans[-1])
-    parts = frame(title, top, labels, ["0", "", text])
+    top, whole, half = next((item for item in spans if item[0] >= largest), spans[-1])
+    parts = frame(title, labels, ["0", half, whole])
     step = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
     for index, (name, values) in enumerate(series):
         points: list[list[str]] = [[]]

@@ -45,6 +45,7 @@ class Rates:
     """
 
     def __init__(self, folder: Path = SITES):
+        self.folder = folder
         self.by_partition: dict[str, Rate] = {}
         for file in sorted(folder.glob("*.yaml")):
             self._read(file)

@@ -23,8 +23,7 @@ body { margin: 0 auto; padding: 1.5rem; max-width: 72rem; background: var(--page
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.05rem; margin: 0 0 .6rem; }
 p { margin: .3rem 0; color: var(--soft); } .warn { color: var(--warn); font-weight: 600; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .8rem;
-  margin: 1.2rem 0; }
+.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; } .figures div { flex: 1 1 10rem; }
 .figures div, section { background: var(--card); border: 1px solid var(--line); border-radius: 6px;
   padding: .8rem 1rem; }
 .figures b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
@@ -47,13 +46,16 @@ polyline.s0 { stroke: var(--one); } polyline.s1 { stroke: var(--two); }
 .key::before { content: ""; display: inline-block; width: .8em; height: .8em; border-radius: 2px;
   margin-right: .35em; background: var(--one); } .key.second::before { background: var(--two); }
 @media (max-width: 40rem) { body { padding: .8rem; } svg text { font-size: 20px; }
-  th:first-child, td:first-child { max-width: 6.5rem; } th, td { padding-right: .4rem; } }
+  table { font-size: .85rem; } section { padding: .7rem .8rem; }
+  th:first-child, td:first-child { max-width: 6rem; } th, td { padding-right: .5rem; } }
 """
 
-# Ends of the axis of waits.
+# Ends of the axis of waits in seconds, in words, and half of it.
 WAIT_SPANS = (
-    *((60, "1 min"), (300, "5 min"), (900, "15 min"), (3600, "1 h"), (3 * 3600, "3 h"), (6 * 3600, "6 h")),
-    *((12 * 3600, "12 h"), (DAY, "1 day"), (3 * DAY, "3 days"), (7 * DAY, "7 days"), (30 * DAY, "30 days")),
+    *((60, "1 min", "30 s"), (300, "5 min", "2.5 min"), (900, "15 min", "7.5 min"), (3600, "1 h", "30 min")),
+    *((3 * 3600, "3 h", "1.5 h"), (6 * 3600, "6 h", "3 h"), (12 * 3600, "12 h", "6 h")),
+    *((DAY, "1 day", "12 h"), (3 * DAY, "3 days", "1.5 days"), (7 * DAY, "7 days", "3.5 days")),
+    (30 * DAY, "30 days", "15 days"),
 )
 
 
@@ -113,9 +115,9 @@ def figures(summary: Summary, rates: Rates, nodes: Sequence[Node]) -> str:
     ended = sum(summary.states.values())
     cards = [
         (f"{total.jobs:,}", "job starts"),
-        (quantity(total.gpu_hours), "GPU-hours"),
-        (quantity(total.core_hours), "core-hours"),
-        (quantity(total.units, 0), rates.unit),
+        (amount(total.gpu_hours), "GPU-hours"),
+        (amount(total.core_hours), "core-hours"),
+        (amount(total.units), rates.unit),
         (f"{failed / ended:.0%}" if ended else "–", "ended badly"),
         (utilisation(total.gpu_hours, sum(n.gpus for n in nodes) * hours), "of the GPUs used"),
         (utilisation(total.core_hours, sum(n.cpus for n in nodes) * hours), "of the cores used"),
@@ -138,14 +140,21 @@ def utilisation(used: float, there: float) -> str:
 
 
 def energy(kwh: float | None) -> str:
-    return "unknown" if kwh is None else quantity(kwh)
+    return "unknown" if kwh is None else amount(kwh)
+
+
+def amount(value: float) -> str:
+    """Large figures without a fraction, millions as such, so that a row of them fits a phone."""
+    if value >= 1e6:
+        return f"{value / 1e6:,.2f} M"
+    return quantity(value, 0 if value >= 1000 else 1)
 
 
 def use(summary: Summary, labels: list[str]) -> str:
     gpu = summary.total.gpu_hours > 0
     values = [day.gpu_hours if gpu else day.core_hours for day in summary.by_day]
     what = "GPU-hours" if gpu else "core-hours"
-    rows = [[text(n) or "none", f"{t.jobs:,}", quantity(t.gpu_hours), quantity(t.core_hours)]
+    rows = [[text(n) or "none", f"{t.jobs:,}", amount(t.gpu_hours), amount(t.core_hours)]
             for n, t in summary.by_partition.items()]  # fmt: skip
     chart = plots.bars(f"{what} a day", labels, values, what)
     return section(f"{what} a day", chart + table(["Partition", "Jobs", "GPU-h", "Core-h"], rows))
@@ -177,7 +186,7 @@ def money(summary: Summary, rates: Rates, labels: list[str]) -> str:
         note = f"<p>{summary.unpriced:,} job starts in partitions without a rate are not counted.</p>"
     days = (summary.end - summary.begin) / DAY
     rows = [
-        [text(name) or "none", quantity(total.units), quantity(total.units / days)]
+        [text(name) or "none", amount(total.units), amount(total.units / days)]
         for name, total in summary.by_account.items()
     ]
     spent = table(["Account", text(rates.unit), "a day"], rows)
@@ -187,10 +196,9 @@ def money(summary: Summary, rates: Rates, labels: list[str]) -> str:
 def ends(summary: Summary) -> str:
     total = sum(summary.states.values())
     rows = [[text(state.lower()), f"{n:,}", f"{n / total:.1%}"] for state, n in summary.states.items()]
-    chart = plots.bars(
-        "How jobs ended", [s.lower() for s in summary.states], list(summary.states.values()), "jobs"
-    )
-    return section("How jobs ended", chart + table(["State", "Jobs", "Share"], rows))
+    names = [state.lower() for state in summary.states]
+    chart = plots.lying_bars("How jobs ended", names, list(summary.states.values()), "jobs")
+    return section("How jobs ended", (chart if rows else "") + table(["State", "Jobs", "Share"], rows))
 
 
 def people(title: str, totals: dict[str, Totals], rates: Rates) -> str:
@@ -198,9 +206,9 @@ def people(title: str, totals: dict[str, Totals], rates: Rates) -> str:
         [
             text(name) or "none",
             f"{t.jobs:,}",
-            quantity(t.gpu_hours),
-            quantity(t.core_hours),
-            quantity(t.units),
+            amount(t.gpu_hours),
+            amount(t.core_hours),
+            amount(t.units),
         ]
         for name, t in totals.items()
     ]

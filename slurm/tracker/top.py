@@ -1,7 +1,8 @@
 """`elm-queue top`: the queue as a live view in the terminal, with textual.
 
-Keys: s sorts by the next column, / filters by a part of any cell, Enter explains the chosen job, l shows the
-end of its log; c cancels, h holds and u releases it, each after a question; q leaves.
+Keys: s sorts by the next column and r turns the order round, / filters by a part of any cell (Esc shows all),
+w or Enter explains the chosen job, l shows the end of its log; c cancels, h holds and u releases it, each
+after a question; q leaves.
 """
 
 import re
@@ -19,7 +20,7 @@ from textual.widgets import DataTable, Footer, Input, Label, Static
 
 from slurm.tracker import command, listing, poll, why
 from slurm.tracker.command import Unreachable
-from slurm.tracker.listing import COLUMNS, RUN_COLUMNS, Filters, Row
+from slurm.tracker.listing import COLUMNS, RUN_COLUMNS, VALUES, Filters, Row
 from slurm.tracker.logs import log_tail
 from slurm.tracker.poll import Picture
 from slurm.tracker.rates import Rates
@@ -28,6 +29,20 @@ from slurm.tracker.squeue import Job
 
 REFRESH_SECONDS = 5.0
 WIDEST = 32
+
+# Columns that are sorted by a value and not by what stands in them.
+SORTED_BY_VALUE = {
+    "ID": "job_id",
+    "NODES": "nodes",
+    "GPUS": "gpus",
+    "ELAPSED/LIMIT": "elapsed",
+    "WAITED": "waited",
+    "START": "start",
+    "STEP": "step",
+    "LOSS": "loss",
+    "TOKENS/S": "tokens_per_second",
+    "RUN ENDS": "run_ends",
+}
 
 # Key → the command that changes a job, and the question before it.
 CHANGES = {
@@ -84,16 +99,19 @@ class QueueTop(App[None]):
     """The live view."""
 
     TITLE = "elm-queue"
+    ENABLE_COMMAND_PALETTE = False
     CSS = """
     #mark { height: 1; padding: 0 1; } #mark.stale { background: $error; color: $text; }
-    #filter { display: none; } #filter.open { display: block; }
+    #filter { display: none; }
     #reading, #question { border: round $primary; background: $surface; padding: 1 2; margin: 2 4; }
     #reading { height: 80%; } #question { height: auto; } Reading, Question { align: center middle; }
     """
     BINDINGS: ClassVar = [
         Binding("s", "sort", "Sort"),
+        Binding("r", "reverse", "Reverse"),
         Binding("slash", "filter", "Filter"),
-        Binding("enter", "explain", "Why", priority=False),
+        Binding("escape", "show_all", "Show all", show=False),
+        Binding("w,enter", "explain", "Why"),
         Binding("l", "log", "Log"),
         *(Binding(key, f"change('{key}')", words) for key, (_, words) in CHANGES.items()),
         Binding("q", "quit", "Quit"),
@@ -112,6 +130,7 @@ class QueueTop(App[None]):
         }
         # No column: the list's own order.
         self.sorted_by: str | None = None
+        self.reversed = False
         self.wanted = ""
 
     def compose(self) -> ComposeResult:
@@ -160,8 +179,9 @@ class QueueTop(App[None]):
             if self.wanted.lower() in "\t".join(texts).lower():
                 shown.append((row, texts))
         if self.sorted_by is not None:
-            index = list(self.cells).index(self.sorted_by)
-            shown.sort(key=lambda item: sort_key(item[1][index]))
+            shown.sort(key=lambda item: self.sort_key(item[0]))
+        if self.reversed:
+            shown.reverse()
         table.clear()
         for row, texts in shown:
             cells = (Text(fitted(text, WIDEST)) for text in texts)
@@ -170,11 +190,18 @@ class QueueTop(App[None]):
             table.move_cursor(row=table.get_row_index(str(kept.job_id)))
         if self.picture:
             order = f"  sorted by {self.sorted_by}" if self.sorted_by else ""
+            order += "  reversed" if self.reversed else ""
             part = f"  filter {self.wanted!r}" if self.wanted else ""
             self.mark(
                 f"{len(shown)} of {len(self.rows)} lines, {listing.mark(self.picture)}{order}{part}",
                 self.picture.failure is not None,
             )
+
+    def sort_key(self, row: Row) -> tuple[bool, object]:
+        """Figures and times by their value, words by their letters; what is missing stands last."""
+        name = "units" if self.sorted_by == self.rates.unit else SORTED_BY_VALUE.get(self.sorted_by)
+        value = VALUES[name](row) if name else self.cells[self.sorted_by](row).lower()
+        return (value is None, value or 0 if name else value)
 
     def chosen(self) -> Job | None:
         """The job under the cursor."""
@@ -191,18 +218,28 @@ class QueueTop(App[None]):
         self.sorted_by = names[(names.index(self.sorted_by) + 1) % len(names)]
         self.redraw()
 
+    def action_reverse(self) -> None:
+        self.reversed = not self.reversed
+        self.redraw()
+
     def action_filter(self) -> None:
         box = self.query_one("#filter", Input)
-        box.add_class("open")
-        box.focus()
+        box.display = True
+        # At once, unlike `box.focus()`: the next letter of a quick typist must not be taken for a command.
+        self.screen.set_focus(box)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self.wanted = event.value
         self.redraw()
 
     def on_input_submitted(self) -> None:
-        self.query_one("#filter", Input).remove_class("open")
-        self.query_one(DataTable).focus()
+        self.query_one("#filter", Input).display = False
+        self.screen.set_focus(self.query_one(DataTable))
+
+    def action_show_all(self) -> None:
+        box = self.query_one("#filter", Input)
+        box.value = ""
+        self.on_input_submitted()
 
     def on_data_table_row_selected(self) -> None:
         self.action_explain()
@@ -225,6 +262,9 @@ class QueueTop(App[None]):
         if job is None:
             return
         argv, verb = CHANGES[key]
+        if key != "c" and not job.pending:
+            self.notify(f"{job.shown_id} runs already; only waiting jobs are held and released")
+            return
         tasks = f" with {job.tasks} waiting tasks" if job.tasks > 1 else ""
         question = f"{verb} job {job.shown_id}{tasks} ({escaped(fitted(job.name, WIDEST))}, {job.user})?"
         self.push_screen(Question(question), partial(self.change, job, argv))
@@ -242,12 +282,3 @@ class QueueTop(App[None]):
             self.call_from_thread(self.notify, escaped(str(error)), severity="error", markup=False)
             return
         self.call_from_thread(self.notify, f"{' '.join(line)}: done; the list follows within half a minute")
-
-
-def sort_key(text: str) -> tuple[int, float, str]:
-    """Numbers by value and before words; everything else by its letters."""
-    head = text.replace(",", "").split("/")[0].split("_")[0]
-    try:
-        return (0, float(head), text)
-    except ValueError:
-        return (1, 0.0, text.lower())

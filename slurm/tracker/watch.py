@@ -27,7 +27,7 @@ def frame(filters: Filters, rates: Rates) -> str:
     except Unreachable as error:
         return f"Slurm does not answer, and there is no earlier picture: {escaped(str(error))}"
     size = shutil.get_terminal_size()
-    lines = [listing.mark(picture), *listing.text(listing.rows(picture, filters, rates), rates).split("\n")]
+    lines = [listing.mark(picture), *listing.grid(listing.rows(picture, filters, rates), rates).split("\n")]
     hidden = len(lines) - (size.lines - 1)
     if hidden > 0:
         lines = [*lines[: size.lines - 2], f"… and {hidden + 1} more lines"]

@@ -21,7 +21,8 @@ def resources(job: Job, picture: Picture) -> Explanation:
     usable = [node for node in nodes if node.available]
     free = {key: sum(node.free[key] for node in usable) for key in ("cpus", "gpus", "memory")}
     idle = sum(node.cpus_used == 0 for node in usable)
-    sentence = f"It is next in line, but too little is free: it needs {request(job)}."
+    whole = ", all of them to itself" if exclusive(job) else ""
+    sentence = f"It is next in line, but too little is free: it needs {request(job)}{whole}."
     evidence = [
         f"partition {job.partition} has {len(nodes)} nodes, {len(usable)} in service, {idle} of them empty; "
         f"free there: {free['cpus']} cores, {free['gpus']} GPUs, {free['memory']} MiB"
@@ -33,6 +34,15 @@ def resources(job: Job, picture: Picture) -> Explanation:
         listed = ", ".join(f"{shown} by {moment(end)}" for end, shown in ends[:3])
         evidence.append(f"at the latest these end next: {listed}")
     return Explanation(sentence, evidence, "A shorter time limit or fewer nodes lets it fit into a gap.")
+
+
+def exclusive(job: Job) -> bool:
+    """Whether the job shares its nodes with nobody; False where squeue does not say."""
+    try:
+        said = command.run(["squeue", "--noheader", "-j", str(job.job_id), "-O", "OverSubscribe"])
+    except Unreachable:
+        return False
+    return said.split()[:1] == ["NO"]
 
 
 def priority(job: Job, picture: Picture) -> Explanation:
@@ -54,11 +64,12 @@ def priority(job: Job, picture: Picture) -> Explanation:
         )
     first = max(rivals, key=lambda other: (other.priority, -(other.submit or 0)))
     count = sum(other.tasks for other in rivals)
+    tie = ", handed in earlier" if first.priority == job.priority else ""
     return Explanation(
         f"{count} waiting {'job goes' if count == 1 else 'jobs go'} first in partition {job.partition}.",
         [
             f"its priority is {job.priority}; at the head stands {first.shown_id} of {first.user} with "
-            f"{first.priority}, which needs {request(first)}"
+            f"{first.priority}{tie}, which needs {request(first)}"
         ],
         "Nothing is wrong; a shorter time limit may let it start in a gap before them.",
     )

@@ -257,8 +257,9 @@ def test_spent_committed_and_forecast(history: History, rates: Rates) -> None:
 
 def test_a_partition_without_a_rate_is_counted_apart(history: History, rates: Rates) -> None:
     history.add([life(partition="other")])
-    text = budget.text(budget.accounts(history, [], rates, 30, NOW), rates, 30, {})
-    assert "1 job(s) ran in partitions without a rate" in text
+    jobs = [waiting(Partition="other"), waiting(TimeLimit="UNLIMITED"), waiting()]
+    text = budget.text(budget.accounts(history, jobs, rates, 30, NOW), rates, 30, {})
+    assert "3 job(s) in partitions without a rate or without a time limit are not counted" in text
 
 
 def test_a_job_pays_its_largest_share(rates: Rates) -> None:
@@ -324,6 +325,33 @@ def test_each_line_names_its_source(history: History) -> None:
     assert "history is silent: 0 jobs like this one, 20 are needed" in text
     job.start = job.eligible + 600
     assert "(source: Slurm's scheduler)" in eta.estimate(job, None, history, job.eligible + 60)[0]
+
+
+def test_history_counts_from_the_moment_a_job_may_start(history: History) -> None:
+    history.add(many(20))
+    job = waiting()
+    job.eligible = int(time.time()) + 7200
+    (_, told, _) = eta.estimate(job, None, history, time.time())
+    assert f"start by {eta.moment(job.eligible + 600)} in half of the cases" in told
+
+
+@pytest.mark.parametrize("reason", ["JobHeldUser", "DependencyNeverSatisfied", "BadConstraints"])
+def test_no_start_is_promised_to_a_job_that_is_stuck(history: History, reason: str) -> None:
+    history.add(many(20))
+    job = waiting(Reason=reason)
+    told = "\n".join(eta.estimate(job, None, history, time.time()))
+    assert "does not start as it is" in told
+    assert "once it may start, half of the cases wait 10:00, nine of ten 18:00 at most" in told
+    assert "end unknown, like its start; it may run 2:00:00" in told
+    assert "start by" not in told
+
+
+def test_without_accounting_the_scheduler_still_speaks() -> None:
+    job = waiting()
+    job.start = int(time.time()) + 600
+    start, end = eta.estimate(job, None, None, time.time())
+    assert "(source: Slurm's scheduler)" in start
+    assert "(source: its start and its time limit)" in end
 
 
 def run_of(step: int, steps: int, seconds: float) -> Progress:

@@ -93,8 +93,8 @@ def test_the_last_picture_stays_and_is_marked(fake_slurm, rows, tmp_path, capsys
     assert len(picture.jobs) == 1
     assert "STALE" in listing.mark(picture)
     assert json.loads(listing.json_text([], picture))["stale"] is True
-    text, fresh = metrics.text()
-    assert not fresh
+    text, failure = metrics.text()
+    assert failure == picture.failure
     assert "elm_queue_up 0" in text
     assert 'elm_queue_jobs{partition="low",state="pending"} 1' in text
     fake_slurm.go()
@@ -106,14 +106,38 @@ def test_without_any_picture_there_is_no_empty_success(fake_slurm) -> None:
     fake_slurm.stop()
     with pytest.raises(Unreachable, match="Unable to contact"):
         poll.picture()
-    text, fresh = metrics.text()
-    assert not fresh
+    text, failure = metrics.text()
+    assert "Unable to contact" in failure
     assert "elm_queue_up 0" in text
     assert "elm_queue_jobs" not in text
     result = subprocess.run([*ELM_QUEUE, "list"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "Unable to contact slurm controller" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.stderr == ("elm-queue: squeue: Unable to contact slurm controller (connect failure)\n"), (
+        "one sentence, the command named once"
+    )
+    scraped = subprocess.run([*ELM_QUEUE, "metrics"], capture_output=True, text=True)
+    assert scraped.returncode == 1
+    assert "the figures are not fresh: squeue: Unable to contact slurm controller" in scraped.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "why 1", "eta 1", "eff 1", "history", "budget", "metrics", "report"]
+)
+def test_no_slurm_and_no_slurm_conf_are_one_sentence(tmp_path: Path, monkeypatch, command: str) -> None:
+    argv = [*command.split(), *(["--html", str(tmp_path / "page.html")] if command == "report" else [])]
+
+    def refused(sentence: str) -> None:
+        result = subprocess.run([*ELM_QUEUE, *argv], capture_output=True, text=True, timeout=30)
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1
+        assert sentence in result.stderr
+        assert "elm_queue_up 0" in result.stdout if command == "metrics" else not result.stdout
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused("is not installed here")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    refused(f"SLURM_CONF names {tmp_path}/slurm.conf, which does not exist")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_silent_slurm_is_not_asked_again_at_once(fake_slurm, rows, monkeypatch) -> None:
@@ -134,7 +158,7 @@ def test_hostile_names_keep_the_columns(fake_slurm, rows, tmp_path) -> None:
     for job, name in zip(picture.jobs, HOSTILE, strict=True):
         job.name = name
     prices = rates(tmp_path)
-    lines = listing.text(listing.rows(picture, listing.Filters(), prices), prices).split("\n")
+    lines = listing.grid(listing.rows(picture, listing.Filters(), prices), prices).split("\n")
     assert len(lines) == len(HOSTILE) + 1
     # Each line's user stands in the header's column, counted in terminal cells.
     where = lines[0].index("USER")
@@ -187,9 +211,23 @@ def test_filters(fake_slurm, rows) -> None:
     assert ids(name="tune") == [3]
 
 
+def test_a_list_says_what_its_filters_left_out(fake_slurm, rows) -> None:
+    def listed(*filters: str) -> list[str]:
+        run = subprocess.run([*ELM_QUEUE, "list", *filters], capture_output=True, text=True, check=True)
+        return run.stdout.splitlines()
+
+    fake_slurm.answer([rows(1), rows(2, State="RUNNING")])
+    assert len(listed()) == 4
+    assert listed("--state=r")[-2] == "1 of 2 lines pass the filters"
+    assert listed("--user=nobody")[0] == "0 of 2 lines pass the filters"
+    fake_slurm.answer([])
+    assert listed()[0] == "no job waits or runs"
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        (["list", "--state", "waiting"], "--state: found 'waiting'; allowed are pending, running"),
         (["why", "12;rm"], "id: found '12;rm'; allowed are a job id, id_task or id+part"),
         (["why", "99"], "id: found 99, which neither waits nor runs now"),
         (["report", "--since", "7y", "--html", "x"], "--since: found '7y'"),

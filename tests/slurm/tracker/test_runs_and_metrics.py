@@ -55,7 +55,7 @@ def test_the_list_shows_the_run(run: RunFolder, fake_slurm, rows) -> None:
     )
     rates = Rates(Path("/nowhere"))
     found = listing.rows(poll.picture(), listing.Filters(), rates)
-    text = listing.text(found, rates)
+    text = listing.grid(found, rates)
     assert "40/100" in text
     assert "3.000" in text
     assert listing.VALUES["steps"](found[0]) == 100
@@ -176,9 +176,15 @@ def test_what_slurm_ended_is_told_apart() -> None:
     (memory,) = efficiency.parse(steps_text(JOB | {"State": "OUT_OF_MEMORY"}), "|")
     (late,) = efficiency.parse(steps_text(JOB | {"State": "TIMEOUT"}), "|")
     (short,) = efficiency.parse(steps_text(JOB | {"ElapsedRaw": "5"}), "|")
+    (large,) = efficiency.parse(steps_text(JOB, {"JobIDRaw": "7.0", "MaxRSS": "20480000K"}), "|")
+    (waits,) = efficiency.parse(
+        steps_text(JOB | {"State": "PENDING", "ElapsedRaw": "0", "AllocTRES": ""}), "|"
+    )
     (runs_still,) = efficiency.parse(steps_text(JOB | {"State": "RUNNING"}), "|")
     assert "ran out of memory" in memory.advice[0]
     assert "ask for more time" in late.advice[0]
+    assert "it used 20000 of 10000 MiB: ask for more" in large.advice[0]
+    assert waits.advice == ["it has not run yet"]
     assert short.advice == []
     assert runs_still.cpu is None
 
@@ -188,8 +194,8 @@ def test_what_slurm_ended_is_told_apart() -> None:
 
 def test_labels_are_bounded(fake_slurm, rows) -> None:
     fake_slurm.answer([rows(n, Partition=f"p{n % 80:02d}", UserName=f"u{n}") for n in range(1, 400)])
-    text, fresh = metrics.text()
-    assert fresh
+    text, failure = metrics.text()
+    assert failure is None
     partitions = set(re.findall(r'partition="([^"]+)"', text))
     assert len(partitions) == metrics.MOST_PARTITIONS + 1
     assert "other" in partitions

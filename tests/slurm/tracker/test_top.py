@@ -72,10 +72,38 @@ def test_sort_and_filter(queue) -> None:
         assert column(app, "NAME") == ["alpha", "gamma", "\\x1b[31mbeta"]
         await pilot.press("s", "s")
         assert column(app, "NAME") == ["\\x1b[31mbeta", "alpha", "gamma"]
+        await pilot.press("r")
+        assert column(app, "NAME") == ["gamma", "alpha", "\\x1b[31mbeta"]
         await pilot.press("slash", *"gam", "enter")
         await until(pilot, lambda: column(app, "NAME") == ["gamma"])
+        await pilot.press("escape")
+        await until(pilot, lambda: len(column(app, "NAME")) == 3)
 
     drive(steps)
+
+
+def test_figures_are_sorted_by_value(queue, rows) -> None:
+    spans = {1: "9:00", 2: "1-00:00:00", 3: "10:00"}
+    queue.answer([rows(n, State="RUNNING", Name=str(n), TimeUsed=used) for n, used in spans.items()])
+
+    async def steps(app, pilot) -> None:
+        await pilot.press(*"s" * (1 + list(app.cells).index("ELAPSED/LIMIT")))
+        assert column(app, "NAME") == ["1", "3", "2"]
+
+    drive(steps)
+
+
+def test_a_quick_typist_changes_nothing(queue) -> None:
+    async def steps(app, pilot) -> None:
+        from textual.events import Key
+
+        for key, character in (("slash", "/"), ("c", "c"), ("y", "y")):
+            app.post_message(Key(key, character))
+        await pilot.pause(0.5)
+        assert not isinstance(app.screen, top.Question)
+
+    drive(steps)
+    assert changes(queue) == []
 
 
 def test_details_and_log(queue) -> None:
@@ -107,6 +135,9 @@ def test_nothing_changes_without_a_yes(queue, no: str) -> None:
 
 def test_a_yes_changes_the_chosen_job(queue) -> None:
     async def steps(app, pilot) -> None:
+        await pilot.press("h")
+        await pilot.pause()
+        assert not isinstance(app.screen, top.Question), "a running job is not held"
         await pilot.press("c", "y")
         await until(pilot, lambda: len(changes(queue)) == 1)
         await pilot.press("down", "h")
