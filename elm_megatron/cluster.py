@@ -82,6 +82,7 @@ class ClusterConfig:
         signal_seconds: how long before the time limit the job saves and requeues itself.
         cpu_partition: for stages that use no GPU (preprocess, export); null is `partition`.
         exclusive: the whole node.
+        ear: let the site's Energy Aware Runtime measure the nodes (`eacct -j <job>` tells it afterwards).
         mpi: flavour for MPI stages, a word of `srun --mpi=list`.
         interface: network interface ranks meet over.
         slurm_conf: another cluster's slurm.conf.
@@ -114,6 +115,7 @@ class ClusterConfig:
     mail_type: str | None = None
     cpu_partition: str | None = None
     exclusive: bool = False
+    ear: bool = False
     mpi: str = "pmi2"
     interface: str | None = None
     slurm_conf: str | None = None
@@ -164,6 +166,8 @@ class ClusterConfig:
             raise _refusal("gpus_per_node", self.gpus_per_node, f"must be 0 to {self.site.gpus or 'many'}")
         if self.executor == "local" and self.nodes != 1:
             raise _refusal("nodes", self.nodes, f"must be 1, cluster={self.name} is one machine")
+        if self.ear and self.executor != "slurm":
+            raise _refusal("ear", "true", f"must be false, cluster={self.name} hands no job to Slurm")
         limit = self.site.max_time
         if limit and self.time and seconds(self.time) > seconds(limit):
             raise _refusal("time", self.time, f"must be at most {limit}, the limit of {self.name}")

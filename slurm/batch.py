@@ -54,6 +54,8 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
     extra["requeue"] = True
     extra["kill-on-invalid-dep"] = "yes" if cluster.dependency else None
     extra["comment"] = f"elm:{run}"
+    if cluster.ear:
+        extra |= {"ear": "on", "ear-policy": "monitoring"}  # it looks on and changes no clock
     srun = ["--open-mode=append", "--kill-on-bad-exit=1", f"--mpi={cluster.mpi if mpi else 'none'}"]
     if cpus:
         srun.append(f"--cpus-per-task={cpus}")  # Slurm 22.05 and later do not take it from the job

@@ -57,6 +57,14 @@ def test_golden_script(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert text == path.read_text()
 
 
+def test_ear_looks_on_when_told() -> None:
+    script = submit.script(config("cluster=snellius", "cluster.ear=true"), 4, "pretrain")
+    assert "#SBATCH --ear=on\n" in script and "#SBATCH --ear-policy=monitoring\n" in script
+    assert "--ear" not in submit.script(config("cluster=snellius"), 4, "pretrain")
+    with pytest.raises(InputError, match=r"cluster\.ear='true': must be false, cluster=local"):
+        config("cluster.ear=true")
+
+
 def test_preprocess_ranks_meet_over_mpi() -> None:
     cluster = ClusterConfig(executor="slurm", mpi="pmix", time="10")
     assert "--mpi=pmix" in batch.parameters(cluster, Path("/r"), "n", 4, mpi=True)["srun_args"]
