@@ -121,6 +121,9 @@ def decide(prints: Iterator[Fingerprints], config: DedupConfig, folder: Path) ->
             records = _records(blocks, BLOCK_RECORD, config)
             for index in _repeats(records, stays[owner], BLOCK_HASHES, config.block_threshold, config):
                 decisions.blocks.setdefault(int(owner[index]), set()).add(int(index - first[owner[index]]))
+            for index in [item for item, gone in decisions.blocks.items() if len(gone) == sizes[item]]:
+                decisions.documents[index] = "duplicate_blocks"
+                del decisions.blocks[index]
     return decisions
 
 

@@ -19,7 +19,7 @@ def blocks_of(path: str, data: bytes, max_text: int) -> list[str]:
     if path.lower().endswith(".pdf"):
         from data_prep.pdf import extract
 
-        blocks = extract(data)
+        blocks = extract(data, max_text)
     else:
         if len(data) > 4 * max_text:
             raise Unreadable("text_too_long")

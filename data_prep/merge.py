@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
         account.repairs.update(part["repairs"])
     prints, ids = _fingerprints(stems)
     decisions = decide(prints, config.clean.dedup, parts)
-    kept = [identifier for index, identifier in enumerate(ids) if index not in decisions.documents]
-    splits = choose_split(kept, config.preprocess.valid_fraction)
+    staying = [identifier for index, identifier in enumerate(ids) if index not in decisions.documents]
+    kept: list[str] = []
+    splits = choose_split(staying, config.preprocess.valid_fraction)
     with pq.ParquetWriter(out / f"{DOCUMENTS}.tmp", SCHEMA, compression="zstd") as writer:
         rows: list[dict] = []
         size, index = 0, -1
@@ -57,6 +59,7 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
             ):
                 counter[row[key]] += 1
             account.works_out += 1
+            kept.append(row["id"])
             rows.append({**row, "split": splits[row["id"]]})
             size += len(row["text"].encode())
             if size >= config.preprocess.chunk_mb * raw.MEGABYTE:
@@ -66,6 +69,7 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
             writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
     account.works_dropped.update(reason for _, _, reason in dropped)
     account.check()
+    _check_ids(scan, [*kept, *(identifier for identifier, _, _ in dropped)])
     columns = zip(*sorted(dropped), strict=True) if dropped else ([], [], [])
     table = pa.Table.from_arrays(
         [pa.array(list(item), pa.string()) for item in columns], schema=DROPPED_SCHEMA
@@ -74,6 +78,13 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
     for name in (DROPPED, DOCUMENTS):
         (out / f"{name}.tmp").replace(out / name)
     return account
+
+
+def _check_ids(scan: raw.Scan, went: list[str]) -> None:
+    """Assert that every id that came in is, as often as it came, among those that stayed or were dropped."""
+    came = [work.id for work in scan.works] + [identifier for identifier, _ in scan.rejected + scan.refused]
+    if different := (Counter(came) - Counter(went)) + (Counter(went) - Counter(came)):
+        raise AssertionError(f"{len(different)} ids are not accounted for, first {min(different)!r}")
 
 
 def _fingerprints(stems: list[Path]) -> tuple[Iterator[Fingerprints], list[str]]:
@@ -103,8 +114,6 @@ def _keep_blocks(row: dict, index: int, decisions: Decisions, account: Account) 
     blocks = row["text"].split(BLOCK_BREAK)
     gone = decisions.blocks.get(index, set())
     kept = [block for number, block in enumerate(blocks) if number not in gone]
-    if not kept:
-        decisions.documents.setdefault(index, "duplicate_blocks")
     if index in decisions.documents:
         account.blocks_out -= len(blocks)
         account.blocks_dropped[f"work:{decisions.documents[index]}"] += len(blocks)

@@ -1,4 +1,4 @@
-"""PDF to lines and blocks, in a process of its own: ``python -m data_prep.pdf < work.pdf > blocks.json``.
+"""PDF to lines and blocks, in a process of its own: ``python -m data_prep.pdf 10000000 < work.pdf``.
 
 A PDF is a program written by strangers. The child process has a bound on memory and time, so that a bomb or
 a crash costs one work and not the build. Text comes from PDFium (pypdfium2, Apache-2.0/BSD-3-Clause).
@@ -16,11 +16,12 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from data_prep.raw import Unreadable
+from data_prep.raw import MEGABYTE, Unreadable
 
 MEMORY_BYTES = 2 << 30
 SECONDS = 120
 MAX_PAGES = 2000
+MAX_TEXT = 10 * MEGABYTE
 EDGE_LINES = 2  # lines at the top and bottom of a page that may be running headers or page numbers
 HYPHENS = "-\u00ad\u2010\ufffe\x02"  # PDFium gives U+FFFE for the hyphen at the end of a line
 PAGE_NUMBER = re.compile(
@@ -40,12 +41,16 @@ class Line:
     top: float
 
 
-def extract(data: bytes) -> list[str]:
+def extract(data: bytes, max_text: int = MAX_TEXT) -> list[str]:
     """The blocks of a PDF.
+
+    Args:
+        data: the file.
+        max_text: characters after which the child stops reading.
 
     Raises:
         Unreadable: ``pdf_encrypted``, ``pdf_truncated``, ``pdf_damaged``, ``pdf_too_many_pages``,
-            ``pdf_too_slow``, ``pdf_too_large`` (memory) or ``no_text`` (scanned pages).
+            ``pdf_too_slow``, ``pdf_too_large`` (memory), ``text_too_long`` or ``no_text`` (scanned pages).
     """
     if b"%PDF-" not in data[:1024]:
         raise Unreadable("pdf_damaged")
@@ -53,7 +58,7 @@ def extract(data: bytes) -> list[str]:
         raise Unreadable("pdf_truncated")
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "data_prep.pdf"],
+            [sys.executable, "-m", "data_prep.pdf", str(max_text)],
             input=data,
             capture_output=True,
             timeout=SECONDS,
@@ -69,7 +74,7 @@ def extract(data: bytes) -> list[str]:
     return answer
 
 
-def read_pages(data: bytes) -> list[list[Line]]:
+def read_pages(data: bytes, max_text: int) -> list[list[Line]]:
     """The lines of every page, from top to bottom."""
     import pypdfium2
 
@@ -79,11 +84,14 @@ def read_pages(data: bytes) -> list[list[Line]]:
         raise Unreadable("pdf_encrypted" if "password" in str(error).lower() else "pdf_damaged") from error
     if len(document) > MAX_PAGES:
         raise Unreadable("pdf_too_many_pages")
-    pages = []
+    pages, size = [], 0
     for number in range(len(document)):
         page = document[number]
         text = page.get_textpage()
         boxes = [text.get_rect(index) for index in range(text.count_rects())]
+        size += text.count_chars()
+        if size > max_text:
+            raise Unreadable("text_too_long")
         pages.append(_join_boxes([Line(text.get_text_bounded(*box), *box) for box in boxes]))
         text.close()
         page.close()
@@ -190,7 +198,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to any file
     try:
-        blocks = blocks_of_pages(read_pages(sys.stdin.buffer.read()))
+        blocks = blocks_of_pages(read_pages(sys.stdin.buffer.read(), int(sys.argv[1])))
         answer: list[str] | str = blocks or "no_text"
     except Unreadable as reason:
         answer = str(reason)

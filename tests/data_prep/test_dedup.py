@@ -55,6 +55,13 @@ def test_blocks_that_were_there_before_go_alone(tmp_path):
     assert found.documents == {} and found.blocks == {6: {2}, 8: {0}}
 
 
+def test_a_work_of_nothing_but_earlier_blocks_goes_as_a_whole(tmp_path):
+    documents = works()
+    documents[6] = [documents[1][4], documents[2][0]]
+    found = result(documents, tmp_path)
+    assert found.documents == {6: "duplicate_blocks"} and found.blocks == {}
+
+
 def test_blocks_of_a_dropped_work_take_nothing_with_them(tmp_path):
     documents = works(4)
     documents[1] = list(documents[0])

@@ -57,6 +57,12 @@ def test_each_kind_of_broken_pdf_has_its_reason(data, reason):
         extract(data)
 
 
+def test_a_pdf_with_more_text_than_a_work_may_hold_is_not_read_to_its_end():
+    with pytest.raises(Unreadable, match="text_too_long"):
+        extract(pdf(pages(7)), max_text=500)
+    assert extract(pdf(pages(7)), max_text=5000)
+
+
 def test_a_bomb_ends_with_its_child(monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 20)
     bomb = pdf([["boom " * 2_000_000]], compress=True)
@@ -64,6 +70,6 @@ def test_a_bomb_ends_with_its_child(monkeypatch):
     try:
         blocks = extract(bomb)
     except Unreadable as reason:
-        assert str(reason) in ("pdf_too_large", "pdf_too_slow", "pdf_damaged")
+        assert str(reason) in ("pdf_too_large", "pdf_too_slow", "pdf_damaged", "text_too_long")
     else:
         assert sum(map(len, blocks)) <= 11_000_000
