@@ -172,22 +172,32 @@ def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Pa
     assert (run / "checkpoints/latest").read_text() == f"step-{losses(run)[-1][0]:08d}"
 
 
-def test_a_lost_node(devcluster: DevCluster, tmp_path: Path) -> None:
-    """slurmd and the tasks of a node die at once; Slurm starts the job elsewhere."""
-    run = tmp_path / "run"
-    submit(run, 300, "nodes=2", ranks=2)
-    wait_step(run, 25)
-    nodes = devcluster.command("squeue", "-h", "-j", job_of(run), "-o", "%N").stdout.strip()
-    lost = devcluster.command("scontrol", "show", "hostnames", nodes).stdout.split()[1]
-    devcluster.kill_node(lost)
+def test_lost_nodes(devcluster: DevCluster, tmp_path: Path) -> None:
+    """Two nodes die at once with slurmd and tasks, one with a batch script: Slurm starts the jobs elsewhere."""
+    wide, narrow = tmp_path / "wide", tmp_path / "narrow"
+    submit(wide, 200, "nodes=2", ranks=2)
+    wait_step(wide, 5)
+    submit(narrow, 100, "cpus_per_task=16")  # a whole node, which is none of the first job's
+    wait_step(narrow, 15)
+
+    def nodes_of(run: Path) -> list[str]:
+        nodes = devcluster.command("squeue", "-h", "-j", job_of(run), "-o", "%N").stdout.strip()
+        return devcluster.command("scontrol", "show", "hostnames", nodes).stdout.split()
+
+    lost = [nodes_of(wide)[1], nodes_of(narrow)[0]]
+    for node in lost:
+        devcluster.kill_node(node)
     try:
-        wait_for("a second life", lambda: len(restarts(run)) == 2, 180)
-        wait_state(run, "done")
+        for run in (wide, narrow):
+            wait_for("a second life", lambda run=run: len(restarts(run)) == 2, 180)
+            wait_state(run, "done")
     finally:
-        devcluster.start(f"slurmd-{lost}")
-    assert losses(run) == undisturbed(300)
-    ended(devcluster, job_of(run))
-    assert states(devcluster, job_of(run)) == ["NODE_FAIL", "COMPLETED"]
+        for node in lost:
+            devcluster.start(f"slurmd-{node}")
+    for run, steps in ((wide, 200), (narrow, 100)):
+        assert losses(run) == undisturbed(steps)
+        ended(devcluster, job_of(run))
+        assert states(devcluster, job_of(run)) == ["NODE_FAIL", "COMPLETED"]
 
 
 def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_path: Path) -> None:
