@@ -173,7 +173,7 @@ def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Pa
 
 
 def test_lost_nodes(devcluster: DevCluster, tmp_path: Path) -> None:
-    """Two nodes die at once with slurmd and tasks, one with a batch script: Slurm starts the jobs elsewhere."""
+    """Two nodes die at once, slurmd and tasks, one with a batch script: Slurm starts the jobs elsewhere."""
     wide, narrow = tmp_path / "wide", tmp_path / "narrow"
     submit(wide, 200, "nodes=2", ranks=2)
     wait_step(wide, 5)
