@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class TrainConfig:
         eval_batches: validation batches; null is the whole split.
         spike_factor: refuse a loss above this multiple of the last ones' median; null is never.
         stall_seconds: a rank silent for so long ends the job.
+        wandb: a project of Weights & Biases that gets a copy of the metrics; null is none.
         init_from: a run (`name` or folder, `@step` behind it) whose weights a new run begins with.
     """
 
@@ -97,6 +99,7 @@ class TrainConfig:
     log_sample_ids: bool = False
     stall_seconds: float = 300.0
     init_from: str | None = None
+    wandb: str | None = None
 
     def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
         """Refuse lengths, batches and choices that cannot be; `group` is the prefix of the keys."""
@@ -137,6 +140,10 @@ class TrainConfig:
         require(
             self.schedule != "wsd" or self.wsd_decay_steps > 0,
             f"{group}.schedule=wsd needs {group}.wsd_decay_steps above 0, found {self.wsd_decay_steps}.",
+        )
+        require(
+            self.wandb is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.wandb) is not None,
+            f"{group}.wandb={self.wandb!r}: must be a project's name of letters, digits and . _ -, or null.",
         )
         require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
         require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))

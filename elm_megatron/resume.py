@@ -20,6 +20,7 @@ FREE_IN_LOOPS = (
     "log_sample_ids",
     "distributed_optimizer",
     "stall_seconds",
+    "wandb",
 )
 FREE_SUFFIXES = ("_every",)
 GROWING_SCHEDULES = ("constant", "wsd")

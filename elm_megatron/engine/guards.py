@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed as dist
 
 
 class BadNumbers(RuntimeError):
@@ -13,32 +17,33 @@ class BadNumbers(RuntimeError):
     Raised before the update, so the last checkpoint stays good.
 
     Args:
-        step: the update that was not made, counted from 1.
-        rank: who noticed; every rank does at the same step.
+        step: the update that was not made, counted from 1; every rank comes to it.
+        where: which ranks' numbers are not finite, in words; empty for a jump.
     """
 
-    def __init__(self, step: int, rank: int, loss: float, grad_norm: float):
+    def __init__(self, step: int, loss: float, grad_norm: float, where: str):
         super().__init__(
-            f"step {step}: loss {loss}, gradient norm {grad_norm} on rank {rank}; the update was not made"
+            f"step {step}: loss {loss}, gradient norm {grad_norm}{where}; the update was not made"
         )
-        self.step, self.rank = step, rank
 
 
 class Guard:
     """Watches loss and gradient norm; every rank sees the same numbers and comes to the same end.
 
     Args:
-        rank: named in the refusal.
         spike_factor: refuse a loss above this multiple of the median of the last losses; None for no limit.
         window: how many losses the median is taken over; the limit holds once half of them are there.
     """
 
-    def __init__(self, rank: int, spike_factor: float | None, window: int = 64):
-        self._rank, self._factor = rank, spike_factor
+    def __init__(self, spike_factor: float | None, window: int = 64):
+        self._factor = spike_factor
         self._losses: deque[float] = deque(maxlen=window)
 
-    def check(self, step: int, loss: float, grad_norm: float) -> None:
+    def check(self, step: int, loss: float, grad_norm: float, where: Callable[[], str] = str) -> None:
         """Let update number `step` pass, or refuse it.
+
+        Args:
+            where: asked on every rank when a number is not finite.
 
         Raises:
             BadNumbers: the loss or the norm is not finite, or the loss has jumped.
@@ -46,6 +51,29 @@ class Guard:
         spike = False
         if self._factor and len(self._losses) >= (self._losses.maxlen or 0) // 2:
             spike = loss > self._factor * statistics.median(self._losses)
-        if spike or not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise BadNumbers(step, self._rank, loss, grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise BadNumbers(step, loss, grad_norm, where())
+        if spike:
+            raise BadNumbers(step, loss, grad_norm, "")
         self._losses.append(loss)
+
+
+def not_finite(weights: Iterable[torch.nn.Parameter], sums: list[float]) -> str:
+    """Which ranks have weights that are not finite, else which have such a loss, else such gradients.
+
+    Every rank calls it with its own parameters and sums, and gets the same words.
+    """
+    weights = list(weights)
+    gradients = [weight.main_grad for weight in weights if hasattr(weight, "main_grad")]
+    mine = {
+        "weights": all(weight.isfinite().all() for weight in weights),
+        "loss": all(math.isfinite(number) for number in sums),
+        "gradients": all(gradient.isfinite().all() for gradient in gradients),
+    }
+    every = [mine] * dist.get_world_size()
+    dist.all_gather_object(every, mine)
+    for kind in mine:
+        ranks = [str(rank) for rank, good in enumerate(every) if not good[kind]]
+        if ranks:
+            return f", {kind} not finite on rank {', '.join(ranks)}"
+    return ""

@@ -9,9 +9,11 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from elm_megatron.engine.wandb_log import WandbLog
 from elm_megatron.run_folder import Rows, RunFolder
 
 SCREEN_SECONDS = 2.0
+FORMATS = {"perplexity": ".1f", "margin": ".3f", "accuracy": ".0%"}
 TENSORBOARD = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "step_seconds", "memory_bytes")
 
 
@@ -22,9 +24,10 @@ class Metrics:
         run: the run's folder.
         steps: updates of the whole run.
         step: updates done already; TensorBoard forgets what lies after it.
+        wandb: a project of Weights & Biases that gets a copy, None for none.
     """
 
-    def __init__(self, run: RunFolder, steps: int, step: int):
+    def __init__(self, run: RunFolder, steps: int, step: int, wandb: str | None = None):
         from torch.utils.tensorboard import SummaryWriter
 
         self._steps = steps
@@ -32,6 +35,7 @@ class Metrics:
         self._first, self._start = step, time.monotonic()
         self._last_line = 0.0
         self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+        self._wandb = WandbLog(wandb, run) if wandb else None
 
     def train(self, row: dict[str, Any]) -> None:
         """One logged training step; row has `step`, `loss`, … as in metrics.jsonl."""
@@ -39,6 +43,8 @@ class Metrics:
         for name in TENSORBOARD:
             if row[name] is not None:
                 self._board.add_scalar(f"train/{name}", row[name], row["step"])
+        if self._wandb:
+            self._wandb.log("train", row)
         now = time.monotonic()
         last = row["step"] == self._steps
         if last or now - self._last_line >= SCREEN_SECONDS:
@@ -56,20 +62,22 @@ class Metrics:
         )
 
     def valid(self, row: dict[str, Any]) -> None:
-        """One validation; row has `step`, `loss`, `perplexity`, `time`, and `loss_<language>`."""
+        """One validation; row has `step`, `loss`, `perplexity`, `time`, `loss_<language>`; DPO its margin."""
         self._valid.append(row)
         parts = {name: row[name] for name in row if name.startswith("loss")}
         for name, loss in parts.items():
             self._board.add_scalar(f"valid/{name}", loss, row["step"])
+        if self._wandb:
+            self._wandb.log("valid", row)
         languages = "".join(f"  {name[5:]} {loss:.4f}" for name, loss in parts.items() if name != "loss")
-        print(
-            f"step {row['step']}: validation loss {row['loss']:.4f}{languages}  "
-            f"perplexity {row['perplexity']:.1f}",
-            flush=True,
-        )
+        said = ("margin", "accuracy") if "margin" in row else ("perplexity",)  # preferences have none
+        figures = "".join(f"  {name} {row[name]:{FORMATS[name]}}" for name in said)
+        print(f"step {row['step']}: validation loss {row['loss']:.4f}{languages}{figures}", flush=True)
 
     def close(self) -> None:
         """Close the files; TensorBoard is flushed."""
         self._train.close()
         self._valid.close()
         self._board.close()
+        if self._wandb:
+            self._wandb.close()

@@ -30,7 +30,7 @@ from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine import data, distributed, loading, record, state
 from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention
 from elm_megatron.engine.energy import EnergyMeter
-from elm_megatron.engine.guards import Guard
+from elm_megatron.engine.guards import Guard, not_finite
 from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.losses import mean_loss, summed_loss
 from elm_megatron.engine.metrics import Metrics
@@ -75,7 +75,7 @@ class Trainer:
         self.transformer_engine = device.type == "cuda" and has_transformer_engine()
         self.distributed_optimizer = self.settings.distributed_optimizer and self.copies > 1
         self._build_model()
-        self.guard = Guard(world.rank, self.settings.spike_factor)
+        self.guard = Guard(self.settings.spike_factor)
         self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
         self.forward_backward = get_forward_backward_func()
         self.peak_flops = devices.peak_flops(device, self.settings.precision)
@@ -155,7 +155,7 @@ class Trainer:
             self._begin_with(self.settings.init_from)
         if self.world.rank == 0:
             self._announce(checkpoint)
-            self.metrics = Metrics(self.run, self.steps, self.step)
+            self.metrics = Metrics(self.run, self.steps, self.step, self.settings.wandb)
         dist.barrier()
 
     def _begin_with(self, name: str) -> None:
@@ -245,7 +245,8 @@ class Trainer:
         (total, count, *_), code = self._agree(sums)
         loss = total / count
         norm = self.optimizer.gradient_norm()
-        self.guard.check(self.step + 1, loss, norm)
+        weights = (weight for chunk in self.chunks for weight in chunk.parameters())
+        self.guard.check(self.step + 1, loss, norm, lambda: not_finite(weights, sums))
         self.step += 1
         self.heartbeat.step = self.step
         if train.log_sample_ids and self.metrics:
@@ -401,5 +402,8 @@ class Trainer:
             outcome = "done"
         if self.metrics:
             self.metrics.close()
-            record.finish(self.run, outcome, self.step, seconds, kwh, self.energy.method)
+            method = self.energy.method
+            if self.config.cluster.ear:
+                method += f"; the nodes' by EAR: eacct -j {self.world.job_id}"
+            record.finish(self.run, outcome, self.step, seconds, kwh, method)
         return outcome

@@ -17,7 +17,8 @@ def _walk(rng: np.random.Generator, n: int) -> np.ndarray:
     return (4 + np.cumsum(steps) % (VOCAB - 4)).astype(np.uint16)
 
 
-def _write_index(path: Path, lengths: np.ndarray) -> None:
+def write_index(path: Path, lengths: np.ndarray) -> None:
+    """The `.idx` of documents of these lengths, uint16 ids."""
     pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * 2])
     head = b"MMIDIDX\x00\x00" + np.uint64(1).tobytes() + np.uint8(8).tobytes()
     counts = np.uint64(len(lengths)).tobytes() + np.uint64(len(lengths) + 1).tobytes()
@@ -32,7 +33,7 @@ def _split(folder: Path, name: str, rng: np.random.Generator, tokens: int, docum
     ids = np.concatenate([np.append(_walk(rng, n - 1), np.uint16(2)) for n in lengths])
     binary, index = folder / f"small-{name}.bin", folder / f"small-{name}.idx"
     binary.write_bytes(ids.tobytes())
-    _write_index(index, lengths)
+    write_index(index, lengths)
     p = np.bincount(ids) / len(ids)
     entropy = float(-(p[p > 0] * np.log(p[p > 0])).sum())
     files = [FileInfo(f.stat().st_size, hashlib.sha256(f.read_bytes()).hexdigest()) for f in (binary, index)]

@@ -76,8 +76,8 @@ def train_and_stop_beating(world: World, config: PretrainConfig, silent: int) ->
     return said[0] if said else ""
 
 
-def train_to_bad_numbers(world: World, config: PretrainConfig, step: int) -> str:
-    """Train; before `step` a matrix becomes NaN. Returns the refusal's text."""
+def train_to_bad_numbers(world: World, config: PretrainConfig, step: int, rank: int) -> str:
+    """Train; before `step` a matrix of one rank becomes NaN. Returns the refusal's text."""
     import torch
 
     from elm_megatron.engine import distributed
@@ -87,7 +87,7 @@ def train_to_bad_numbers(world: World, config: PretrainConfig, step: int) -> str
     original = Trainer.train_step
 
     def train_step(self: Trainer) -> Any:
-        if self.step == step - 1 and self.world.rank == 0:
+        if self.step == step - 1 and self.world.rank == rank:
             with torch.no_grad():
                 next(self.chunks[0].parameters()).fill_(float("nan"))
         return original(self)

@@ -1,14 +1,22 @@
-"""A rank that falls silent is named by the one that listens to it."""
+"""A rank that falls silent is named by the one that listens to it, and the job ends."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
+
+LAUNCHER = Path(__file__).resolve().parents[3] / "launch" / "pretrain.py"
 
 
 @pytest.mark.parametrize("silent", [0, 1])
@@ -18,3 +26,39 @@ def test_silent_rank_is_named(silent: int, ranks: RankPool, small_data: Path, tm
     assert said[1 - silent].startswith(f"{silent} ")
     assert said[1 - silent].endswith(" 7\n")
     assert said[silent] == ""
+
+
+def pid_of(rank: int, run: RunFolder) -> int | None:
+    """The process of a rank of a run on this machine."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            if "submitit.core._submit" not in words or str(run.logs) not in words:
+                continue
+            if f"SUBMITIT_LOCAL_GLOBALRANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+        except OSError:
+            continue  # it has just ended
+    return None
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_rank_ends_a_real_run(stopped: int, small_data: Path, tmp_path: Path) -> None:
+    """SIGSTOP in the middle of training, as a frozen node looks to the others."""
+    run = RunFolder(tmp_path / "run")
+    keys = [f"data.dir={small_data}", f"run.dir={run.path}", "parallel.tp=2", "train.stall_seconds=3"]
+    keys += ["train.steps=1000000", "train.save_every=1000000", "train.eval_every=1000000"]
+    process = subprocess.Popen(
+        [sys.executable, str(LAUNCHER), *keys], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not (run.metrics.exists() and len(run.read_metrics()) > 3):
+        assert process.poll() is None
+        time.sleep(0.1)
+    pids = [pid_of(rank, run) for rank in (0, 1)]
+    assert None not in pids
+    os.kill(pids[stopped], signal.SIGSTOP)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"rank {stopped} has not been heard of" in errors and f"rank {1 - stopped} ends the job" in errors
+    assert not any(Path(f"/proc/{pid}/environ").exists() for pid in pids)
+    assert run.read()["state"] == "failed"

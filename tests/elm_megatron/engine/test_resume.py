@@ -109,8 +109,9 @@ def test_batch_ramp_goes_on_where_it_was(ranks: RankPool, small_data: Path, tmp_
 def test_bad_numbers_stop_before_the_update(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
     config = pretrain_config(tmp_path / "run", small_data, 2, tp=2, save_every=4)
     run = cases.folder(config)
-    texts = ranks.run(2, cases.train_to_bad_numbers, config=config, step=6)
+    texts = ranks.run(2, cases.train_to_bad_numbers, config=config, step=6, rank=1)
     assert all("step 6" in text and "the update was not made" in text for text in texts)
+    assert all("weights not finite on rank 1;" in text for text in texts)
     assert run.latest_step() == 4
     assert run.read_metrics()[-1]["step"] == 5
 

@@ -101,7 +101,7 @@ def test_warm_up_in_tokens_follows_the_samples_of_a_ramp() -> None:
 
 
 def test_guard_refuses_jumps_and_bad_numbers() -> None:
-    guard = Guard(0, spike_factor=2.0, window=8)
+    guard = Guard(spike_factor=2.0, window=8)
     guard.check(1, 50.0, 1.0)
     for step in range(2, 8):
         guard.check(step, 5.0, 1.0)
@@ -109,7 +109,7 @@ def test_guard_refuses_jumps_and_bad_numbers() -> None:
         guard.check(8, 10.5, 1.0)
     with pytest.raises(BadNumbers, match="nan"):
         guard.check(8, 5.0, float("nan"))
-    Guard(0, None).check(1, 1e9, 1.0)
+    Guard(None).check(1, 1e9, 1.0)
 
 
 def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None:

@@ -15,3 +15,8 @@ class FP8GlobalStateManager:
 def fp8_autocast(*_: object, **__: object) -> contextlib.nullcontext:
     """Nothing."""
     return contextlib.nullcontext()
+
+
+def fp8_model_init(*_: object, **__: object) -> contextlib.nullcontext:
+    """Nothing."""
+    return contextlib.nullcontext()
