@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -53,9 +54,14 @@ def pretend() -> None:
 
 
 def _quiet_megatron() -> None:
-    """megatron-core says on every rank that optional kernels are missing; `doctor` says it once."""
+    """megatron-core says on every rank that optional kernels are missing; `doctor` says it once.
+
+    0.19 also advises another class than GPTModel, and torch says where a CUDA toolkit has no GPU beside it.
+    """
     warnings.filterwarnings("ignore", module="megatron")
     warnings.filterwarnings("ignore", module="torch.distributed")
+    for name in ("megatron.core.models.gpt.gpt_model", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def backend(device: torch.device) -> str:

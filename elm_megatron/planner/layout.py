@@ -24,7 +24,7 @@ def rank_bytes(config: PretrainConfig, parallel: ParallelConfig) -> int:
     train = config.train
     weights = config.model.parameters() / (parallel.tp * parallel.pp)
     dp = config.world_size // parallel.model_ranks
-    spread = dp if train.distributed_optimizer else 1
+    spread = dp * parallel.cp if train.distributed_optimizer else 1
     masters = 0 if train.precision == "fp32" else 4
     fixed = weights * (memory.ELEMENT_BYTES[train.precision] + 4 + (8 + masters) / spread)
     device = config.cluster.device
@@ -38,9 +38,9 @@ def candidates(config: PretrainConfig) -> Iterator[ParallelConfig]:
     allowed = []
     for tp in range(1, ranks_per_node + 1):
         for pp in range(1, config.model.num_layers + 1):
-            layout = ParallelConfig(tp=tp, pp=pp, sp=tp > 1, auto=True)
+            layout = replace(config.parallel, tp=tp, pp=pp, sp=tp > 1)  # cp and vpp stay as asked for
             trial = replace(config, parallel=layout)
-            if world % (tp * pp):
+            if world % layout.model_ranks:
                 continue
             try:
                 trial.check()

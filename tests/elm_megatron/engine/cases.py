@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 from typing import Any
@@ -15,6 +17,14 @@ from elm_megatron.world import World
 def train(world: World, config: PretrainConfig) -> str:
     """Train to the end."""
     return Pretrain(config)(world)
+
+
+def train_aloud(world: World, config: PretrainConfig) -> str:
+    """Train to the end; returns what it wrote to stderr."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        Pretrain(config)(world)
+    return said.getvalue()
 
 
 def train_with_signal(world: World, config: PretrainConfig, step: int, number: int) -> str:

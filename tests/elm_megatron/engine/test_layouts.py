@@ -90,7 +90,7 @@ def test_bf16_within_the_spread_of_seeds(ranks: RankPool, small_data: Path, tmp_
         for s in (1, 2)
     ]
     spread = max(relative(rows, reference, "loss") for rows in seeds)
-    for name in ("tp2", "tp2dp2"):
+    for name in ("tp2", "pp2", "tp2sp", "tp2dp2", "cp2", "recompute"):
         world, changes = LAYOUTS[name]
         config = pretrain_config(tmp_path / name, small_data, world, precision="bf16", **changes)
         assert relative(run(ranks, config), reference, "loss") < 3 * spread

@@ -66,6 +66,7 @@ BUILT = {
     "dp2": (2, {}),
     "cp2": (2, {"cp": 2}),
     "full": (1, {"recompute": "full"}),
+    "selective": (1, {"recompute": "selective"}),
 }
 
 

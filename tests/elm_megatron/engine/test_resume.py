@@ -63,10 +63,10 @@ def test_rows_after_the_checkpoint_are_taken_back(ranks: RankPool, small_data: P
 
 
 def test_other_layouts_go_on(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
-    """tp2 → dp2 → pp2 → one rank within one run, over more than three epochs."""
-    length = {"steps": 16, "global_batch_size": 32, "save_every": 4, "eval_every": 4}
+    """tp2 → dp2 → pp2 → one rank within one run, over more than three epochs: the same samples and losses."""
+    length = {"steps": 16, "global_batch_size": 32, "save_every": 4, "eval_every": 4, "log_sample_ids": True}
     whole = pretrain_config(tmp_path / "whole", small_data, **length)
-    cases.folder(whole)
+    uncut = cases.folder(whole)
     ranks.run(1, cases.train, config=whole)
     lives = [(2, {"tp": 2}, 4), (2, {}, 8), (2, {"pp": 2}, 12), (1, {}, None)]
     for world, layout, stop in lives:
@@ -77,8 +77,14 @@ def test_other_layouts_go_on(ranks: RankPool, small_data: Path, tmp_path: Path) 
         else:
             ranks.run(world, cases.train_with_signal, config=config, step=stop, number=signal.SIGUSR2)
             assert run.latest_step() == stop
-    mine, reference = run.read_metrics(), cases.folder(whole).read_metrics()
+    mine, reference = run.read_metrics(), uncut.read_metrics()
     assert [row["step"] for row in mine] == list(range(1, 17))
+    assert run.read_metrics(run.samples) == uncut.read_metrics(uncut.samples)
+    ids = [i for row in run.read_metrics(run.samples) for i in row["ids"]]
+    epoch = len(set(ids))
+    assert len(ids) > 3 * epoch
+    for start in range(0, 3 * epoch, epoch):
+        assert sorted(ids[start : start + epoch]) == list(range(epoch))
     for a, b in zip(mine, reference, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
@@ -145,7 +151,8 @@ def test_flipped_bit_is_found_and_the_one_before_used(
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
-    ranks.run(1, cases.train, config=config)
+    (said,) = ranks.run(1, cases.train_aloud, config=config)
+    assert "checkpoint passed over" in said and "step-00000010/rank-00000.safetensors" in said
     assert columns(run.read_metrics()) == expected
     assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == [9, 10]
 
