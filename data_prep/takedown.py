@@ -44,7 +44,7 @@ class Removal:
         """The account of it, for a person."""
         yield f"{self.id} is taken down; later harvests and builds leave it out."
         yield from (f"deleted           {path}" for path in self.deleted)
-        yield from (f"to build again    {path}" for path in self.datasets)
+        yield from (f"to build again    {path}, whose .bin holds it until then" for path in self.datasets)
         yield from (f"learnt from it    {path}" for path in self.derived)
         if not self.derived:
             yield "no run or model has learnt from it"

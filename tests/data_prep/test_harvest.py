@@ -1,6 +1,8 @@
 """The harvest against a real HTTP server on loopback."""
 
 import json
+import os
+import subprocess
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -218,6 +220,27 @@ def test_a_torn_line_takes_no_other_record_with_it(tmp_path):
         assert raw.scan(config.corpus).rejected[0][1] == "no_record"
         assert fetch(config) == {"unchanged": 6, "kept": 1}
     assert len(raw.scan(config.corpus).works) == 7 and not raw.scan(config.corpus).rejected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_said_and_the_harvest_goes_on_where_it_was(tmp_path):
+    raw_folder = tmp_path / "raw"
+    raw_folder.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", raw_folder], check=False
+    ).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with Server(repository()) as server:
+            config = corpus_of(tmp_path, server)
+            with pytest.raises(InputError, match=r"corpus\.path=.*the disk is full"):
+                Preprocess(config)()
+            assert not config.data_dir().exists()
+            subprocess.run(["mount", "-o", "remount,size=4m", raw_folder], check=True)
+            Preprocess(config)()
+        assert Manifest.load(config.data_dir()).works == {"in": 7, "out": 7, "dropped": {}}
+    finally:
+        subprocess.run(["umount", raw_folder], check=True)
 
 
 def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
