@@ -12,7 +12,7 @@ from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.tune.config import FinetuneConfig
 from elm_megatron.tune.examples import Encoder, Example, held_out
-from elm_megatron.tune.read import data_file, dialogues, digest
+from elm_megatron.tune.read import data_file, dialogues, digest, listing
 from elm_megatron.tune.rows import Rows
 from elm_megatron.tune.template import Template
 
@@ -62,7 +62,7 @@ class SftData:
         if not train or not valid:
             raise InputError(
                 f"sft.files={sft.files}: {len(train)} examples to train on and {len(valid)} to measure on "
-                f"remain ({_listing(counts)}); at least one of each is needed."
+                f"remain ({listing(counts)}); at least one of each is needed."
             )
         sizes = (tune.seq_length, tune.global_batch_size, tune.seed, tokenizer.pad_id)
         unit = config.parallel.tp if config.parallel.sp else 1
@@ -76,11 +76,7 @@ class SftData:
 
     def summary(self) -> str:
         """The counts in one line."""
-        return _listing(self.counts)
-
-
-def _listing(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+        return listing(self.counts)
 
 
 def _examples(path, sheet: str, encoder: Encoder, counts: Counter[str]) -> list[Example]:

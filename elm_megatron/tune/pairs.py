@@ -14,7 +14,7 @@ from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.tune.config import FinetuneConfig
 from elm_megatron.tune.examples import Encoder, Example, held_out
-from elm_megatron.tune.read import data_file, digest, preferences
+from elm_megatron.tune.read import data_file, digest, listing, preferences
 from elm_megatron.tune.rows import Rows
 from elm_megatron.tune.template import Dialogue, Template, Turn
 
@@ -139,4 +139,4 @@ class PairData:
 
     def summary(self) -> str:
         """The counts in one line."""
-        return ", ".join(f"{name}: {count:,}" for name, count in self.counts.items())
+        return listing(self.counts)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PACKAGE = "pkg://"
 SUFFIXES = (".json", ".jsonl", ".parquet", ".xlsx")
 MAX_FILE_BYTES = 2_000_000_000
 ROLES = ("system", "user", "assistant")
+SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_A_CHARACTER = "half a character (a lone surrogate)"
 
 
 def data_file(name: str, key: str) -> Path:
@@ -52,6 +55,11 @@ def data_file(name: str, key: str) -> Path:
     return path
 
 
+def listing(counts: Mapping[str, int]) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
+
+
 def digest(paths: list[Path]) -> str:
     """One hash over the bytes of several files, in order."""
     whole = hashlib.sha256()
@@ -71,6 +79,15 @@ def dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Dialogu
     Raises:
         InputError: the file is not what its suffix says.
     """
+    for dialogue in _dialogues(path, sheet, skipped):
+        said = (text for turn in dialogue.turns for text in (turn.instruction, turn.context, turn.response))
+        if _is_unicode(dialogue.system, *said):
+            yield dialogue
+        else:
+            skipped[HALF_A_CHARACTER] += 1
+
+
+def _dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Dialogue]:
     if path.suffix.lower() == ".xlsx":
         from elm_megatron.tune.eur_sheet import read_dialogues
 
@@ -100,27 +117,25 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
         yield from enumerate(_parquet(path), 1)
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # editors on Windows put a mark in front
             if suffix == ".json":
-                values = json.load(file)
+                values = _json(str(path), file.read())
                 if not isinstance(values, list):
                     raise InputError(f"{path}: must hold a list of records.")
                 yield from enumerate(values, 1)
                 return
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield number, _json_line(path, number, line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}).") from error
+                    yield number, _json(f"{path}: line {number}", line)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}).") from error
 
 
-def _json_line(path: Path, number: int, line: str) -> Any:
+def _json(where: str, text: str) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {number} is not JSON ({error.msg}).") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, endless nesting
+        raise InputError(f"{where}: not JSON ({error}).") from error
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -181,8 +196,21 @@ def preferences(path: Path, sheet: str, min_agreement: float, counts: Counter[st
         counts: gets the rows skipped, by reason.
 
     Raises:
-        InputError: the file holds none, or is not what its suffix says.
+        InputError: the file is not what its suffix says.
     """
+    for preference in _preferences(path, sheet, min_agreement, counts):
+        if _is_unicode(preference.prompt, preference.chosen, preference.rejected):
+            yield preference
+        else:
+            counts[f"skipped, {HALF_A_CHARACTER}"] += 1
+
+
+def _is_unicode(*texts: str) -> bool:
+    """Whether texts can be encoded; the escapes of JSON and of spreadsheets can hold halves of characters."""
+    return not any(SURROGATE.search(text) for text in texts)
+
+
+def _preferences(path: Path, sheet: str, min_agreement: float, counts: Counter[str]) -> Iterator[Preference]:
     if path.suffix.lower() == ".xlsx":
         from elm_megatron.tune.eur_sheet import read_preferences
 

@@ -71,20 +71,21 @@ class Rows:
         return len(self.rows)
 
     def _packed(self, order: np.ndarray) -> list[tuple[int, ...]]:
-        """First fit by falling length: each example into the first row with room, no example cut."""
+        """Best fit by falling length: each example into the fullest row that has room, no example cut."""
         order = np.random.Generator(np.random.PCG64(self.seed)).permutation(order)
         sizes = np.array([len(self.examples[i]) - 1 for i in order])
         rows: list[list[int]] = []
-        room: list[int] = []
+        with_room: list[list[int]] = [[] for _ in range(self.length + 1)]  # rows by what is left in them
         for place in np.argsort(-sizes, kind="stable"):
             size = int(sizes[place])
-            fit = next((k for k, free in enumerate(room) if free >= size), None)
-            if fit is None:
+            room = next((room for room in range(size, self.length + 1) if with_room[room]), None)
+            if room is None:
                 rows.append([])
-                room.append(self.length)
-                fit = len(rows) - 1
-            rows[fit].append(int(order[place]))
-            room[fit] -= size
+                row, room = len(rows) - 1, self.length
+            else:
+                row = with_room[room].pop()
+            rows[row].append(int(order[place]))
+            with_room[room - size].append(row)
         return [tuple(row) for row in rows]
 
     @cached_property

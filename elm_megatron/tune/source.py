@@ -12,8 +12,6 @@ from elm_megatron.hf import architecture
 from elm_megatron.hf.source import hf_folder, locate, run_config, run_model
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.config import FinetuneConfig
-from elm_megatron.tune.read import data_file
-from elm_megatron.tune.template import Template
 
 ADAPTER_FOLDER = "adapter"  # of a finetune run: its PEFT folder
 
@@ -81,20 +79,4 @@ def adopt(config: FinetuneConfig) -> Source:
     source = resolve(config.source)
     config.model = source.model
     config.check()
-    return source
-
-
-def prepare(config: FinetuneConfig) -> Source:
-    """Everything a launcher can refuse before a job starts: the source, the files, the template.
-
-    Raises:
-        InputError: one of them is not there.
-    """
-    source = adopt(config)
-    key = f"{config.stage}.files"
-    for name in config.files:
-        data_file(name, key)
-    for name in config.sft.valid_files if config.stage == "sft" else []:
-        data_file(name, "sft.valid_files")
-    Template.load(config.tune.template)
     return source

@@ -30,6 +30,8 @@ MAX_SILENT = 1 << 20  # bytes of XML without a tag or a text
 RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 STRICT_RELATION = "http://purl.oclc.org/ooxml/officeDocument/relationships"
 
+ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
+
 Cell = str | float | bool | None
 
 
@@ -247,9 +249,9 @@ def _column(reference: str, following: int) -> int:
 def _cell(kind: str, text: str, shared: _SharedTexts) -> Cell:
     """A cell's value by its type: shared, inline or computed text, a truth value, a number, or an error."""
     if kind == "s":
-        return shared[int(text)]
+        return _unescaped(shared[int(text)])
     if kind in ("str", "inlineStr"):
-        return re.sub(r"_x([0-9A-F]{4})_", lambda match: chr(int(match[1], 16)), text)
+        return _unescaped(text)
     if kind == "b":
         return text == "1"
     if kind == "e" or not text:
@@ -258,3 +260,11 @@ def _cell(kind: str, text: str, shared: _SharedTexts) -> Cell:
         return float(text)
     except ValueError:
         return text
+
+
+def _unescaped(text: str) -> str:
+    """With _xHHHH_ read as the UTF-16 unit it stands for, in which Excel writes what XML cannot hold."""
+    if not ESCAPE.search(text):
+        return text
+    units = ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")

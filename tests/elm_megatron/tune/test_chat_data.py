@@ -13,7 +13,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.tune.examples import Encoder
-from elm_megatron.tune.read import data_file, dialogues, preferences
+from elm_megatron.tune.read import HALF_A_CHARACTER, data_file, dialogues, preferences
 from elm_megatron.tune.template import FOLDER, Dialogue, Template, Turn
 
 RECORDS = [
@@ -69,7 +69,9 @@ def test_chat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"instruction": "x", "output": "y"}\n{"a', "line 2 is not JSON"),
+        ("a.jsonl", b'{"instruction": "x", "output": "y"}\n{"a', "line 2: not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"instruction": ' + b"1" * 5000 + b"}", "line 1: not JSON"),
         ("a.json", b'{"instruction": "x"}', "must hold a list"),
         ("a.json", b'[{"question": "x"}]', "record 1 is neither"),
         ("a.json", b'[{"instruction": 3, "output": "y"}]', "record 1 is neither"),
@@ -82,6 +84,22 @@ def test_broken_files_are_refused(name: str, content: bytes, message: str, tmp_p
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         list(dialogues(path, "", Counter()))
+
+
+def test_marks_and_halves_of_characters(tmp_path: Path) -> None:
+    """Windows' mark in front is no text; a lone surrogate cannot be encoded and is skipped, counted."""
+    lines = [
+        b'\xef\xbb\xbf{"instruction": "x", "output": "\\ud83d\\ude00"}',
+        b'{"instruction": "x \\ud83d", "output": "y"}',
+        b'{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "\\ude00"}]}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    skipped: Counter[str] = Counter()
+    assert list(dialogues(tmp_path / "a.jsonl", "", skipped)) == [Dialogue((Turn("x", "", "\U0001f600"),))]
+    assert skipped == {HALF_A_CHARACTER: 2}
+    (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "x", "chosen": "y", "rejected": "\\udfff"}')
+    assert not list(preferences(tmp_path / "p.jsonl", "", 1.0, skipped))
+    assert skipped[f"skipped, {HALF_A_CHARACTER}"] == 1
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

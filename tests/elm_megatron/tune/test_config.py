@@ -11,7 +11,8 @@ from data_prep.errors import InputError
 from elm_megatron.compose import plain
 from elm_megatron.resume import check_resume
 from elm_megatron.tune.config import run_name
-from elm_megatron.tune.source import adopt, prepare, resolve
+from elm_megatron.tune.prepare import prepare
+from elm_megatron.tune.source import adopt, resolve
 from tests.elm_megatron.tune import cases
 
 
@@ -76,6 +77,27 @@ def test_the_source_brings_its_own_model(base: Path) -> None:
     assert found.model.hidden_size == cases.base_model().hidden_size
     found.sft.files = ["nowhere.json"]
     with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
+        prepare(found)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "content", "message"),
+    [
+        ("sft", "a.jsonl", '{"instruction": "x", "output": "y"}\n{"no": 1}', "a.jsonl: record 2 is neither"),
+        ("sft", "a.jsonl", "", r"sft.files: .*a.jsonl holds nothing to learn from \(it is empty\)"),
+        ("sft", "a.json", '[{"instruction": "x", "output": ""}]', r"\(skipped, no response: 1\)"),
+        ("sft", "a.xlsx", "old", r"must be saved as \.xlsx"),
+        ("dpo", "a.jsonl", '{"prompt": "x", "chosen": "y"}', "record 1 must hold the texts prompt"),
+    ],
+)
+def test_files_are_read_before_anything_starts(
+    stage: str, name: str, content: str, message: str, base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    found = cases.finetune_config(
+        tmp_path / "x", base, stage=stage, **{f"{stage}_files": [str(tmp_path / name)]}
+    )
+    with pytest.raises(InputError, match=message):
         prepare(found)
 
 

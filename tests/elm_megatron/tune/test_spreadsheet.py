@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.errors import InputError
 from elm_megatron.tune.eur_sheet import parse_dialogue, read_dialogues, read_preferences
-from elm_megatron.tune.read import data_file
+from elm_megatron.tune.read import HALF_A_CHARACTER, data_file, dialogues
 from elm_megatron.tune.template import Dialogue, Turn
 from elm_megatron.tune.xlsx import Workbook
 
@@ -188,6 +188,23 @@ def test_shared_texts(tmp_path: Path) -> None:
             "<si><r><t>Prompt: é </t></r><r><t>Assistant: b&lt;</t></r><rPh><t>hint</t></rPh></si></sst>",
         )
     assert list(read_dialogues(path, "S", Counter())) == [dialogue(("é", "b<"))]
+
+
+def test_escapes(tmp_path: Path) -> None:
+    """_xHHHH_ is a UTF-16 unit, wherever the text is kept; half a character is skipped and counted."""
+    good = book(tmp_path / "good.xlsx", S=[["Prompt-Response"]])
+    text = "Prompt: a_x000D_ Assistant: b_xd83d__xDE00_ _x005F_x0041_"
+    cells = f'<row><c t="s"><v>0</v></c></row><row><c t="inlineStr"><is><t>{text}</t></is></c></row>'
+    cells += '<row><c t="str"><v>Prompt: a Assistant: _xD83D_</v></c></row>'
+    sheet = "<row><c t='str'><v>Prompt-Response</v></c></row>" + cells
+    sheet = f"<worksheet><sheetData>{sheet}</sheetData></worksheet>"
+    path = replaced(good, tmp_path / "x.xlsx", "xl/worksheets/sheet1.xml", sheet.encode())
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("xl/sharedStrings.xml", f"<sst><si><t>{text}</t></si></sst>")
+    skipped: Counter[str] = Counter()
+    found = list(dialogues(path, "S", skipped))
+    assert found == [dialogue(("a", "b\U0001f600 _x0041_"))] * 2
+    assert skipped == {HALF_A_CHARACTER: 1}
 
 
 MEASURE = """
