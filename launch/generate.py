@@ -1,6 +1,7 @@
 """Continue prompts: echo "De haven" | python launch/generate.py source=<run|export> [adapter=…]
 
-Runs in this process; prompts come from standard input or prompts=FILE, one a line.
+Runs in this process. Prompts come from prompts=FILE or standard input, one a line; at a terminal it is a
+conversation.
 """
 
 from elm_megatron.compose import main

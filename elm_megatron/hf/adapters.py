@@ -1,8 +1,9 @@
 """LoRA adapters as PEFT writes them: read, write, put into a Megatron model, merge into a base in fp32.
 
-    adapter_config.json  adapter_model.safetensors  elm.json
+    adapter_config.json  adapter_model.safetensors  elm.json  template.yaml
 
-`elm.json` is ours: which base the adapter was trained on. PEFT does not look at it.
+The last two are ours: which base the adapter was trained on, and with which prompts. PEFT does not look at
+them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from elm_megatron.hf import names
 from elm_megatron.hf.names import Part
 from elm_megatron.hf.weights import Weights
 from elm_megatron.run_folder import write_atomically
+from elm_megatron.tune.template import FILE, Template
 
 CONFIG, TENSORS, FACTS = "adapter_config.json", "adapter_model.safetensors", "elm.json"
 PREFIX = "base_model.model."
@@ -150,7 +152,9 @@ def of_checkpoint(reader: Reader, tune: Any) -> Adapter:
     return Adapter(tune.r, tune.alpha, tune.dropout, tuple(tune.targets), tensors, tune.alpha / tune.r)
 
 
-def write(folder: Path, adapter: Adapter, model: ModelConfig, facts: dict[str, Any]) -> None:
+def write(
+    folder: Path, adapter: Adapter, model: ModelConfig, facts: dict[str, Any], template: Template
+) -> None:
     """Write a PEFT folder; its files appear whole, the configuration last."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
@@ -163,6 +167,7 @@ def write(folder: Path, adapter: Adapter, model: ModelConfig, facts: dict[str, A
     save_file(tensors, temporary, metadata={"format": "pt"})
     temporary.replace(folder / TENSORS)
     write_atomically(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    template.save(folder / FILE)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -221,9 +226,11 @@ def read(folder: Path, model: ModelConfig) -> Adapter:
 
 
 def template_of(name: str) -> str | None:
-    """The prompt template an adapter was tuned with, where it is known."""
-    facts = locate(name) / FACTS
-    return _read_json(facts).get("template") if facts.is_file() else None
+    """The prompt template an adapter was tuned with, a name or a path, where it is known."""
+    folder = locate(name)
+    if (folder / FILE).is_file():
+        return str(folder / FILE)
+    return _read_json(folder / FACTS).get("template") if (folder / FACTS).is_file() else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
     sections = [
         _head(config, manifest, bool(stages) and "tune" in stages[-1].config),
         f"# {name}\n\n{texts.INTRODUCTION}",
-        f"## How to run it\n\n{texts.usage(source.tokenizer.template)}",
+        f"## How to run it\n\n{texts.usage(source.tokenizer.tuned)}",
         f"## Model\n\n{_model(model, figures)}",
         f"## Tokenizer\n\n{_tokenizer(source.tokenizer)}",
         f"## Data\n\n{_data(manifest)}",

@@ -33,9 +33,19 @@ LIMITS = (
 )
 
 
-def usage(template: str) -> str:
-    """How to load and run the model."""
-    return f"""```python
+CHAT = (
+    "It was tuned for chat and expects the prompt of `template.yaml`, which `generate.py` uses by itself and "
+    "`tokenizer.apply_chat_template(messages)` writes elsewhere."
+)
+
+
+def usage(tuned: bool) -> str:
+    """How to load and run the model.
+
+    Args:
+        tuned: whether it was tuned for chat.
+    """
+    return """```python
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,7 +57,7 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
 ```
 
 With the suite itself: `echo "De haven" | python launch/generate.py source=<this folder>`.
-A chat model expects the `{template}` prompt: `tokenizer.apply_chat_template(messages)`, or `chat=true`."""
+""" + (CHAT if tuned else "")
 
 
 def citation(name: str, year: int | str, commit: str | None) -> str:

@@ -78,8 +78,8 @@ class GenerateConfig:
     Attributes:
         source: a run, tuned or not, or a Hugging Face folder.
         adapter: a PEFT folder or finetune run whose adapter is put on top.
-        prompts: file with one prompt per line; null reads standard input.
-        chat: put each prompt into the instruction template the chat model was tuned with.
+        prompts: file with one prompt per line; null reads standard input, at a terminal as a conversation.
+        chat: put each prompt into the template the model was tuned with; null does so for tuned models.
         max_new_tokens: length at most.
         temperature: 0 always takes the likeliest token.
         top_p: sample from the likeliest tokens that hold this share; 1 is all.
@@ -91,7 +91,7 @@ class GenerateConfig:
     source: str
     adapter: str | None = None
     prompts: str | None = None
-    chat: bool = False
+    chat: bool | None = None
     max_new_tokens: int = 100
     temperature: float = 0.8
     top_p: float = 0.95

@@ -9,6 +9,7 @@ is the folder renamed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -71,11 +72,12 @@ def open_source(config: ExportConfig) -> Source:
                 f"step={config.step}: source={config.source} is a Hugging Face folder; use null."
             )
         weights = _with_adapter(FolderWeights(folder), config.adapter)
-        source = Source(folder, None, weights, tokenizer_files.of_folder(folder))
+        source = Source(folder, None, weights, _tuned(tokenizer_files.of_folder(folder), config.adapter))
     else:
         run = RunFolder(locate(config.source))
         weights = _with_adapter(_run_weights(run, config.step), config.adapter)
-        source = Source(run.path, run, weights, tokenizer_files.of_run(run, config.data.dir))
+        tokenizer = tokenizer_files.of_run(run, config.data.dir)
+        source = Source(run.path, run, weights, _tuned(tokenizer, config.adapter))
     found, trained = source.tokenizer.info.vocab_size, weights.model.vocab_size
     if found != trained:
         raise InputError(
@@ -110,6 +112,15 @@ def _with_adapter(weights: Weights, adapter: str | None) -> Weights:
     found = adapters.read(adapters.locate(adapter), weights.model)
     found.require_base(fingerprint(weights))
     return adapters.MergedWeights(weights, found)
+
+
+def _tuned(tokenizer: TokenizerSource, adapter: str | None) -> TokenizerSource:
+    """The tokenizer with the prompt template of the adapter put on top, where there is one."""
+    if adapter is None:
+        return tokenizer
+    from elm_megatron.hf.adapters import template_of
+
+    return dataclasses.replace(tokenizer, template=template_of(adapter) or tokenizer.template, tuned=True)
 
 
 def default_dtype(source: Source) -> str:

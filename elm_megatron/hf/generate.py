@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
@@ -19,7 +20,7 @@ from transformers.utils import logging
 from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.config import RunConfig
-from elm_megatron.hf import adapters, architecture, names, tokenizer_files
+from elm_megatron.hf import architecture, names, tokenizer_files
 from elm_megatron.hf.config import ExportConfig, GenerateConfig
 from elm_megatron.hf.source import hf_folder
 from elm_megatron.hf.tokenizer_files import TokenizerSource
@@ -33,13 +34,13 @@ class Generator:
     Args:
         model: under transformers.
         tokenizer: the one it was trained with.
-        template: name or path of the prompt template it was tuned with.
+        source: what is known of that tokenizer, and of the prompts the model was tuned with.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, template: str):
+    def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, source: TokenizerSource):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model, self.tokenizer = model.eval().to(self.device), tokenizer
-        self.template = Template.load(template)
+        self.template, self.tuned = Template.load(source.template), source.tuned
 
     @classmethod
     def of(cls, config: GenerateConfig) -> Generator:
@@ -55,25 +56,26 @@ class Generator:
         logging.disable_progress_bar()
         folder = hf_folder(config.source)
         if folder is not None and config.adapter is None:
-            dtype = "auto" if torch.cuda.is_available() else torch.float32
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-            return cls(model, Tokenizer.load(folder), tokenizer_files.of_folder(folder).template)
+            return cls(_of_folder(folder), Tokenizer.load(folder), tokenizer_files.of_folder(folder))
         source = _open_quietly(config)
-        template = adapters.template_of(config.adapter) if config.adapter else None
-        return cls(
-            _in_memory(source.weights, source.tokenizer),
-            Tokenizer.load(source.tokenizer.folder),
-            template or source.tokenizer.template,
-        )
+        tokenizer = Tokenizer.load(source.tokenizer.folder)
+        return cls(_in_memory(source.weights, source.tokenizer), tokenizer, source.tokenizer)
 
-    def ids(self, prompt: str, chat_turn: bool) -> list[int]:
-        """The ids a prompt becomes; an empty one starts where a document starts."""
-        if chat_turn:
-            prompt = self.template.prompt(Dialogue((Turn(prompt, "", ""),)), 0)
-        return self.tokenizer.encode(prompt) or [self.tokenizer.eos_id]
+    def ids(self, prompt: str, chat: bool, before: Sequence[int] = (), turn: int = 0) -> list[int]:
+        """The ids a prompt becomes; an empty one starts where a document starts.
+
+        Args:
+            chat: put it into the template.
+            before: the ids of the dialogue so far.
+            turn: how many turns that dialogue has.
+        """
+        if chat:
+            turns = (*[Turn("", "", "")] * turn, Turn(prompt, "", ""))
+            prompt = self.template.prompt(Dialogue(turns), turn)
+        return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
 
     def complete(self, prompt: str, config: GenerateConfig, show: TextIO | None = None) -> str:
-        """The continuation of one prompt, up to the end of the text or max_new_tokens.
+        """The continuation of one prompt, or with `chat` its answer.
 
         Args:
             show: where to print it while it grows.
@@ -81,7 +83,19 @@ class Generator:
         Raises:
             InputError: the prompt is as long as the longest sequence the model knows.
         """
-        ids = self.ids(prompt, config.chat)
+        ids = self.ids(prompt, self.chats(config))
+        return self._text(ids, self.extend(ids, config, show))
+
+    def chats(self, config: GenerateConfig) -> bool:
+        """Whether prompts are put into the template; a model that was tuned with one expects it."""
+        return self.tuned if config.chat is None else config.chat
+
+    def extend(self, ids: list[int], config: GenerateConfig, show: TextIO | None = None) -> list[int]:
+        """The ids with what the model puts behind them, up to the end of the text or max_new_tokens.
+
+        Raises:
+            InputError: there are as many as the longest sequence the model knows.
+        """
         room = self.model.config.max_position_embeddings - len(ids)
         if room < 1:
             raise InputError(
@@ -103,7 +117,7 @@ class Generator:
                 streamer=_Screen(self.tokenizer, ids, show) if show else None,
                 **sampling,
             )
-        return self._text(ids, out[0].tolist())
+        return out[0].tolist()
 
     def _text(self, prompt: list[int], all_ids: list[int]) -> str:
         return self.tokenizer.decode(all_ids)[len(self.tokenizer.decode(prompt)) :]
@@ -133,6 +147,15 @@ class _Screen(BaseStreamer):
         self.shown = max(self.shown, len(text))
 
 
+def _of_folder(folder: Path) -> torch.nn.Module:
+    """A Hugging Face folder's model; on a CPU in fp32."""
+    dtype = "auto" if torch.cuda.is_available() else torch.float32
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]}).") from error
+
+
 def _open_quietly(config: GenerateConfig) -> Any:
     """The source as export opens it; megatron-core's notes about missing kernels are kept back."""
     with warnings.catch_warnings():
@@ -154,36 +177,19 @@ def _in_memory(weights: Weights, tokenizer: TokenizerSource) -> torch.nn.Module:
     return model
 
 
-def read_prompts(path: str | None) -> Iterator[str]:
-    """Prompts, one a line, from a file or from standard input, which is asked for when it is a terminal.
-
-    Raises:
-        InputError: the file cannot be read as UTF-8 text.
-    """
-    if path is not None:
-        try:
-            text = Path(path).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"prompts={path}: cannot be read ({error}).") from error
-        yield from text.splitlines()
-        return
-    while True:
-        if sys.stdin.isatty():
-            print("prompt (Ctrl-D ends): ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield line.rstrip("\n")
-
-
 def generate(config: GenerateConfig) -> None:
-    """Print each prompt with its continuation.
+    """Answer a person at a terminal, or print each prompt of a file or a pipe with its continuation.
 
     Raises:
         InputError: the source is no model, or a prompt is unreadable or too long.
     """
+    from elm_megatron.hf import prompts
+
+    at_terminal = config.prompts is None and sys.stdin.isatty() and sys.stdout.isatty()
+    given = None if at_terminal else prompts.opened(config.prompts)  # before the model is loaded
     generator = Generator.of(config)
-    for prompt in read_prompts(config.prompts):
-        print(prompt, end="", flush=True)
-        generator.complete(prompt, config, show=sys.stdout)
-        print("\n", flush=True)
+    if given is None:
+        prompts.converse(generator, config)
+        return
+    with given:
+        prompts.answer_all(generator, config, given)

@@ -20,7 +20,7 @@ from elm_megatron.hf import architecture
 from elm_megatron.hf.chat import jinja
 from elm_megatron.hf.source import TOKENIZER_FOLDER, base_of, hf_folder, is_hf_folder, locate, run_config
 from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.template import Template
+from elm_megatron.tune.template import FILE, PUBLISHED, Template
 
 CONFIG_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
@@ -38,13 +38,16 @@ class TokenizerSource:
         folder: holds its files.
         info: its ids; `pad_id` may be None in an imported model.
         manifest: the dataset's, or None for a model that came from elsewhere with its own tokenizer.
-        template: the prompt template the model was tuned with; the published one for a base model.
+        template: the prompt template the model was tuned with, a name or a path; the published one for a base
+            model.
+        tuned: whether it was tuned with one.
     """
 
     folder: Path
     info: TokenizerInfo
     manifest: Manifest | None
-    template: str = "alpaca"
+    template: str = PUBLISHED
+    tuned: bool = False
 
 
 def of_dataset(manifest: Manifest) -> TokenizerSource:
@@ -78,7 +81,9 @@ def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
     if base is not None:
         folder = hf_folder(base)
         source = of_folder(folder) if folder else of_run(RunFolder(locate(base)), data_dir)
-        return replace(source, template=(run_config(run).get("tune") or {}).get("template", source.template))
+        kept = run.path / "adapter" / FILE
+        named = (run_config(run).get("tune") or {}).get("template", source.template)
+        return replace(source, template=str(kept) if kept.is_file() else named, tuned=True)
     own = run.path / TOKENIZER_FOLDER
     if data_dir is None and own.is_dir():
         return of_folder(own)
@@ -117,6 +122,8 @@ def of_folder(folder: Path) -> TokenizerSource:
         eos_id=eos[0] if isinstance(eos, list) else eos,
         pad_id=raw.get("pad_token_id"),
     )
+    if (folder / FILE).is_file():
+        return TokenizerSource(folder, info, None, str(folder / FILE), tuned=True)
     return TokenizerSource(folder, info, None)
 
 
@@ -140,10 +147,14 @@ def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
     Raises:
         InputError: the dataset's tokenizer.json gives other ids than its tokenizer.model.
     """
+    if source.tuned:
+        Template.load(source.template).save(folder / FILE)
     if source.manifest is None:
         for name in COPIED:
             if (source.folder / name).is_file():
                 shutil.copyfile(source.folder / name, folder / name)
+        if source.tuned:
+            _exchange_chat_template(folder, source.template)
         return
     for name in (MODEL_FILE, JSON_FILE):
         if not (source.folder / name).is_file():
@@ -173,6 +184,14 @@ def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> di
         "model_input_names": ["input_ids", "attention_mask"],
         "chat_template": jinja(Template.load(template)),
     }
+
+
+def _exchange_chat_template(folder: Path, template: str) -> None:
+    """A tuned model answers to the template it was tuned with, not to the one its base came with."""
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / CONFIG_FILE
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    _write_json(path, {**settings, "chat_template": jinja(Template.load(template))})
 
 
 def _require_same_ids(folder: Path) -> None:

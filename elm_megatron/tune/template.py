@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import yaml
 
 from data_prep.errors import InputError
+from elm_megatron.run_folder import write_atomically
 
+PUBLISHED = "alpaca"
+FILE = "template.yaml"  # of an adapter and of an exported chat model: the template it was tuned with
 FOLDER = Path(__file__).parent / "templates"
 SLOT = re.compile(r"\{(instruction|input|system)\}")
 
@@ -75,6 +78,10 @@ class Template:
         if "{instruction}" not in values["turn"] or "{instruction}" not in values["turn_with_input"]:
             raise InputError(f"{path}: turn and turn_with_input must hold {{instruction}}.")
         return cls(**values)
+
+    def save(self, path: Path) -> None:
+        """Write it as a template file."""
+        write_atomically(path, yaml.safe_dump(asdict(self), allow_unicode=True, sort_keys=False))
 
     def prompt(self, dialogue: Dialogue, index: int) -> str:
         """The text before the response of turn number `index`, from the end of the response before it.

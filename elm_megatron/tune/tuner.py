@@ -28,6 +28,7 @@ from elm_megatron.tune.config import TuneConfig
 from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.rows import Batch, Rows
 from elm_megatron.tune.source import ADAPTER_FOLDER, resolve
+from elm_megatron.tune.template import Template
 from elm_megatron.world import Outcome
 
 
@@ -63,6 +64,11 @@ class Tuner(Trainer):
             )
         if self.world.rank == 0:
             print(f"{self.settings.epochs:g} epochs are {steps} steps; {dropped} rows left over are dropped")
+            if steps <= self.settings.warmup_steps:
+                print(
+                    f"note: the rate never reaches tune.lr={self.settings.lr:g}, for "
+                    f"tune.warmup_steps={self.settings.warmup_steps} outlast the {steps} steps"
+                )
         return steps
 
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
@@ -180,7 +186,8 @@ class Tuner(Trainer):
             facts["manifest_sha256"] = self.source.manifest_sha256
             facts["template"] = self.settings.template
             adapter = adapters.of_checkpoint(checkpoint.reader(), self.settings)
-            adapters.write(self.run.path / ADAPTER_FOLDER, adapter, self.config.model, facts)
+            template = Template.load(self.settings.template)
+            adapters.write(self.run.path / ADAPTER_FOLDER, adapter, self.config.model, facts, template)
         dist.barrier()  # nobody asks whether it is there before it is
 
     def _finish(self, asked: Any, seconds: float) -> Outcome:
