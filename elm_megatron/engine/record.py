@@ -14,13 +14,20 @@ STATES: dict[Outcome, str] = {"requeue": "requeued", "cancelled": "cancelled", "
 
 
 def finish(
-    run: RunFolder, outcome: Outcome, step: int, seconds: float, kwh: float | None, energy_method: str
+    run: RunFolder,
+    outcome: Outcome,
+    step: int,
+    seconds: float,
+    save_seconds: float,
+    kwh: float | None,
+    energy_method: str,
 ) -> None:
     """Sum up; seconds and energy add to those of earlier lives.
 
     Args:
         step: updates done.
         seconds: of this life's loop.
+        save_seconds: of these, how long training stood still for checkpoints.
         kwh: energy of this life, None where nothing could be measured.
         energy_method: how it was measured.
     """
@@ -30,6 +37,8 @@ def finish(
         state=STATES[outcome],
         step=step,
         seconds=before.get("seconds", 0.0) + seconds,
+        save_seconds=before.get("save_seconds", 0.0) + save_seconds,
+        data_share=_data_share(rows),
         kwh=None if kwh is None else (before.get("kwh") or 0.0) + kwh,
         energy_method=energy_method,
         peak_memory_bytes=max((row["memory_bytes"] for row in rows), default=None),
@@ -40,6 +49,12 @@ def finish(
     )
     if rows:
         plot(run)
+
+
+def _data_share(rows: list[dict[str, Any]]) -> float | None:
+    """What share of a step rank 0 waits for its data, the median of the logged steps."""
+    shares = [row["data_seconds"] / row["step_seconds"] for row in rows if "data_seconds" in row]
+    return statistics.median(shares) if shares else None
 
 
 def _straggler(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

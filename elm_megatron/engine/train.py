@@ -8,20 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from data_prep.errors import InputError
@@ -33,19 +25,22 @@ from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import Guard, not_finite
 from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.losses import mean_loss, summed_loss
+from elm_megatron.engine.meter import Meter
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
+from elm_megatron.engine.passes import Passes
 from elm_megatron.engine.samples import Samples
 from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.engine.signals import Request, Signals, request_of
+from elm_megatron.engine.wrap import wrapped
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
-from elm_megatron.model.kernels import has_transformer_engine
+from elm_megatron.model.kernels import has_transformer_engine, require_fp8
 from elm_megatron.run_folder import RunFolder, append_jsonl
 from elm_megatron.world import Outcome, World
 
 
-class Trainer:
+class Trainer(Passes):
     """One rank of a pretraining run.
 
     Tuning is a Trainer too: `tune/tuner.py` overrides what is marked as a seam (settings, data, modules, the
@@ -57,11 +52,10 @@ class Trainer:
         device: this rank's device; the process groups are already formed.
     """
 
-    reported = 2  # sums a forward step reports
     saved = staticmethod(state.everything)  # which parameters a checkpoint holds
-    loss = staticmethod(mean_loss)  # of a micro-batch
 
     def __init__(self, config: PretrainConfig, world: World, device: torch.device):
+        super().__init__()
         self.config, self.world, self.device = config, world, device
         self.run = RunFolder(config.run.dir, [world.job_id, world.restart])
         self.signals = Signals()
@@ -69,20 +63,22 @@ class Trainer:
         self.dp = parallel_state.get_data_parallel_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
         self.copies = self.dp * config.parallel.cp  # ranks with the same weights, which share gradients
+        self.vpp_group = config.parallel.pp if config.parallel.vpp > 1 else 1
         self._open_data()
         self.steps = self.settings.steps or self._steps_of_epochs()
         self.step = 0
+        if self.settings.precision == "fp8":
+            require_fp8(device)
         self.transformer_engine = device.type == "cuda" and has_transformer_engine()
         self.distributed_optimizer = self.settings.distributed_optimizer and self.copies > 1
         self._build_model()
         self.guard = Guard(self.settings.spike_factor)
         self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
-        self.forward_backward = get_forward_backward_func()
-        self.peak_flops = devices.peak_flops(device, self.settings.precision)
+        self.meter = Meter(config.model, self.settings, world, device)
         self.buffers: state.Buffers = {}
         self.metrics: Metrics | None = None
         self.valid_loss: float | None = None
-        self.busy_seconds = 0.0
+        self.busy_seconds = self.save_seconds = 0.0
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
         self.energy = EnergyMeter(device.type == "cuda", world.local_rank)
 
@@ -119,21 +115,8 @@ class Trainer:
         modules = self._modules(mcore)
         for module in modules:
             module.z_loss = train.z_loss
-        ddp = DistributedDataParallelConfig(
-            use_distributed_optimizer=self.distributed_optimizer,
-            overlap_grad_reduce=self.copies > 1,
-            overlap_param_gather=self.distributed_optimizer,
-            grad_reduce_in_fp32=True,
-        )
-        self.chunks = [
-            DistributedDataParallel(mcore, ddp, module.to(self.device), disable_bucketing=i > 0)
-            for i, module in enumerate(modules)
-        ]
+        self.chunks = wrapped(modules, mcore, self.device, self.copies, self.distributed_optimizer)
         self.optimizer = Optimizer(self.chunks, train, self.distributed_optimizer)
-        mcore.finalize_model_grads_func = finalize_model_grads
-        # Between micro-batches gradients only add up; the last one's backward reduces them as they come.
-        no_sync = [chunk.no_sync for chunk in self.chunks]
-        mcore.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
 
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
         """Seam: this rank's model chunks with their weights at the start of a new run."""
@@ -228,7 +211,9 @@ class Trainer:
                 self._after_evaluation()
             if self.step % train.save_every == 0 or self.step == self.steps or asked:
                 self.save(row)
+        waiting = time.perf_counter()
         self.saver.wait()
+        self.save_seconds += time.perf_counter() - waiting
         outcome = self._finish(asked, time.perf_counter() - began)
         self.heartbeat.stop()
         return outcome
@@ -240,6 +225,7 @@ class Trainer:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
+        self.data_seconds = 0.0
         sums = self._run_batches(self.train_set, ids, forward_only=False)
         self.busy_seconds = time.perf_counter() - began  # before waiting for the others
         (total, count, *_), code = self._agree(sums)
@@ -259,40 +245,18 @@ class Trainer:
         return self._row(loss, lr, norm, seconds), request_of(code)
 
     def _row(self, loss: float, lr: float, norm: float, seconds: float) -> dict[str, Any]:
-        train = self.settings
-        tokens = self._tokens(self.step) - self._tokens(self.step - 1)
-        logged = self.step % train.log_every == 0 or self.step == self.steps
-        memory = distributed.largest(devices.peak_memory_bytes(self.device), self.device) if logged else 0
-        slowest, by = distributed.slowest(self.busy_seconds, self.device) if logged else (0, 1.0)
-        flops = self.config.model.flops_per_token(train.seq_length) * tokens / seconds
-        peak = self.peak_flops and self.peak_flops * self.world.world_size
+        before, tokens = self._tokens(self.step - 1), self._tokens(self.step)
+        logged = self.step % self.settings.log_every == 0 or self.step == self.steps
         return {
             "step": self.step,
-            "tokens": self._tokens(self.step),
+            "tokens": tokens,
             "loss": loss,
             "lr": lr,
             "grad_norm": norm,
-            "tokens_per_second": tokens / seconds,
-            "mfu": flops / peak if peak else None,
-            "step_seconds": seconds,
-            "memory_bytes": int(memory),
-            "slowest_rank": slowest,
-            "slowest_over_median": by,
+            **self.meter.step(tokens - before, seconds, self.busy_seconds, logged),
+            "data_seconds": self.data_seconds,
             "time": time.time(),
         }
-
-    def _forward_step(self, batches: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-        """Seam: one micro-batch through this stage, in the form megatron-core's schedules ask for."""
-        batch = next(batches)
-        output = model(
-            batch.tokens,
-            batch.position_ids,
-            None,
-            labels=batch.labels,
-            loss_mask=batch.loss_mask,
-            packed_seq_params=batch.packed,
-        )
-        return output, partial(self.loss, batch.loss_mask)
 
     def _origin(self, ids: np.ndarray) -> dict[str, list[int]]:
         """Seam: further columns of samples.jsonl; the datasets that samples of a blend come from."""
@@ -301,46 +265,6 @@ class Trainer:
     def _tokens(self, step: int) -> int:
         """Seam: tokens trained on in the first `step` updates."""
         return self.settings.consumed(step) * self.settings.seq_length
-
-    def _batches(self, dataset: Any, ids: np.ndarray) -> Iterator[Any]:
-        """Seam: this rank's micro-batches of a global batch."""
-        size = self.settings.micro_batch_size
-        return data.micro_batches(dataset, ids, size, self.dp_rank, self.dp, self.device, self.keep_apart)
-
-    def _shape(self, dataset: Any, ids: np.ndarray) -> tuple[int, int]:
-        """Seam: (rows, tokens a row) of every micro-batch of a global batch; stages exchange such tensors."""
-        rows, length = self.settings.micro_batch_size, self.settings.seq_length
-        return (rows, length) if self.keep_apart is None else (1, rows * length)
-
-    def _run_batches(self, dataset: Any, ids: np.ndarray, forward_only: bool) -> list[float]:
-        """Run one global batch through the pipeline; returns this rank's sums, Σ loss in nats, Σ tokens, ….
-
-        Only tensor-parallel rank 0 of the last stage reports numbers, so that their sum over the world
-        counts every token once.
-        """
-        batches = [self._batches(dataset, ids) for _ in self.chunks]
-        rows, length = self._shape(dataset, ids)
-        results = self.forward_backward(
-            forward_step_func=self._forward_step,
-            data_iterator=batches if len(batches) > 1 else batches[0],
-            model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
-            num_microbatches=len(ids) // (self.settings.micro_batch_size * self.dp),
-            seq_length=length,
-            micro_batch_size=rows,
-            forward_only=forward_only,
-        )
-        reports = parallel_state.get_tensor_model_parallel_rank() == 0
-        if not results or not reports:
-            return [0.0] * self.reported
-        return torch.stack(results).double().sum(0).tolist()
-
-    def _agree(self, sums: list[float]) -> tuple[list[float], int]:
-        """The sums over all ranks, and the strongest request any rank has received."""
-        codes = [float(self.signals.code == code) for code in (1, 2)]
-        shared = torch.tensor([*sums, *codes], dtype=torch.float64, device=self.device)
-        dist.all_reduce(shared)
-        *sums, requeue, stop = shared.tolist()
-        return sums, 2 if stop else int(requeue > 0)
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -360,16 +284,6 @@ class Trainer:
         self.valid_loss = loss
         return loss
 
-    def _sums_over(self, dataset: Any) -> list[float]:
-        """The sums a forward step reports, over a whole validation set (or `eval_batches` of it)."""
-        train = self.settings
-        # Interleaved stages take their micro-batches in groups of pp.
-        group = self.config.parallel.pp if self.config.parallel.vpp > 1 else 1
-        ids = data.padded_ids(len(dataset), train.micro_batch_size * self.dp * group)
-        if train.eval_batches is not None:
-            ids = ids[: train.eval_batches * train.global_batch_size]
-        return self._agree(self._run_batches(dataset, ids, forward_only=True))[0]
-
     def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
         """Seam: further columns of valid.jsonl, from the sums after the first two."""
         return {}
@@ -381,6 +295,7 @@ class Trainer:
 
     def save(self, row: dict[str, Any]) -> None:
         """Copy this rank's numbers and start writing them; training goes on meanwhile."""
+        began = time.perf_counter()
         self.saver.wait()
         spread = self.distributed_optimizer
         pieces = state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
@@ -388,6 +303,7 @@ class Trainer:
         facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
         facts |= self._identity()
         self.saver.save(self.step, pieces, facts)
+        self.save_seconds += time.perf_counter() - began
         if self.metrics:
             self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"], **self._facts())
 
@@ -405,5 +321,5 @@ class Trainer:
             method = self.energy.method
             if self.config.cluster.ear:
                 method += f"; the nodes' by EAR: eacct -j {self.world.job_id}"
-            record.finish(self.run, outcome, self.step, seconds, kwh, method)
+            record.finish(self.run, outcome, self.step, seconds, self.save_seconds, kwh, method)
         return outcome

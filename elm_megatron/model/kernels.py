@@ -11,6 +11,9 @@ import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 
+import torch
+
+from data_prep.errors import InputError
 from elm_megatron.model import device as devices
 
 
@@ -32,6 +35,19 @@ class Kernel:
 def has_transformer_engine() -> bool:
     """Whether Transformer Engine is installed here."""
     return importlib.util.find_spec("transformer_engine") is not None
+
+
+def require_fp8(device: torch.device) -> None:
+    """Refuse fp8 where it would quietly be something else.
+
+    Raises:
+        InputError: Transformer Engine is missing, or the GPU has no fp8 (compute capability below 8.9).
+    """
+    allowed = "allowed here are fp32 and bf16."
+    if not has_transformer_engine():
+        raise InputError(f"train.precision=fp8: Transformer Engine is not installed; {allowed}")
+    if torch.cuda.get_device_capability(device) < (8, 9):
+        raise InputError(f"train.precision=fp8: {torch.cuda.get_device_name(device)} has none; {allowed}")
 
 
 def apex_state() -> str:

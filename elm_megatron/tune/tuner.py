@@ -120,7 +120,7 @@ class Tuner(Trainer):
 
     def _row(self, *figures: float) -> dict[str, Any]:
         """Without an MFU: the frozen weights take no gradient, so the usual count would be wrong."""
-        return {**super()._row(*figures), "mfu": None}
+        return {**super()._row(*figures), "flops_per_second": None, "mfu": None}
 
     def train_step(self) -> tuple[dict[str, Any], Any]:
         """One update. Dropout is a function of seed, step and rank, so that a resumed run repeats it."""

@@ -34,9 +34,12 @@ def test_cut_and_repeated_is_bit_identical(ranks: RankPool, small_data: Path, tm
     run = cases.folder(cut)
     assert run.read()["state"] == "requeued"
     assert run.latest_step() == 6
+    first = run.read()
+    assert 0 < first["data_share"] < 1 and 0 < first["save_seconds"] < first["seconds"]
     assert ranks.run(2, cases.train, config=cut) == ["done"] * 2
     assert columns(run.read_metrics()) == columns(cases.folder(whole).read_metrics())
     assert run.read()["state"] == "done"
+    assert run.read()["save_seconds"] > first["save_seconds"]
 
 
 def test_sigterm_saves_and_is_cancelled(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:

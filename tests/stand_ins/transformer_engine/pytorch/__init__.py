@@ -42,11 +42,18 @@ class LayerNormLinear(Linear):
 
 
 class RMSNorm(_Module):
-    """weight [hidden]."""
+    """weight [hidden]; megatron-core says `hidden_size`, from 0.19 on `normalized_shape`."""
 
-    def __init__(self, hidden_size: int, eps: float = 1e-5, device: object = None, **_: object) -> None:
+    def __init__(
+        self,
+        normalized_shape: int | None = None,
+        eps: float = 1e-5,
+        device: object = None,
+        hidden_size: int | None = None,
+        **_: object,
+    ) -> None:
         super().__init__()
-        self._parameter("weight", (hidden_size,), None, device)
+        self._parameter("weight", (normalized_shape or hidden_size,), None, device)
 
 
 class LayerNorm(RMSNorm):

@@ -1,0 +1,41 @@
+"""Data parallelism around a rank's model chunks."""
+
+from __future__ import annotations
+
+import torch
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+
+def wrapped(
+    modules: list[torch.nn.Module],
+    mcore: TransformerConfig,
+    device: torch.device,
+    copies: int,
+    distributed_optimizer: bool,
+) -> list[DistributedDataParallel]:
+    """Model chunks that share their gradients, on their device; also what the schedules ask `mcore` for.
+
+    Args:
+        copies: ranks with the same weights.
+        distributed_optimizer: the optimizer's state is spread over them.
+    """
+    ddp = DistributedDataParallelConfig(
+        use_distributed_optimizer=distributed_optimizer,
+        overlap_grad_reduce=copies > 1,
+        overlap_param_gather=distributed_optimizer,
+        grad_reduce_in_fp32=True,
+    )
+    chunks = [
+        DistributedDataParallel(mcore, ddp, module.to(device), disable_bucketing=i > 0)
+        for i, module in enumerate(modules)
+    ]
+    mcore.finalize_model_grads_func = finalize_model_grads
+    # Between micro-batches gradients only add up; the last one's backward reduces them as they come.
+    no_sync = [chunk.no_sync for chunk in chunks]
+    mcore.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+    return chunks
