@@ -13,10 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from data_prep.errors import InputError
+from data_prep.tokenizer import Tokenizer
 from elm_megatron.config import ModelConfig, ParallelConfig
 from elm_megatron.hf import adapters, names
 from elm_megatron.hf.weights import FolderWeights
 from elm_megatron.tune.config import TARGETS, TuneConfig
+from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.source import resolve
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
@@ -108,6 +110,42 @@ def test_peft_loads_in_ours_and_merges(ranks: RankPool, exported: Path, base: Pa
     with torch.no_grad():
         folded = merged(torch.tensor(tokens())).logits
     assert (folded - theirs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"pp": 2}, {"tp": 2, "sp": True}])
+def test_the_published_shape_goes_through_every_layout(
+    layout: dict, ranks: RankPool, exported: Path, base: Path, tune_data: Path, tmp_path: Path
+) -> None:
+    """PEFT's file (r=64, q and v, alpha 128) gives PEFT's loss, and comes out of the run as it went in."""
+    torch.manual_seed(5)
+    lora = peft.LoraConfig(r=64, lora_alpha=128, lora_dropout=0.05, target_modules=["q_proj", "v_proj"])
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32), lora)
+    for name, param in model.named_parameters():
+        if "lora_B" in name:
+            param.data.normal_(0, 0.05)
+    model.eval().save_pretrained(tmp_path / "theirs")
+    world = 2 if layout else 1
+    changes = {"r": 64, "alpha": 128.0, "steps": 1, "lr": 1e-9, "min_lr": 1e-9}
+    config = cases.finetune_config(
+        tmp_path / "x", base, world, init_from=str(tmp_path / "theirs"), **changes, **layout
+    )
+    run = cases.folder_of(config)
+    assert ranks.run(world, cases.finetune, config=config) == ["done"] * world
+    (row,) = run.read_metrics()
+    rows = SftData.read(config, Tokenizer.load(tune_data)).train
+    total, answers = torch.zeros(()), 0
+    for example in (rows.examples[i] for row_id in rows.ids(0, 8) for i in rows.rows[row_id]):
+        ids, mask = torch.from_numpy(example.ids.astype("int64")), torch.from_numpy(example.answer[1:])
+        with torch.no_grad():
+            each = torch.nn.functional.cross_entropy(
+                model(ids[None, :-1]).logits[0], ids[1:], reduction="none"
+            )
+        total, answers = total + each[mask].sum(), answers + int(mask.sum())
+    assert abs(row["loss"] - (total / answers).item()) < 1e-4
+    given, kept = (adapters.read(tmp_path / p, config.model) for p in ("theirs", "x/adapter"))
+    assert (kept.r, kept.scale, kept.targets) == (64, 2.0, ("q_proj", "v_proj"))
+    for key, pair in given.tensors.items():
+        assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(pair, kept.tensors[key], strict=True))
 
 
 def load_merged(exported: Path, adapter: Path, model: ModelConfig) -> torch.nn.Module:
