@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from data_prep.config import CorpusConfig, TokenizerConfig
 from data_prep.errors import InputError
@@ -27,7 +27,13 @@ def run_name(stage: str, model: str, corpus: str) -> str:
     return f"finetune-{model}-{corpus}" if stage == "sft" else f"{stage}-{model}-{corpus}"
 
 
+def by_stage(sft: float, dpo: float, *, _root_: DictConfig) -> float:
+    """One of two numbers in conf/tune/: preferences want a lower rate than answers."""
+    return dpo if OmegaConf.select(_root_, "stage") == "dpo" else sft
+
+
 OmegaConf.register_new_resolver("tuning_run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("by_stage", by_stage, replace=True)
 
 
 @dataclass
