@@ -10,6 +10,8 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.errors import InputError
@@ -71,8 +73,7 @@ def why_(arguments: argparse.Namespace) -> int:
     picture = poll.picture()
     job = find(picture, arguments.id)
     print(why.text(job, why.explain(job, picture)))
-    if picture.failure:
-        print(listing.mark(picture))
+    print(listing.mark(picture))
     return 0
 
 
@@ -83,8 +84,10 @@ def find(picture: Picture, wanted: str) -> Job:
     family = [job for job in picture.jobs if job.array_id == int(base)]
     found = exact or [job for job in family if job.pending] or family
     if not found:
-        when = "now" if picture.failure is None else f"as of {picture.age:.0f} s ago"
-        raise InputError(f"id: found {wanted}, which neither waits nor runs {when}; see elm-queue eff {base}")
+        when = f"as of {span(picture.age)} ago"
+        raise InputError(
+            f"id: found {wanted}, which neither waits nor runs, {when}; see elm-queue eff {base}"
+        )
     return found[0]
 
 
@@ -98,14 +101,14 @@ def eta_(arguments: argparse.Namespace) -> int:
         history, failure = synced_history()
     except Unreachable as error:
         # The scheduler's own estimate needs no accounting.
-        history, failure = None, f"none, because {escaped(str(error))}"
+        history, failure = None, escaped(str(error))
     run = progress_of(job.comment, job.user)
     for line in eta.estimate(job, run, history, time.time()):
         print(f"{job.shown_id}: {line}")
     if failure:
-        print(f"{job.shown_id}: {'STALE ' if history else ''}history: {failure}")
-    if picture.failure:
-        print(listing.mark(picture))
+        told = stale(history, failure) if history else f"no history, because {failure}"
+        print(f"{job.shown_id}: {told}")
+    print(listing.mark(picture))
     return 0
 
 
@@ -148,16 +151,23 @@ def report_(arguments: argparse.Namespace) -> int:
     begin = now - period(arguments.since)
     if not arguments.html.absolute().parent.is_dir():
         raise InputError(f"--html: the folder {arguments.html.absolute().parent} does not exist")
-    history, failure = synced_history()
+    history, failure = synced_history((now - begin) / DAY)
     try:
         nodes = poll.picture().nodes
     except Unreachable:
         nodes = []
     rates = Rates(arguments.sites)
     page = report.page(summary.summarize(history, rates, begin, now), rates, nodes, failure)
-    report.write(arguments.html, page)
+    write_or_refuse("--html", report.write, arguments.html, page)
     print(f"{arguments.html}: written{', with stale figures' if failure else ''}")
     return 0
+
+
+def write_or_refuse(key: str, write: Callable[[Path, str], None], path: Path, content: str) -> None:
+    try:
+        write(path, content)
+    except OSError as error:
+        raise InputError(f"{key}: {path} cannot be written ({error.strerror})") from error
 
 
 def budget_(arguments: argparse.Namespace) -> int:
@@ -165,13 +175,13 @@ def budget_(arguments: argparse.Namespace) -> int:
 
     grants = dict(grant(text) for text in arguments.grant)
     picture = poll.picture()
-    history, failure = synced_history()
-    rates, now = Rates(arguments.sites), time.time()
     days = period(arguments.since) / DAY
+    history, failure = synced_history(days)
+    rates, now = Rates(arguments.sites), time.time()
     found = budget.accounts(history, picture.jobs, rates, days, now)
     print(budget.text(found, rates, days, grants))
     if failure:
-        print(f"STALE history: {failure}")
+        print(stale(history, failure))
     print(listing.mark(picture))
     return 0
 
@@ -184,7 +194,7 @@ def metrics_(arguments: argparse.Namespace) -> int:
         return 0
     content, failure = metrics.text()
     if arguments.textfile:
-        metrics.write(arguments.textfile, content)
+        write_or_refuse("--textfile", metrics.write, arguments.textfile, content)
     else:
         print(content, end="")
     if failure:
@@ -195,6 +205,8 @@ def metrics_(arguments: argparse.Namespace) -> int:
 def top_(arguments: argparse.Namespace) -> int:
     filters, rates = filters_of(arguments), Rates(arguments.sites)
     if not arguments.plain:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise InputError("top: found no terminal; elm-queue list prints the queue once")
         try:
             from slurm.tracker import top
         except ImportError:
@@ -208,18 +220,22 @@ def top_(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def synced_history() -> tuple["History", str | None]:
-    """The history, brought up to date if accounting answers, and else why it is stale."""
-    from slurm.tracker.history import History
+def synced_history(days: float = 0) -> tuple["History", str | None]:
+    """The history of at least so many days, brought up to date if accounting answers, and else why not."""
+    from slurm.tracker.history import FIRST_DAYS, History
 
     history = History()
     try:
-        history.sync()
+        history.sync(max(days, FIRST_DAYS))
     except Unreachable as error:
         if history.synced is None:
             raise
-        return history, f"{span(time.time() - history.synced)} old, because {escaped(str(error))}"
+        return history, escaped(str(error))
     return history, None
+
+
+def stale(history: "History", failure: str) -> str:
+    return f"STALE history: {span(time.time() - (history.synced or 0))} old, because {failure}"
 
 
 COMMANDS = {

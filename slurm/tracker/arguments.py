@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--since", default="1d", help="period, as 12h, 7d or 4w (default: %(default)s)")
 
     one = commands.add_parser("history", help="read accounting into the history file and say what it holds")
-    one.add_argument("--since", default="90d", help="how far a new file goes back (default: 90d)")
+    one.add_argument("--since", default="90d", help="how far it is to go back (default: 90d)")
 
     one = commands.add_parser("report", help="a page about a period")
     one.add_argument("--since", default="7d", help="period up to now (default: %(default)s)")

@@ -35,7 +35,7 @@ FAMILIES = (
         r"ReqNodeNotAvail.*|NodeDown|NodesDown|Nodes required.*|Required_?Node.*|FrontEndDown|NodeNotAvail.*",
     ),
     Family("association", "account limit", r"Assoc.*|MaxMemPerLimit|AccountingPolicy"),
-    Family("qos", "QOS limit", r"QOS(?!NotAllowed).*|Max\w+PerAccount"),
+    Family("qos", "QOS limit", r"QOS(?!NotAllowed).*|Max\w+Per(Account|User)"),
     Family("partition_limit", "partition limit", r"Partition(Node|Time|Config)\w*"),
     Family("partition_down", "partition closed", r"Partition(Down|Inactive).*|InactiveLimit"),
     Family("licences", "licences in use", r"Licenses|RemoteLicense.*"),
@@ -50,7 +50,7 @@ FAMILIES = (
     ),
     Family("starting", "starting up", r"Cleaning|Prolog|Configuring|NodesReboot\w*|.*[Bb]oot.*|Power\w*"),
     Family("staging", "moving data", r"BurstBuffer\w*|StagingIn.*"),
-    Family("deadline", "cannot meet deadline", r"Deadline\w*|TimeLimit"),
+    Family("deadline", "cannot meet deadline", r"Dead[Ll]ine\w*|TimeLimit"),
     Family("resources", "needs free nodes", r"Resources"),
     Family("priority", "others go first", r"Priority|SchedDefer\w*|FedJobLock"),
 )

@@ -21,7 +21,7 @@ from slurm.tracker.sacct import Life
 
 SCHEMA = 1
 DAY = 86400
-# How far the first filling goes back.
+# How far the first filling goes back, where nobody asks for more.
 FIRST_DAYS = 90
 # Read again before the last time: slurmdbd may hear of a job's end a little later than it happened.
 OVERLAP_SECONDS = 900
@@ -95,27 +95,37 @@ class History:
 
     # ---- filling
 
-    def sync(self, first_days: float = FIRST_DAYS) -> int:
+    def sync(self, days: float = FIRST_DAYS) -> int:
         """Reads what changed since the last time from sacct; returns how many lives that were.
 
-        Within `poll.max_age()` of the last time nothing is asked.
+        Within `poll.max_age()` of the last time nothing new is asked. What lies further back than the file
+        reaches, up to `days`, is read once.
 
         Raises:
             Unreachable: sacct does not answer; what was known stays.
         """
         with self._lock():
             now = time.time()
-            synced = self.synced
-            if synced is not None and 0 <= now - synced < poll.max_age():
-                return 0
-            begin = now - first_days * DAY if synced is None else min(synced, now) - OVERLAP_SECONDS
+            wanted, synced = now - days * DAY, self.synced
+            if synced is None:
+                return self._read(wanted, None, {"first": wanted, "synced": now})
             count = 0
-            while begin < now:
-                end = begin + CHUNK_SECONDS
-                count += self.add(read(begin, None if end >= now else end))
-                begin = end
-            with self.connection:
-                self.connection.execute("INSERT OR REPLACE INTO meta VALUES ('synced', ?)", (now,))
+            first = self._meta("first") or synced - FIRST_DAYS * DAY
+            if wanted < first:
+                count += self._read(wanted, first, {"first": wanted})
+            if not 0 <= now - synced < poll.max_age():
+                count += self._read(min(synced, now) - OVERLAP_SECONDS, None, {"synced": now})
+        return count
+
+    def _read(self, begin: float, end: float | None, known: dict[str, float]) -> int:
+        """Reads a span, up to now where `end` is None, piece by piece, and then notes what is `known`."""
+        count, last = 0, time.time() if end is None else end
+        while begin < last:
+            after = begin + CHUNK_SECONDS
+            count += self.add(read(begin, end if after >= last else after))
+            begin = after
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", known.items())
         return count
 
     def add(self, lives: list[Life]) -> int:

@@ -1,8 +1,8 @@
 """Which limit of an account or a QOS stops a job: from the reason's word to sacctmgr's column and value.
 
-The words are put together by a pattern: whose limit (`Assoc`, `QOS`), of a group or of one (`Grp`, `Max`,
-`Min`), of what (`Cpu`, `Node`, `GRES`, `Jobs`, …), and per what (`PerUser`, `PerJob`, …). AssocGrpNodeLimit
-is the GrpTRES `node` of the job's account or of one above it.
+The words are put together by a pattern: whose limit (`Assoc`, `QOS`, or nothing for a QOS's limit per
+account), of a group or of one (`Grp`, `Max`, `Min`), of what (`Cpu`, `Node`, `GRES`, `Jobs`, …), and per what
+(`PerUser`, `PerJob`, …). AssocGrpNodeLimit is the GrpTRES `node` of the job's account or of one above it.
 """
 
 import re
@@ -18,6 +18,7 @@ RESOURCES = {
     "mem": ("mem", "memory"),
     "memory": ("mem", "memory"),
     "gres": ("gres/gpu", "GPUs"),
+    "license": ("license", "licences"),
     "billing": ("billing", "billing units"),
     "energy": ("energy", "energy"),
 }
@@ -44,28 +45,30 @@ class Limit:
 
 def limit_of(reason: str) -> Limit | None:
     """The limit that an Assoc… or QOS… reason names; None for a word that does not follow the pattern."""
-    match = re.match(r"(Assoc|QOS)(Grp|Max|Min)(.*?)(?:Limit|NotSatisfied)?$", reason)
+    match = re.match(r"(Assoc|QOS|)(Grp|Max|Min)(.*?)(?:Limit|NotSatisfied)?$", reason)
     if not match:
         return None
     owner, kind, rest = match.groups()
     per = re.search(r"Per(User|Account|Node|Job)", rest)
     per_what = per[1].lower() if per else ""
     rest = re.sub(r"Per(User|Account|Node|Job)", "", rest)
-    suffix = {"user": "PU", "account": "PA"}.get(per_what, "") if owner == "QOS" else ""
+    suffix = {"user": "PU", "account": "PA"}.get(per_what, "") if owner != "Assoc" else ""
     lowered = rest.lower()
-    group = kind == "Grp" or (owner == "QOS" and per_what in ("user", "account"))
+    group = kind == "Grp" or (owner != "Assoc" and per_what in ("user", "account"))
     if lowered.startswith("submit"):
         return Limit(f"{kind}Submit{suffix}", "", "jobs handed in", True, per_what)
     if lowered.startswith("job"):
         return Limit(f"{kind}Jobs{suffix}", "", "running jobs", True, per_what)
     if lowered.startswith("wall"):
         return Limit(f"{kind}Wall", "", "run time", group, per_what)
-    named = re.match(r"(cpu|node|mem(?:ory)?|gres|billing|energy)", lowered)
+    named = re.match(r"(cpu|node|mem(?:ory)?|gres|license|billing|energy)", lowered)
     if not named:
         return None
     entry, what = RESOURCES[named[1]]
     if "runminutes" in lowered or "runmins" in lowered:
-        return Limit(f"{kind}TRESRunMins", entry, f"{what} × minutes of running jobs", group, per_what)
+        return Limit(
+            f"{kind}TRESRunMins{suffix}", entry, f"{what} × minutes of running jobs", group, per_what
+        )
     if "minutes" in lowered or "mins" in lowered:
         return Limit(f"{kind}TRESMins", entry, f"{what} × minutes", group, per_what)
     column = "MaxTRESPerNode" if per_what == "node" else f"{kind}TRES{suffix}"
@@ -110,14 +113,16 @@ def value_of(row: dict[str, str], limit: Limit) -> str:
     if not limit.entry:
         return value
     entries = tres(value)
-    if limit.entry == "gres/gpu" and limit.entry not in entries:
-        return next((v for name, v in entries.items() if name.startswith("gres/gpu:")), "")
-    return entries.get(limit.entry, "")
+    if limit.entry in entries:
+        return entries[limit.entry]
+    # GPUs by type and licences by name: `gres/gpu:h100`, `license/matlab`.
+    named = [v for name, v in entries.items() if re.split("(?<!gres)[/:]", name)[0] == limit.entry]
+    return ", ".join(named)
 
 
 def amount(job: Job, limit: Limit) -> int | None:
     """How much of the limited thing one job holds or asks for; None when it is not a countable one."""
-    if limit.column.endswith(("Mins", "Wall")):
+    if "Mins" in limit.column or limit.column.endswith("Wall"):
         return None
     if not limit.entry:
         return job.tasks

@@ -109,6 +109,9 @@ def quoted(value: str) -> str:
 def write(path: Path, content: str) -> None:
     """Writes the collector's file by an atomic rename, readable for the collector."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

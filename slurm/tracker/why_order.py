@@ -76,7 +76,7 @@ def priority(job: Job, picture: Picture) -> Explanation:
 
 
 def begin(job: Job, picture: Picture) -> Explanation:
-    left = span(job.eligible - time.time()) if job.eligible else "an unknown time"
+    left = span(max(0, job.eligible - time.time())) if job.eligible else "an unknown time"
     sentence = f"It may not start before {moment(job.eligible)}, in {left}."
     if job.restarts:
         evidence = [f"it was requeued ({job.restarts} time(s)); Slurm lets a requeued job wait for a moment"]

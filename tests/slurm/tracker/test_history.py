@@ -84,17 +84,32 @@ def test_a_life_read_again_replaces_what_was_known(history: History) -> None:
 def test_sync_reads_only_what_is_new(history: History, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr("slurm.tracker.history.read", lambda begin, end: asked.append((begin, end)) or [])
-    history.sync(first_days=20)
+    history.sync(days=20)
     assert len(asked) == 3, "in pieces of a week"
     assert asked[0][1] == asked[1][0]
     assert asked[-1][1] is None
     asked.clear()
-    history.sync()
+    history.sync(days=20)
     assert len(asked) == 1
     assert time.time() - asked[0][0] < 1000, "from a little before the last time on"
     monkeypatch.setenv("ELM_QUEUE_MAX_AGE", "30")
-    history.sync()
+    history.sync(days=20)
     assert len(asked) == 1, "not again within thirty seconds"
+
+
+def test_sync_reads_further_back_when_it_is_asked_to(history: History, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("slurm.tracker.history.read", lambda begin, end: asked.append((begin, end)) or [])
+    monkeypatch.setenv("ELM_QUEUE_MAX_AGE", "30")
+    history.sync(days=10)
+    (oldest, _), *_ = asked
+    asked.clear()
+    history.sync(days=20)
+    assert asked[-1][1] == pytest.approx(oldest), "up to what is known"
+    assert asked[0][0] == pytest.approx(time.time() - 20 * DAY, abs=60)
+    asked.clear()
+    history.sync(days=20)
+    assert asked == []
 
 
 def test_what_was_known_stays_when_accounting_is_silent(history: History, monkeypatch) -> None:

@@ -229,11 +229,13 @@ def test_a_list_says_what_its_filters_left_out(fake_slurm, rows) -> None:
     [
         (["list", "--state", "waiting"], "--state: found 'waiting'; allowed are pending, running"),
         (["why", "12;rm"], "id: found '12;rm'; allowed are a job id, id_task or id+part"),
-        (["why", "99"], "id: found 99, which neither waits nor runs now"),
+        (["why", "99"], "id: found 99, which neither waits nor runs, as of "),
         (["report", "--since", "7y", "--html", "x"], "--since: found '7y'"),
         (["report", "--html", "/no/such/x.html"], "--html: the folder /no/such does not exist"),
         (["budget", "--grant", "eur"], "--grant: found 'eur'; allowed is ACCOUNT=UNITS"),
         (["metrics", "--port", "99999"], "--port: found 99999"),
+        (["metrics", "--textfile", "/no/such/x"], "--textfile: /no/such/x cannot be written (No such file"),
+        (["top"], "top: found no terminal; elm-queue list prints the queue once"),
     ],
 )
 def test_wrong_input_is_one_sentence(fake_slurm, rows, argv, sentence) -> None:

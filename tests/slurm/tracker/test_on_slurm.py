@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -96,7 +100,7 @@ def test_a_requeued_job_has_two_lives(devcluster: DevCluster, submit, tmp_path: 
     devcluster.command("scontrol", "requeue", job)
     assert processes.wait_until(lambda: states(devcluster, job)[-1:] == ["COMPLETED"], 60, 0.5)
     history = History(tmp_path / "history.sqlite")
-    history.sync(first_days=1)
+    history.sync(days=1)
     lives = history.lives("job_id = ?", (job,))
     assert [life.state for life in lives] == ["REQUEUED", "COMPLETED"]
     assert lives[0].submit < lives[1].submit
@@ -109,41 +113,79 @@ def states(cluster: DevCluster, job: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines()]
 
 
-def test_a_controller_that_stops_and_comes_back(devcluster: DevCluster, submit) -> None:
-    job = submit("--hold", "--job-name=keeps")
-    assert "keeps" in elm_queue("list").stdout
-    devcluster.stop("slurmctld")
-    try:
-        stale = elm_queue("list", "--json")
-        assert stale.returncode == 0
-        assert json.loads(stale.stdout)["stale"] is True
-        assert [job["name"] for job in json.loads(stale.stdout)["jobs"]] == ["keeps"]
-        metrics = elm_queue("metrics")
-        assert metrics.returncode == 1
-        assert "elm_queue_up 0\n" in metrics.stdout
-        assert 'elm_queue_jobs{partition="low",state="pending"} 1\n' in metrics.stdout
-    finally:
-        devcluster.start("slurmctld")
-    assert processes.wait_until(lambda: poll.picture().failure is None, 30, 0.5)
-    fresh = elm_queue("list")
-    assert "keeps" in fresh.stdout
-    assert "STALE" not in fresh.stdout
-    metrics = elm_queue("metrics")
-    assert metrics.returncode == 0
-    assert "elm_queue_up 1\n" in metrics.stdout
-    devcluster.command("scancel", job)
+def test_a_controller_that_stops_while_everyone_asks(devcluster: DevCluster, submit) -> None:
+    submit("--hold", "--job-name=keeps")
+    pictures: list[dict] = []
+    scrapes: list[tuple[float, int]] = []
+    over = Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            listed = elm_queue("list", "--json")
+            assert listed.returncode == 0, listed.stderr
+            pictures.append(json.loads(listed.stdout))
+            scraped = elm_queue("metrics")
+            up, age = (sample(scraped.stdout, name) for name in ("elm_queue_up", "elm_queue_age_seconds"))
+            assert scraped.returncode == (0 if up else 1)
+            assert 'elm_queue_jobs{partition="low",state="pending"} 1\n' in scraped.stdout
+            scrapes.append((up, age))
+
+    def seen(fresh: bool) -> None:
+        """Waits for two more answers of that kind from both."""
+        start = len(scrapes)
+        assert processes.wait_until(
+            lambda: [up for up, _ in scrapes[start:]][-2:] == [fresh, fresh] or asking.done(), 60, 0.2
+        )
+        if asking.done():
+            asking.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            seen(fresh=True)
+            devcluster.stop("slurmctld")
+            seen(fresh=False)
+        finally:
+            devcluster.start("slurmctld")
+        try:
+            seen(fresh=True)
+        finally:
+            over.set()
+        asking.result()
+    assert all([job["name"] for job in picture["jobs"]] == ["keeps"] for picture in pictures), "never empty"
+    changes = [stale for stale, _ in groupby(picture["stale"] for picture in pictures)]
+    assert changes == [False, True, False]
+    old = [picture["age"] for picture in pictures if picture["stale"]]
+    assert old == sorted(old), "the age grows"
+    assert len(old) < 2 or old[-1] > old[0]
+    assert all("Unable to contact slurm controller" in p["failure"] for p in pictures if p["stale"])
+    assert [bool(up) for up, _ in groupby(up for up, _ in scrapes)] == [True, False, True]
+
+
+def sample(text: str, name: str) -> float:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name} "))
+    return float(line.split()[1])
 
 
 def test_accounting_that_stops_leaves_the_history_marked(
     devcluster: DevCluster, submit, tmp_path: Path
 ) -> None:
-    page = tmp_path / "report.html"
+    page, job = tmp_path / "report.html", submit("--hold")
     assert elm_queue("report", "--since", "1d", "--html", str(page)).returncode == 0
     assert "Stale" not in page.read_text()
     devcluster.stop("slurmdbd")
     try:
         assert elm_queue("report", "--since", "1d", "--html", str(page)).returncode == 0
         assert "Stale: accounting was last read" in page.read_text()
+        for command in (("eta", job), ("budget",)):
+            told = elm_queue(*command)
+            assert told.returncode == 0
+            assert re.search("STALE history: .* old, because sacct: .*Connection refused", told.stdout)
+        for command in (("eff", job), ("history",)):
+            refused = elm_queue(*command)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert re.fullmatch("elm-queue: sacct: .*Connection refused\n", refused.stderr)
+        assert elm_queue("list").returncode == 0
     finally:
         devcluster.start("slurmdbd")
 
@@ -171,7 +213,7 @@ def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, 
     assert processes.wait_until(lambda: states(devcluster, last) == ["COMPLETED"], 240, 0.5)
 
     history = History(tmp_path / "history.sqlite")
-    history.sync(first_days=1)
+    history.sync(days=1)
     known = {(life.shown_id, life.submit): life for life in history.lives("submit >= ?", (begin,))}
     # Reserved is the name of sacct's Planned up to 22.05.
     columns = "JobID,Submit,ElapsedRaw,Reserved,Start,AllocTRES"

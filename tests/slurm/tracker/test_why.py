@@ -1,5 +1,8 @@
 """Reasons are sorted into families, each family is explained, and what is not known is said to be unknown."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from slurm.tracker import limits, poll, why
@@ -9,6 +12,7 @@ from slurm.tracker.nodes import Node
 from slurm.tracker.poll import Picture
 from slurm.tracker.squeue import Job
 
+SHAPES = Path(__file__).parent / "shapes"
 CLOSED = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
 
 
@@ -74,12 +78,50 @@ def job(picture: Picture, reason: str, job_id: int = 5) -> Job:
         ("RaisedSignal:53(Real-time_signal_19)", "failed"),
         ("Cleaning", "starting"),
         ("BurstBufferStageIn", "staging"),
-        ("DeadLine", "unknown"),
+        ("DeadLine", "deadline"),
         ("SomethingOfRelease99", "unknown"),
     ],
 )
 def test_families(reason: str, family: str) -> None:
     assert family_of(reason).key == family
+
+
+REASONS = [
+    line.split()[0] for line in (SHAPES / "reasons.txt").read_text().splitlines() if not line.startswith("#")
+]
+# Of power saving, MPI ports and NVIDIA's fabric, and two of a machine that is no more.
+STRANGE = {"MaxPoweredUpNodes", "MpiPortsBusy", "NvidiaImexChannels", "BlockMaxError", "BlockFreeAction"}
+
+
+def test_every_reason_of_four_releases_has_a_family() -> None:
+    assert len(REASONS) > 200
+    assert {reason for reason in REASONS if family_of(reason) is UNKNOWN} == STRANGE
+
+
+def test_every_limit_of_four_releases_has_a_column() -> None:
+    # Burst buffers and resources of unknown name have no entry to look for, and these words name no limit.
+    vague = {"AccountingPolicy", "MaxMemPerLimit", "QOSUsageThreshold"}
+    columns = {
+        "GrpTRES",
+        "GrpTRESMins",
+        "GrpTRESRunMins",
+        "GrpJobs",
+        "GrpSubmit",
+        "GrpWall",
+        "MaxJobs",
+        "MaxSubmit",
+    }
+    columns |= {"MaxTRES", "MaxTRESMins", "MaxTRESPerNode", "MaxWall", "MinTRES"}
+    columns |= {f"Max{what}P{who}" for what in ("Jobs", "Submit", "TRES", "TRESRunMins") for who in "UA"}
+    for reason in REASONS:
+        if family_of(reason).key in ("association", "qos") and not re.search("BB|Unknown", reason):
+            limit = limits.limit_of(reason)
+            if limit is None:
+                assert reason in vague or re.match(r"(QOS|Association)(Job|Resource|Time)Limit$", reason), (
+                    reason
+                )
+            else:
+                assert limit.column in columns, reason
 
 
 def test_there_are_as_many_families_as_promised() -> None:
@@ -163,6 +205,10 @@ def test_an_explanation_cannot_move_the_cursor(picture: Picture) -> None:
         ("QOSMaxCpuPerNode", "MaxTRESPerNode", "cpu", False),
         ("QOSGrpMemLimit", "GrpTRES", "mem", True),
         ("QOSMinCpuNotSatisfied", "MinTRES", "cpu", False),
+        ("MaxNodePerAccount", "MaxTRESPA", "node", True),
+        ("MaxJobsPerAccount", "MaxJobsPA", "", True),
+        ("MaxCpuRunMinsPerUser", "MaxTRESRunMinsPU", "cpu", True),
+        ("AssocGrpLicense", "GrpTRES", "license", True),
     ],
 )
 def test_a_reason_names_sacctmgrs_column(reason: str, column: str, entry: str, group: bool) -> None:
@@ -178,6 +224,20 @@ def test_the_limit_of_a_parent_account_is_found(picture: Picture, monkeypatch) -
     one.account = "lab"
     found = why.explain(one, picture)
     assert "account eur has GrpTRES = 4 nodes" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("value", "entry", "found"),
+    [
+        ("cpu=4,gres/gpu=8", "gres/gpu", "8"),
+        ("gres/gpu:h100=8,gres/nic=1", "gres/gpu", "8"),
+        ("license/matlab=2,license/star=1", "license", "2, 1"),
+        ("cpu=4", "node", ""),
+    ],
+)
+def test_an_entry_of_a_column_is_found(value: str, entry: str, found: str) -> None:
+    limit = limits.Limit("GrpTRES", entry, "things", True, "")
+    assert limits.value_of({"GrpTRES": value}, limit) == found
 
 
 def test_a_limit_nobody_shows_is_unknown(picture: Picture, monkeypatch) -> None:

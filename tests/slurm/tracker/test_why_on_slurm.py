@@ -1,17 +1,21 @@
 """`why` on a real Slurm: every kind of waiting the tracker promises to explain, all in one queue."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
-from slurm.tracker import poll, why
+from slurm.tracker import limits, poll, why
 from slurm.tracker.families import family_of
 
 # Case → what its explanation must say: words of the sentence, words of the evidence.
 EXPECTED = {
-    "resources": ("too little is free: it needs 3 nodes", "4 nodes, 3 in service, 0 of them empty"),
+    "resources": (
+        "too little is free: it needs 3 nodes, 3 cores, 300 MiB, all of them to itself",
+        "4 nodes, 3 in service, 0 of them empty",
+    ),
     "priority": ("waiting job", "stands {resources} of root with"),
     "dependency": ("waits for another job", "afterany job {filler}: running (unfulfilled)"),
     "never": ("can never start", "afterok job {failing}: failed with exit code 3:0 (failed)"),
@@ -101,6 +105,19 @@ def test_each_reason_is_explained_with_its_evidence(limited: DevCluster, submit)
         assert sentence in found.sentence, f"{case}: {why.text(job, found)}"
         assert evidence.format(**jobs) in "\n".join(found.evidence), f"{case}: {why.text(job, found)}"
         assert found.advice, case
+
+
+def test_sacctmgr_knows_every_column_that_a_reason_names(devcluster: DevCluster) -> None:
+    words = (Path(__file__).parent / "shapes" / "reasons.txt").read_text().splitlines()
+    owners = {"association": "assoc", "qos": "qos"}
+    asked = {
+        (owners[key], limit.column)
+        for reason in (line.split()[0] for line in words if not line.startswith("#"))
+        if (key := family_of(reason).key) in owners and (limit := limits.limit_of(reason))
+    }
+    assert len(asked) > 25
+    for owner, column in sorted(asked):
+        devcluster.command("sacctmgr", "-n", "-P", "show", owner, f"format={column}")
 
 
 def test_a_node_that_lost_its_power(devcluster: DevCluster, submit) -> None:
