@@ -62,6 +62,9 @@ class Optimizer:
         self.clip_grad = train.clip_grad
         self._mcore = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
         (self._dense,) = self._mcore.chained_optimizers  # one: a dense model has no expert parameters
+        if isinstance(self._dense.optimizer, torch.optim.AdamW):
+            for group in self.param_groups:
+                group["fused"] = True  # one pass over memory; megatron-core leaves torch's default of a dozen
 
     @property
     def param_groups(self) -> list[dict]:
@@ -115,7 +118,7 @@ class Optimizer:
         inner, like = self._dense.optimizer, part.inner
         state = {name: value.to(like.device).view_as(like).clone() for name, value in moments.items()}
         if isinstance(inner, torch.optim.AdamW):
-            state["step"] = torch.tensor(float(step), dtype=torch.float32)
+            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=like.device)
         inner.state[like] = state
 
     def set_step(self, step: int) -> None:

@@ -64,22 +64,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         by_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
         by_weight = torch.zeros_like(weight) if learns and ctx.needs_input_grad[1] else None
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        rows = max(1, CHUNK // len(weight))
+        rows = min(len(hidden), max(1, CHUNK // len(weight)))
         labels, mine = _own_labels(labels, len(weight), group)
+        # Memory of one chunk, used again by the next: fresh pages cost more than what is written into them.
+        narrow = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
+        wide = narrow if hidden.dtype == torch.float32 else torch.empty_like(narrow, dtype=torch.float32)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             x = hidden[part]
-            logits = torch.mm(x, weight.t()).float()
+            products, logits = narrow[: len(x)], wide[: len(x)]
+            torch.mm(x, weight.t(), out=products)
+            logits.copy_(products)  # nothing where they are one
             logits[:, real:] = HIDDEN
             exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group, z_loss)
             if not learns:
                 continue
             slope = exp.mul_(share[:, None]).scatter_add_(1, labels[part, None], -mine[part, None])
-            slope = slope.to(x.dtype)
+            products.copy_(slope)
             if by_hidden is not None:
-                torch.mm(slope, weight, out=by_hidden[part])
+                torch.mm(products, weight, out=by_hidden[part])
             if by_weight is not None:
-                by_weight.addmm_(slope.t(), x * weights[part, None].to(x.dtype))
+                by_weight.addmm_(products.t(), x * weights[part, None].to(x.dtype))
         ctx.save_for_backward(by_hidden, by_weight, weights)
         return losses
 
@@ -92,7 +97,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             factor = torch.dot(by_losses, weights) / torch.dot(weights, weights).clamp(min=1e-30)
             if not torch.allclose(by_losses, factor * weights, rtol=1e-4, atol=0.0):
                 raise RuntimeError("the loss weighs the tokens in another way than the weights it was given")
-            by_weight = by_weight * factor.to(by_weight.dtype)
+            by_weight = by_weight.mul_(factor.to(by_weight.dtype))
         return by_hidden, by_weight, None, None, None, None, None, None
 
 
