@@ -95,6 +95,24 @@ def stepping_stages(folder: Path, monkeypatch: pytest.MonkeyPatch, **trouble: st
     return made
 
 
+def test_here_a_stage_is_skipped_while_its_source_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    one, two, _ = stepping_stages(tmp_path, monkeypatch)
+    for stage in (one, two):
+        stage.config.cluster = ClusterConfig()
+    two.sources, two.finished = (one.run,), lambda: chain.done_since(two.run, one.run)
+    status, rows = chain.run_here([one, two])
+    assert status == 0 and [row.reused for row in rows] == [False, False]
+    status, rows = chain.run_here([one, two])
+    assert status == 0 and [row.reused for row in rows] == [True, True]
+    later = time.time() + 60
+    os.utime(one.run.latest, (later, later))
+    with pytest.raises(InputError, match=r"two is finished, and what it was made from has changed"):
+        chain.run_here([one, two])
+
+
 def states(cluster: DevCluster, links: list[chain.Link]) -> list[str]:
     """How the jobs ended, once all have."""
     jobs = ",".join(link.job or "" for link in links)
