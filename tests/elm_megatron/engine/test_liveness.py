@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,7 +36,7 @@ def pid_of(rank: int, run: RunFolder) -> int | None:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
             if "submitit.core._submit" not in words or str(run.logs) not in words:
                 continue
-            if f"SUBMITIT_LOCAL_GLOBALRANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if f"SUBMITIT_LOCAL_GLOBALID={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 return int(folder.name)
         except OSError:
             continue  # it has just ended
@@ -51,13 +52,20 @@ def test_a_stopped_rank_ends_a_real_run(stopped: int, small_data: Path, tmp_path
     process = subprocess.Popen(
         [sys.executable, str(LAUNCHER), *keys], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    while not (run.metrics.exists() and len(run.read_metrics()) > 3):
-        assert process.poll() is None
-        time.sleep(0.1)
-    pids = [pid_of(rank, run) for rank in (0, 1)]
-    assert None not in pids
-    os.kill(pids[stopped], signal.SIGSTOP)
-    _, errors = process.communicate(timeout=120)
+    pids: list[int | None] = []
+    try:
+        while not (run.metrics.exists() and len(run.read_metrics()) > 3):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        pids = [pid_of(rank, run) for rank in (0, 1)]
+        assert None not in pids
+        os.kill(pids[stopped], signal.SIGSTOP)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.terminate()
+        for pid in filter(None, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert process.returncode == 1
     assert f"rank {stopped} has not been heard of" in errors and f"rank {1 - stopped} ends the job" in errors
     assert not any(Path(f"/proc/{pid}/environ").exists() for pid in pids)
