@@ -56,7 +56,7 @@ def test_a_controller_that_does_not_answer_is_one_line(
 @pytest.mark.slurm
 def test_against_a_live_system(devcluster: DevCluster) -> None:
     site = SiteConfig(cores=16, memory_gb=15, gpus=4, max_time="1-00:00:00")
-    right = ClusterConfig(executor="slurm", partition="low", mpi="pmi2", site=site)
+    right = ClusterConfig(executor="slurm", partition="low", account="elm", mpi="pmi2", site=site)
     assert doctor_slurm.controller(right)[0].level == OK
     found = levels([line for check in doctor_slurm.CHECKS for line in check(right)])
     assert PROBLEM not in found.values() and found["partition low"] == found["account"] == OK
