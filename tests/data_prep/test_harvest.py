@@ -3,8 +3,10 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from email.utils import formatdate
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ pytest.importorskip("oaipmh_scythe")
 import httpx2
 
 from data_prep import raw
-from data_prep.config import HarvestConfig, HarvestSource
+from data_prep.config import HarvestConfig, HarvestSource, to_mapping
 from data_prep.dublin_core import describe
 from data_prep.errors import InputError
 from data_prep.harvest import harvest
@@ -25,6 +27,7 @@ from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
 from tests.data_prep.oai_server import Entry, Repository, Server
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [path.read_bytes() for path in sorted(SAMPLE.glob("*.txt"))]
 
 
@@ -206,6 +209,34 @@ def test_a_new_version_takes_the_place_of_the_old_one_unless_it_cannot_be_had(tm
         assert fetch(config) == {"kept": 1}
     new = records(tmp_path)["test:oai:test:1"]["file"]
     assert not old.exists() and new.endswith(".pdf") and (tmp_path / "raw" / new).exists()
+
+
+HARVEST = """
+import json, sys
+from data_prep.config import from_mapping
+from data_prep.harvest import harvest
+print(dict(harvest(from_mapping(json.load(open(sys.argv[1]))).corpus, set(), lambda text: None)))
+"""
+
+
+def test_kill_9_of_a_harvest_and_the_same_again(tmp_path):
+    with Server(repo := repository(15)) as server:
+        repo.slow = 0.02
+        config = corpus_of(tmp_path, server)
+        path, journal = tmp_path / "settings.json", tmp_path / "raw" / "records.jsonl"
+        path.write_text(json.dumps(to_mapping(config)))
+        process = subprocess.Popen([sys.executable, "-c", HARVEST, str(path)], cwd=ROOT)
+        until = time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        assert 5 <= len(records(tmp_path)) < 15
+        fetch(config)
+    kept = records(tmp_path).values()
+    assert sorted(entry["sha256"] for entry in kept) == sorted(sha256(text).hexdigest() for text in TEXTS)
+    assert all((tmp_path / "raw" / entry["file"]).exists() for entry in kept)
 
 
 def test_a_torn_line_takes_no_other_record_with_it(tmp_path):
