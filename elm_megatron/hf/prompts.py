@@ -44,7 +44,7 @@ def answer_all(generator: Generator, config: GenerateConfig, lines: Iterable[str
             generator.complete(prompt, config, show=sys.stdout)
             print("\n", flush=True)
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 behind line {number} ({error.reason}).") from error
+        raise InputError(f"{where}: not UTF-8 ({error.reason}).") from error
     except InputError as error:
         print(flush=True)
         raise InputError(f"{where}, line {number}: {error}") from error
