@@ -56,11 +56,13 @@ def pretend() -> None:
 def _quiet_megatron() -> None:
     """megatron-core says on every rank that optional kernels are missing; `doctor` says it once.
 
-    0.19 also advises another class than GPTModel, and torch says where a CUDA toolkit has no GPU beside it.
+    It wonders at an MLP of our own, 0.19 advises another class than GPTModel, and torch says where a CUDA
+    toolkit has no GPU beside it.
     """
     warnings.filterwarnings("ignore", module="megatron")
     warnings.filterwarnings("ignore", module="torch.distributed")
-    for name in ("megatron.core.models.gpt.gpt_model", "torch.utils.cpp_extension"):
+    advice = ("megatron.core.models.gpt.gpt_model", "megatron.core.transformer.transformer_layer")
+    for name in (*advice, "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
