@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
+import httpx2
+
 from data_prep.web import Refused, Web
 
 
@@ -25,6 +27,8 @@ def download(web: Web, urls: Iterable[str]) -> tuple[str, bytes, str]:
             return _file(web, url)
         except Refused as error:
             reason = error
+        except (ValueError, AssertionError, httpx2.InvalidURL):  # an address or a page that cannot be read
+            reason = Refused("bad_address")
     raise reason
 
 

@@ -36,6 +36,7 @@ OAI = "{http://www.openarchives.org/OAI/2.0/}"
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
 UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
 SILENT = 3  # files one after another that cannot be had before the server counts as down
+RESTARTS = 3  # of a pass whose resumption tokens its server does not know any more
 
 
 class Damaged(Exception):
@@ -102,13 +103,14 @@ class Harvest:
         state = self._state()
         state.setdefault("started", self.today)  # of the pass, which may have begun days ago
         query = self._resume(state)
-        page = 0
+        page = restarts = 0
         try:
             while query is not None:
                 try:
                     records, token = self._page(query)
                 except BadResumptionToken:  # expired: begin the pass again, known records are passed over
-                    if "resumptionToken" not in query:
+                    restarts += 1
+                    if "resumptionToken" not in query or restarts > RESTARTS:
                         raise Damaged("bad_resumption_token") from None
                     query = self._first_query(state)
                     continue
@@ -129,6 +131,7 @@ class Harvest:
             state["from"] = started  # the next pass asks for what changed since this one began
         self._save({**state, "token": None})
         for identifier in self._unlisted():
+            self.silent = 0  # files that their server could not send before are no sign that it is gone
             done[self._again(identifier)] += 1
 
     def _unlisted(self) -> list[str]:

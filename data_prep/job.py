@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_prep.config import PreprocessConfig, from_mapping, to_mapping
 from data_prep.errors import InputError, disk_full
+from data_prep.raw import RECORDS_FILE
 
 EXIT_INPUT = 2
 
@@ -61,8 +62,9 @@ class Preprocess:
 
     def progress(self) -> int:
         """Bytes of what stands so far: a job that is started again and again has to add some."""
-        data_dir = self.config.data_dir()
-        return sum(path.stat().st_size for path in data_dir.rglob("*") if path.is_file())
+        made = [path for path in self.config.data_dir().rglob("*") if path.is_file()]
+        harvested = self.config.corpus.folder() / RECORDS_FILE
+        return sum(path.stat().st_size for path in [*made, harvested] if path.exists())
 
     def _mpiexec(self, ranks: int) -> None:
         """Run the ranks under mpiexec; their output is this process's output."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from data_prep.config import CorpusConfig
 from data_prep.errors import InputError
 
 RECORDS_FILE = "records.jsonl"  # the harvest's journal: one JSON object per decision, the last on an id holds
+SUFFIX = re.compile(r"[a-z0-9]{1,5}")  # what follows the last dot of any other name may be a person's
 OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl", "tombstones.jsonl.tmp")
 HARVESTED = "files/"  # where the harvest puts works
 LINE_BREAK = "\\n"  # two characters, as EUR publishes it
@@ -87,7 +89,7 @@ def scan(corpus: CorpusConfig) -> Scan:
         if path in OWN_FILES:
             continue
         if suffix not in corpus.formats:
-            ignored[f".{suffix}" if suffix else "suffixless"] += 1
+            ignored[f".{suffix}" if SUFFIX.fullmatch(suffix) else "other"] += 1
             continue
         record = records.get(path, {})
         identifier = str(record.get("id") or path[: -len(suffix) - 1])

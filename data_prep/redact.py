@@ -85,7 +85,7 @@ def _redact_block(text: str, cover: Cover, config: RedactConfig, counts: Counter
     if config.email and ("@" in text or "at" in text):
         text = EMAIL.sub(replaced("e-mail", "[e-mail]"), text)
     if config.iban:
-        text = IBAN.sub(lambda match: _replace_iban(match[0], counts), text)
+        text = _without_ibans(text, counts)
     if config.citizen_number:
         text = NAMED_BSN.sub(replaced("citizen number", "[citizen number]", is_citizen_number), text)
         text = NINE_DIGITS.sub(replaced("citizen number", "[citizen number]", is_citizen_number), text)
@@ -102,13 +102,20 @@ def is_iban(text: str) -> bool:
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
 
 
-def _replace_iban(text: str, counts: Counter[str]) -> str:
-    """A text that starts like an IBAN without the IBAN, behind which words in capitals may follow."""
-    for end in (match.end() for match in re.finditer(r"\S+", text)):
-        if is_iban(text[:end]):
+def _without_ibans(text: str, counts: Counter[str]) -> str:
+    """Each IBAN replaced; words in capitals or another IBAN may follow one, and look like more of it."""
+    parts, at = [], 0
+    while found := IBAN.search(text, at):
+        ends = [word.end() for word in re.finditer(r"\S+", found[0])]
+        end = next((end for end in ends if is_iban(found[0][:end])), None)
+        if end is None:
+            parts.append(text[at : found.start() + ends[0]])
+            at = found.start() + ends[0]
+        else:
             counts["IBAN"] += 1
-            return "[IBAN]" + text[end:]
-    return text
+            parts += [text[at : found.start()], "[IBAN]"]
+            at = found.start() + end
+    return "".join(parts) + text[at:]
 
 
 def is_citizen_number(text: str) -> bool:

@@ -116,6 +116,8 @@ def _raw_files(root: Path, identifier: str) -> Iterator[tuple[str, str]]:
         if path.resolve().is_relative_to(root.resolve()) and path.is_file():
             yield entry["file"], identifier
     for path, _ in raw.files(root):
+        if path in raw.OWN_FILES:
+            continue
         if str(Path(path).with_suffix("")) == identifier and Path(path).suffix and (root / path).is_file():
             yield path, identifier
 

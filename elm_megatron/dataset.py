@@ -10,7 +10,9 @@ from data_prep.manifest import FILE, Manifest
 from elm_megatron.compose import CONF
 
 
-def open_dataset(data_dir: str, corpus: CorpusConfig, vocab_size: int, seq_length: int) -> Manifest:
+def open_dataset(
+    data_dir: str, corpus: CorpusConfig, vocab_size: int, seq_length: int, trained: bool = True
+) -> Manifest:
     """Load and check the manifest of a dataset that a model is about to be trained on.
 
     Args:
@@ -18,6 +20,7 @@ def open_dataset(data_dir: str, corpus: CorpusConfig, vocab_size: int, seq_lengt
         corpus: what it was made from, for the command in the refusal.
         vocab_size: `model.vocab_size`.
         seq_length: tokens of a sample.
+        trained: its training split is used; beside a blend it is not.
 
     Raises:
         InputError: there is none (the sentence holds the command that makes it), its files have other sizes
@@ -39,7 +42,7 @@ def open_dataset(data_dir: str, corpus: CorpusConfig, vocab_size: int, seq_lengt
             f"pieces; set tokenizer.vocab_size={manifest.tokenizer.vocab_size}."
         )
     tokens = manifest.splits["train"].tokens
-    if tokens <= seq_length:
+    if trained and tokens <= seq_length:
         raise InputError(
             f"data.dir={data_dir}: its training split holds {tokens} tokens, fewer than one sequence of "
             f"train.seq_length={seq_length} + 1; give a larger corpus or a shorter train.seq_length."

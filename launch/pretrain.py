@@ -22,8 +22,9 @@ def launch(config: PretrainConfig) -> int:
         from slurm.dry_run import show
 
         return show(config)
-    manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, config.train.seq_length)
-    open_parts(config.data, manifest, config.train.seq_length)
+    length, trained = config.train.seq_length, not config.data.blend
+    manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, length, trained)
+    open_parts(config.data, manifest, length)
     return submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
 
 

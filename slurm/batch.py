@@ -5,6 +5,7 @@ The script that comes out is kept as golden texts in tests/slurm/golden/.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -177,7 +178,8 @@ def python(cluster: ClusterConfig, run: Path, others: Sequence[Path] = ()) -> st
 def outermost(folders: Sequence[Path]) -> list[Path]:
     """Folders without those that lie in another of them; the root is none, a container has its own."""
     kept: list[Path] = []
-    for folder in sorted(dict.fromkeys(folders), key=lambda path: len(path.parts)):
+    plain_names = [Path(os.path.normpath(folder)) for folder in folders]  # what `..` leaves out is elsewhere
+    for folder in sorted(dict.fromkeys(plain_names), key=lambda path: len(path.parts)):
         if len(folder.parts) > 1 and not any(folder.is_relative_to(other) for other in kept):
             kept.append(folder)
     return kept
@@ -199,7 +201,7 @@ def named_paths(config: Any) -> list[Path]:
     found = []
     for text in texts(keys):
         if "/" in text and "://" not in text:
-            path = Path(text).expanduser().absolute()
+            path = Path(os.path.normpath(Path(text).expanduser().absolute()))
             if not path.is_relative_to(Path.cwd()):
                 found.append(next(folder for folder in (path, *path.parents) if folder.exists()))
     return found

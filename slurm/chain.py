@@ -6,6 +6,7 @@ a stage that fails takes those behind it out of the queue, and a requeue keeps t
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -149,11 +150,14 @@ def queue(stages: list[Stage]) -> list[Link]:
             if stage.run.read().get("job_ids", []) != known:
                 ours.append(stage.run)
             links.append(Link(stage, queue_state.live_job(stage.run.read()), waits))
-    except InputError:
+    except BaseException:
         for run in ours:
-            queue_state.cancel(run.read())
-            run.update(state="cancelled", reason="a later stage of its chain was refused")
-            print(f"{run.path.name}: job {run.read()['job_ids'][-1]} cancelled again")
+            job = run.read()["job_ids"][-1]
+            if queue_state.cancel(run.read()):
+                run.update(state="cancelled", reason="a later stage of its chain was not queued")
+                print(f"{run.path.name}: job {job} cancelled again", file=sys.stderr)
+            else:
+                print(f"{run.path.name}: job {job} could not be cancelled: scancel {job}", file=sys.stderr)
         raise
     return links
 

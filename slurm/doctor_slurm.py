@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig, seconds
 from slurm.finding import OK, PROBLEM, WARNING, Check, Finding, environment, output
 
@@ -21,9 +22,10 @@ def controller(cluster: ClusterConfig) -> list[Finding]:
     if shutil.which("scontrol") is None:
         return [Finding(PROBLEM, "Slurm", "no scontrol on PATH", todo)]
     said = output(["scontrol", "ping"], cluster, check=False)
-    up = re.search(r"Slurmctld\(primary\) at (\S+) is UP", said)
+    up = re.search(r"Slurmctld\(\w+\) at (\S+) is UP", said)
     if not up:
-        return [Finding(PROBLEM, "Slurm", f"no controller answers ({said.splitlines()[0]})", todo)]
+        answer = " ".join(said.split())[:200] or "scontrol ping says nothing"
+        return [Finding(PROBLEM, "Slurm", f"no controller answers ({answer})", todo)]
     version = output(["scontrol", "--version"], cluster).strip()
     return [Finding(OK, "Slurm", f"{version}, controller {up[1]}")]
 
@@ -40,7 +42,10 @@ def mpi(cluster: ClusterConfig) -> list[Finding]:
 def accounts(cluster: ClusterConfig) -> list[Finding]:
     """The YAML's account among those this login may use."""
     command = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}", "format=account"]
-    mine = sorted(set(output(command, cluster, check=False).split()))
+    try:
+        mine = sorted(set(output(command, cluster).split()))
+    except InputError as error:  # an error's words are no names of accounts
+        return [Finding(WARNING, "account", f"not known: {error}", "ask again when accounting answers")]
     listed = ", ".join(mine)
     if cluster.account and mine and cluster.account not in mine:
         todo = f"set cluster.account to one of {listed}"

@@ -57,9 +57,13 @@ def live_job(record: dict[str, Any]) -> str | None:
     return job_id if states else None
 
 
-def cancel(record: dict[str, Any]) -> None:
-    """Take the run's last job out of the queue."""
-    subprocess.run(["scancel", str(record["job_ids"][-1])], env=_environment(record), timeout=60, check=False)
+def cancel(record: dict[str, Any]) -> bool:
+    """Take the run's last job out of the queue; returns whether Slurm did."""
+    command = ["scancel", str(record["job_ids"][-1])]
+    try:
+        return subprocess.run(command, env=_environment(record), timeout=60, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired, InputError):
+        return False
 
 
 def _environment(record: dict[str, Any]) -> dict[str, str]:

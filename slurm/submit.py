@@ -212,6 +212,11 @@ def submit(
     run.create()
     try:
         with record.local_lock(run.path) as lock:
+            live = queue_state.live_job(run.read())  # another submitter may have been faster
+            if live:
+                print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
+                QUEUED.append(live)
+                return 0
             if config.cluster.executor == "slurm":
                 try:
                     return _queue(job, config, run, ranks, verb)

@@ -39,7 +39,15 @@ class WandbLog:
             dir=str(run.path),
             mode=os.environ.get("WANDB_MODE", "offline"),
             config={name: config[name] for name in SECTIONS if name in config},
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                x_disable_meta=True,  # else it writes the user's name, the machine's and the command line
+                x_disable_machine_info=True,
+                x_save_requirements=False,
+            ),
         )
 
     def log(self, kind: str, row: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from data_prep.errors import InputError
 from data_prep.manifest import Manifest
 from elm_megatron.config import ModelConfig
 from elm_megatron.hf import card_texts as texts
@@ -64,7 +65,7 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
         f"## How to run it\n\n{texts.usage(source.tokenizer.tuned)}",
         f"## Model\n\n{_model(model, figures)}",
         f"## Tokenizer\n\n{_tokenizer(source.tokenizer)}",
-        f"## Data\n\n{_data(manifest)}",
+        f"## Data\n\n{_all_data(manifest, stages)}",
         *(f"## {_verb(stage)}\n\n{_training(stage)}" for stage in stages),
         f"## Losses\n\n{picture}",
         f"## Evaluation\n\n{EVALUATION[0]}\n{texts.NOT_EVALUATED}\n{EVALUATION[1]}",
@@ -171,6 +172,25 @@ def _tokenizer(tokenizer: Any) -> str:
 
 def _ids(info: Any) -> tuple[int | None, ...]:
     return info.bos_id, info.eos_id, info.pad_id
+
+
+def _all_data(manifest: Manifest | None, stages: list[Stage]) -> str:
+    """What was trained on: the dataset, or each part of a blend beside the dataset that measured it."""
+    parts = next((stage.record["blend"] for stage in stages if stage.record.get("blend")), None)
+    if parts is None:
+        return _data(manifest)
+    texts_of_parts = []
+    for number, part in enumerate(parts, 1):
+        drawn = [(key, part[key]) for key in ("share", "drawn", "epochs", "manifest_sha256")]
+        try:
+            found = Manifest.load(Path(part["dir"]))
+        except InputError:
+            found = None
+        same = found is not None and found.sha256 == part["manifest_sha256"]
+        told = _data(found) if same else "Sources and licences: unknown; the dataset is not there any more."
+        texts_of_parts.append(f"### Dataset {number} of {len(parts)}\n\n{table(drawn)}\n\n{told}")
+    measured = f"### The dataset of the tokenizer and of the validation split\n\n{_data(manifest)}"
+    return "\n\n".join(["Trained on several datasets by weight.", *texts_of_parts, measured])
 
 
 def _data(manifest: Manifest | None) -> str:

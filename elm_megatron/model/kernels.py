@@ -80,7 +80,7 @@ def serving(device: str) -> list[Kernel]:
         Kernel("norm and linear", provider, why),
         Kernel("attention", "Transformer Engine (flash or cuDNN)" if engine else "torch SDPA", why),
         Kernel("rotary positions", provider, why),
-        Kernel("SwiGLU", "megatron-core, fused" if device == "gpu" else "megatron-core, eager", why),
+        Kernel("SwiGLU", "megatron-core, fused" if engine else "torch", why),
         Kernel("vocabulary cross entropy", provider if engine else "this suite, with the output layer", why),
         Kernel("AdamW", f"{fused_adam} FusedAdam" if fused_adam != "torch" else "torch AdamW", why),
         Kernel("fp8", provider if engine else "none", why),

@@ -50,7 +50,9 @@ class Llama(GPTModel):
             labels: int64 [b, s].
             loss_mask: fp32 [b, s], how the trained loss weighs the tokens; None for all alike.
         """
-        fused = self.config.cross_entropy_loss_fusion and not self.z_loss
+        # Transformer Engine's knows neither a z-loss nor rows that are no tokens.
+        plain = not self.z_loss and self.real_vocabulary is None
+        fused = self.config.cross_entropy_loss_fusion and plain
         if labels is None or not self.post_process or fused:
             kwargs |= {"labels": labels, "loss_mask": loss_mask}
             return super()._postprocess(hidden_states, *args, **kwargs)

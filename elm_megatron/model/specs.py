@@ -5,6 +5,8 @@ Both name their parameters alike in a sharded checkpoint, so weights trained wit
 
 from __future__ import annotations
 
+from functools import partial
+
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
@@ -23,7 +25,11 @@ def torch_layer() -> tuple[ModuleSpec, type]:
     layer.submodules.pre_mlp_layernorm = RMSNorm
     layer.submodules.self_attention.module = TorchSelfAttention
     layer.submodules.self_attention.submodules.core_attention = TorchCoreAttention
-    layer.submodules.mlp.module = TorchMLP
+    if isinstance(layer.submodules.mlp, ModuleSpec):
+        layer.submodules.mlp.module = TorchMLP
+    else:  # megatron-core 0.19 gives a partial of its MLP's constructor
+        mlp = layer.submodules.mlp
+        layer.submodules.mlp = partial(TorchMLP.as_mlp_submodule, *mlp.args, **mlp.keywords)
     return layer, RMSNorm
 
 

@@ -117,7 +117,7 @@ def figures(summary: Summary, rates: Rates, nodes: Sequence[Node]) -> str:
         (f"{total.jobs:,}", "job starts"),
         (amount(total.gpu_hours), "GPU-hours"),
         (amount(total.core_hours), "core-hours"),
-        (amount(total.units), rates.unit),
+        (amount(total.units), text(rates.unit)),
         (f"{failed / ended:.0%}" if ended else "–", "ended badly"),
         (utilisation(total.gpu_hours, sum(n.gpus for n in nodes) * hours), "of the GPUs used"),
         (utilisation(total.core_hours, sum(n.cpus for n in nodes) * hours), "of the cores used"),
@@ -232,7 +232,9 @@ def write(path: Path, content: str) -> None:
     """Writes the page under a temporary name, readable by its owner alone, and renames it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as file:
             file.write(content)
         temporary.replace(path)
     finally:

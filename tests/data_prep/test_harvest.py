@@ -23,6 +23,7 @@ from data_prep.errors import InputError
 from data_prep.harvest import harvest
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from data_prep.takedown import _raw_files
 from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
 from tests.data_prep.oai_server import Entry, Repository, Server
@@ -313,6 +314,26 @@ def test_requests_of_lists_and_files_together_keep_their_distance(tmp_path, monk
     assert len(repo.log) == 6 and sent == pytest.approx([0.05 * n for n in range(6)])
 
 
+def test_files_that_stay_broken_do_not_stop_later_harvests(tmp_path):
+    repo = repository(9)
+    with Server(repo) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        repo.broken = {"/files/1.txt", "/files/3.txt", "/files/5.txt", "/files/7.txt"}
+        assert fetch(config) == {"kept": 5, "unreachable": 4}
+        assert fetch(config) == {"unreachable": 4}
+
+
+def test_addresses_and_pages_that_cannot_be_read(tmp_path):
+    repo = repository(4)
+    repo.files["/page"] = ("text/html", b"<html><![foo[bar]]></html>")
+    with Server(repo) as server:
+        addresses = ["http://[doi]/10.1", f"{server.address}/files/1\n /x.pdf", f"{server.address}/page"]
+        for entry, address in zip(repo.entries, addresses, strict=False):
+            entry.addresses = (address,)
+        found = fetch(corpus_of(tmp_path, server))
+    assert found["kept"] == 1 and sum(found.values()) == 4, found
+
+
 def test_an_unreachable_server_stops_the_build_and_the_next_harvest_goes_on(tmp_path):
     with Server(repo := repository()) as server:
         config = corpus_of(tmp_path, server, retries=0)
@@ -418,3 +439,18 @@ def test_from_server_to_dataset_with_every_record_accounted_for_and_taken_down_w
     ids = pq.read_table(manifest.folder / "documents.parquet")["id"].to_pylist()
     assert "test:oai:test:4" not in ids and "test:oai:test:other" not in ids
     assert not any(path.read_bytes() == TEXTS[4] for path in Path(tmp_path / "raw").rglob("*.txt"))
+
+
+def test_a_take_down_spares_the_harvests_own_files(tmp_path):
+    for name in ("records.jsonl", "records.txt", "harvest.json"):
+        (tmp_path / name).write_text("")
+    assert list(_raw_files(tmp_path, "records")) == [("records.txt", "records")]
+    assert not list(_raw_files(tmp_path, "harvest"))
+
+
+def test_what_follows_a_dot_in_a_name_is_not_repeated(tmp_path):
+    (tmp_path / "Scriptie A. Somebody").write_text("text")
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.docx").write_text("text")
+    config = settings(tmp_path / "data", corpus__path=str(tmp_path))
+    assert raw.scan(config.corpus).ignored == {".docx": 1, "other": 1}

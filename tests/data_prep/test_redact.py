@@ -38,6 +38,15 @@ def test_each_kind_is_found_and_gone(text, kind):
 
 
 @pytest.mark.parametrize(
+    "text", ["NL91ABNA0417164300 BE68539007547034", "NL91 ABNA 0417 1643 00 NL02 ABNA 0123 4567 89"]
+)
+def test_one_iban_behind_another(text):
+    (result,), found = counts(text)
+    assert (result, found) == ("[IBAN] [IBAN]", {"IBAN": 2})
+    assert counts("Kamer XY12 NL91 ABNA 0417 1643 00 OF") == (["Kamer XY12 [IBAN] OF"], {"IBAN": 1})
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "In 2020 there were 1,234,567 inhabitants and 0.123456789 of them",

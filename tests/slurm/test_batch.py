@@ -193,3 +193,8 @@ def test_limits_of_a_site() -> None:
         ClusterConfig(executor="slurm", gpus_per_node=5, site=site).check()
     with pytest.raises(InputError, match="longer than cluster"):
         ClusterConfig(executor="slurm", time="1", signal_seconds=60).check()
+
+
+def test_folders_beside_another_are_bound_though_written_through_it():
+    folders = [Path("/home/you/elm"), Path("/home/you/elm/../runs/x"), Path("/home/you/elm/data")]
+    assert batch.outermost(folders) == [Path("/home/you/elm"), Path("/home/you/runs/x")]

@@ -31,6 +31,10 @@ def main() -> None:
         distributed.seed_everything(0)
         config = llama.transformer_config(small_model(), parallel)
         (chunk,) = llama.build(small_model(), parallel, config, sys.argv[1] == "te")
+        from elm_megatron.model.torch_layers import TorchMLP, TorchSelfAttention
+
+        layer, ours = chunk.decoder.layers[0], sys.argv[1] == "torch"
+        assert isinstance(layer.mlp, TorchMLP) == isinstance(layer.self_attention, TorchSelfAttention) == ours
         found[tp] = sorted(llama.box(s) for _, shards in llama.sharded_tensors(chunk) for s in shards)
         distributed.leave()
     print(json.dumps(found))
