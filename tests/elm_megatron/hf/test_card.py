@@ -12,6 +12,7 @@ import yaml
 
 from data_prep.manifest import Manifest
 from elm_megatron.hf import card
+from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
 
@@ -141,3 +142,17 @@ def test_evaluation_takes_its_place(export: cases.Made, tmp_path: Path):
     assert "second figures" in section(after, "Evaluation")
     assert "first figures" not in after
     assert section(after, "Data") == section(before, "Data")
+
+
+def test_the_parts_of_a_blend_are_told_apart(corpus: Path, tmp_path: Path):
+    manifest = Manifest.load(corpus)
+    part = {"share": 0.75, "drawn": 30, "epochs": 1.5}
+    blend = [
+        {**part, "dir": str(corpus), "manifest_sha256": manifest.sha256},
+        {**part, "dir": str(tmp_path / "gone"), "manifest_sha256": "0" * 64},
+    ]
+    text = card._all_data(manifest, [card.Stage(RunFolder(tmp_path), {"blend": blend}, {})])
+    _, first, second, measured = text.split("### ")
+    assert first.startswith("Dataset 1 of 2") and cells(first)["works read"] == str(manifest.works["in"])
+    assert cells(second)["manifest_sha256"] == "0" * 64 and "unknown" in second
+    assert measured.startswith("The dataset of the tokenizer") and manifest.sha256 in measured
