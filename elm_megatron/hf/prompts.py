@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,6 +51,32 @@ def answer_all(generator: Generator, config: GenerateConfig, lines: Iterable[str
         raise InputError(f"{where}, line {number}: {error}") from error
 
 
+class _Answer:
+    """Standard output for one answer, which takes no more of it after Ctrl-C.
+
+    An exception raised wherever Ctrl-C finds Python may be lost in a library's own code; this one is not.
+    """
+
+    def __enter__(self) -> _Answer:
+        self._over = False
+        self._before = signal.signal(signal.SIGINT, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _end(self, *_: object) -> None:
+        self._over = True
+
+    def write(self, text: str) -> int:
+        if self._over:
+            raise KeyboardInterrupt
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
 def converse(generator: Generator, config: GenerateConfig) -> None:
     """Ask for prompts until Ctrl-D. Ctrl-C ends an answer, and at the prompt the command.
 
@@ -77,7 +104,8 @@ def converse(generator: Generator, config: GenerateConfig) -> None:
         if not chat:
             print(prompt, end="", flush=True)
         try:
-            all_ids = generator.extend(ids, config, show=sys.stdout)
+            with _Answer() as shown:
+                all_ids = generator.extend(ids, config, show=shown)
         except InputError as error:
             hint = " An empty line begins a new dialogue." if turns else ""
             print(f"{error}{hint}", file=sys.stderr)

@@ -94,7 +94,7 @@ class Terminal:
         )
         os.close(slave)
 
-    def until(self, text: str, seconds: float = 60.0) -> str:
+    def until(self, text: str, seconds: float = 180.0) -> str:
         """What appears, up to and with `text`."""
         seen, end = b"", time.monotonic() + seconds
         while text.encode() not in seen:
@@ -133,14 +133,14 @@ def test_at_a_terminal(terminal: Terminal):
     terminal.until("> ")
     terminal.type("Één 🌍 {} </s> {instruction}\n")
     assert "Één 🌍 {} </s> {instruction}" in terminal.until("\n")
-    terminal.until("a", 30)
+    terminal.until("a")
     terminal.type("\x03")
     assert "Traceback" not in terminal.until("…")
     terminal.until("> ")
     terminal.type("\n")
     terminal.until("> ")
     terminal.type("\x04")
-    assert terminal.process.wait(20) == 0
+    assert terminal.process.wait(60) == 0
 
 
 def test_ctrl_c_at_the_prompt_leaves(terminal: Terminal):
@@ -148,4 +148,4 @@ def test_ctrl_c_at_the_prompt_leaves(terminal: Terminal):
     terminal.until("> ")
     terminal.type("\x03")
     assert "Interrupted." in terminal.until("Interrupted.")
-    assert terminal.process.wait(20) == 130
+    assert terminal.process.wait(60) == 130
