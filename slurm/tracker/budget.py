@@ -100,7 +100,9 @@ def text(
             lasts = f"{left / burn:,.0f} days" if burn else "no use"
         figures = (account.spent, account.running, account.waiting, burn, 30 * burn)
         rows.append([account.name or "none", *map(quantity, figures), quantity(left), lasts])
-    lines = [table(header, rows), f"in {rates.unit}; rates from {rates.folder}"]
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    grid = table(dict(zip(header, columns, strict=True)))
+    lines = [grid, f"in {rates.unit}; rates from {rates.folder}"]
     unpriced = sum(account.unpriced for account in found)
     if unpriced:
         lines.append(

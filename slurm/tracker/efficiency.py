@@ -160,4 +160,4 @@ def share(value: float | None) -> str:
 
 
 def text(found: list[Efficiency]) -> str:
-    return table(list(COLUMNS), [[cell(e) for cell in COLUMNS.values()] for e in found])
+    return table({title: [cell(e) for e in found] for title, cell in COLUMNS.items()})

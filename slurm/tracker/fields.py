@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 # In a queue of ten thousand jobs the same few hundred words come again and again.
-often = lru_cache(maxsize=8192)
+often = lru_cache(maxsize=65536)
 
 EPOCH = datetime(1970, 1, 1)
 SECOND = timedelta(seconds=1)

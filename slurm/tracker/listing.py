@@ -135,7 +135,7 @@ def grid(found: list[Row], rates: Rates) -> str:
         columns[rates.unit] = lambda r: quantity(r.units)
     if any(r.run for r in found):
         columns |= RUN_COLUMNS
-    return table(list(columns), [[cell(r) for cell in columns.values()] for r in found])
+    return table({title: [cell(r) for r in found] for title, cell in columns.items()})
 
 
 # Column of JSON and CSV → raw value: times in UTC epoch seconds, spans in seconds.

@@ -7,7 +7,7 @@ and spreadsheet formulas. Control characters and whatever turns the direction of
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -55,21 +55,19 @@ def fitted(text: str, width: int) -> str:
     return "".join(taken) + "…"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 32) -> str:
+def table(columns: Mapping[str, Sequence[str]], widest: int = 32) -> str:
     """A plain table; numbers' columns (every cell starts or ends with a digit) stand to the right.
 
     Args:
-        header: Column titles.
-        rows: Cells as text, of any length and content; they are escaped and cut to `widest` cells.
+        columns: Each column's cells by its title, of any length and content; they are escaped and cut to
+            `widest` cells.
         widest: Most cells a column may take; the last column is not cut.
     """
-    columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    last = len(header) - 1
+    last = list(columns)[-1]
     padded = [
-        aligned(title, column, widest if index < last else 10_000)
-        for index, (title, column) in enumerate(zip(header, columns, strict=True))
+        aligned(title, column, 10_000 if title == last else widest) for title, column in columns.items()
     ]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+    return "\n".join(map(str.rstrip, map("  ".join, zip(*padded, strict=True))))
 
 
 def aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
@@ -78,16 +76,11 @@ def aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
     Users, partitions and states come again in every line, so each different text is looked at once.
     """
     shown = {text: fitted(escaped(text), widest) for text in set(column)}
-    widths = {text: cells(text) for text in {title, *shown.values()}}
-    room = max(widths.values())
-    flush = bool(shown) and all(map(is_number, shown.values()))
-
-    def pad(text: str) -> str:
-        blank = " " * (room - widths[text])
-        return blank + text if flush else text + blank
-
-    whole = {text: pad(cut) for text, cut in shown.items()}
-    return [pad(title), *map(whole.__getitem__, column)]
+    room = max(map(cells, (title, *shown.values())))
+    pad = str.rjust if shown and all(map(is_number, shown.values())) else str.ljust
+    # A letter of two cells takes one from the blanks.
+    whole = {text: pad(cut, room + len(cut) - cells(cut)) for text, cut in shown.items()}
+    return [pad(title, room), *map(whole.__getitem__, column)]
 
 
 def is_number(cell: str) -> bool:
