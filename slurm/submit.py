@@ -199,10 +199,7 @@ def submit(
     if nothing:
         print(nothing)
         return 0
-    live = queue_state.live_job(run.read())
-    if live:
-        print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
-        QUEUED.append(live)
+    if _is_queued(run, config):
         return 0
     if config.cluster.executor == "allocation":
         allocation.check(os.environ, config.cluster.nodes)
@@ -212,10 +209,7 @@ def submit(
     run.create()
     try:
         with record.local_lock(run.path) as lock:
-            live = queue_state.live_job(run.read())  # another submitter may have been faster
-            if live:
-                print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
-                QUEUED.append(live)
+            if _is_queued(run, config):  # another submitter was faster
                 return 0
             if config.cluster.executor == "slurm":
                 try:
@@ -237,6 +231,15 @@ def submit(
     except record.AlreadyLive as live:
         print(f"{config.run.name} is live already: {live}, see {run.logs}.")
         return 0
+
+
+def _is_queued(run: RunFolder, config: Any) -> bool:
+    """Whether Slurm has this run already, which is said then."""
+    live = queue_state.live_job(run.read())
+    if live:
+        print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
+        QUEUED.append(live)
+    return live is not None
 
 
 def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inherit: Sequence[int]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import torch
 from safetensors import safe_open
 
 from data_prep.errors import InputError
+from elm_megatron.engine.uncached import UncachedFile
 
-CHUNK = 1 << 22
 SAFETENSORS_DTYPE = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
@@ -77,17 +76,10 @@ def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    digest, total = hashlib.sha256(), 0
-    with path.open("wb") as f:
-        for block in [len(text).to_bytes(8, "little"), text, *(_raw(p.data) for p in pieces)]:
-            for start in range(0, len(block), CHUNK):
-                part = block[start : start + CHUNK]
-                digest.update(part)
-                f.write(part)
-            total += len(block)
-        f.flush()
-        os.fsync(f.fileno())
-    return {"bytes": total, "sha256": digest.hexdigest(), "places": [vars(p.place) for p in pieces]}
+    with UncachedFile(path) as file:
+        for block in (len(text).to_bytes(8, "little"), text, *(_raw(p.data) for p in pieces)):
+            file.write(block)
+    return {"bytes": file.bytes, "sha256": file.sha256, "places": [vars(p.place) for p in pieces]}
 
 
 def _raw(tensor: torch.Tensor) -> memoryview:
