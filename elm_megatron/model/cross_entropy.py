@@ -62,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         learns: bool,
     ) -> torch.Tensor:
         by_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
-        by_weight = torch.zeros_like(weight) if learns and ctx.needs_input_grad[1] else None
+        by_weight = torch.empty_like(weight) if learns and ctx.needs_input_grad[1] else None
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         rows = min(len(hidden), max(1, CHUNK // len(weight)))
         labels, mine = _own_labels(labels, len(weight), group)
@@ -84,7 +84,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if by_hidden is not None:
                 torch.mm(products, weight, out=by_hidden[part])
             if by_weight is not None:
-                by_weight.addmm_(products.t(), x * weights[part, None].to(x.dtype))
+                weighed = x * weights[part, None].to(x.dtype)
+                by_weight.addmm_(products.t(), weighed, beta=float(start > 0))  # beta 0 reads nothing
         ctx.save_for_backward(by_hidden, by_weight, weights)
         return losses
 
