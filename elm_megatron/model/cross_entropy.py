@@ -1,8 +1,9 @@
 """The output layer and the cross entropy in one: loss per token without ever holding all logits.
 
-Rows are taken a chunk at a time. A chunk's logits become, in place, exponentials and then the gradient of the
-loss, which is used at once, so the layer's three matrix products are nearly all the work and one chunk is all
-the memory. Where the vocabulary is split over tensor-parallel ranks, they exchange three numbers a row.
+Rows are taken a chunk at a time. A chunk's logits become, in place and block by block, exponentials and then
+the gradient of the loss, which is used at once, so the layer's three matrix products are nearly all the work
+and one chunk is all the memory. Where the vocabulary is split over tensor-parallel ranks, they exchange three
+numbers a row.
 
 With m and s a rank's largest logit and Σ exp(logit - m), the loss of a row is log Σ_ranks s·exp(m) minus the
 label's logit; its gradient by the logits is softmax minus the label's one-hot vector. A z-loss, z·log²Z with
@@ -17,7 +18,8 @@ import torch
 import torch.distributed as dist
 
 HIDDEN = -1e30  # a logit without a share in the softmax, even where a rank has no other
-CHUNK = 1 << 23  # logits held at once; small enough to stay near the cores, large enough for fast products
+CHUNK = 1 << 24  # logits held at once: rows enough for fast products, and few roundings of their sum in bf16
+BLOCK = 1 << 22  # those taken through the softmax at once, in fp32 and near the cores
 
 
 def linear_cross_entropy(
@@ -64,27 +66,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
         by_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
         by_weight = torch.empty_like(weight) if learns and ctx.needs_input_grad[1] else None
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        rows = min(len(hidden), max(1, CHUNK // len(weight)))
         labels, mine = _own_labels(labels, len(weight), group)
+        rows, block = (min(len(hidden), max(1, size // len(weight))) for size in (CHUNK, BLOCK))
         # Memory of one chunk, used again by the next: fresh pages cost more than what is written into them.
-        narrow = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
-        wide = narrow if hidden.dtype == torch.float32 else torch.empty_like(narrow, dtype=torch.float32)
+        chunk = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
+        wide = None
+        if hidden.dtype != torch.float32:
+            wide = torch.empty(block, len(weight), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            x = hidden[part]
-            products, logits = narrow[: len(x)], wide[: len(x)]
+            where = slice(start, start + rows)
+            x = hidden[where]
+            products = chunk[: len(x)]
             torch.mm(x, weight.t(), out=products)
-            logits.copy_(products)  # nothing where they are one
-            logits[:, real:] = HIDDEN
-            exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group, z_loss)
-            if not learns:
-                continue
-            slope = exp.mul_(share[:, None]).scatter_add_(1, labels[part, None], -mine[part, None])
-            products.copy_(slope)
+            for first in range(0, len(x), block):
+                product = products[first : first + block]
+                part = slice(start + first, start + first + len(product))
+                logits = product if wide is None else wide[: len(product)].copy_(product)
+                logits[:, real:] = HIDDEN
+                exp, share, losses[part] = _softmax(logits, labels[part], mine[part], group, z_loss)
+                if learns:
+                    slope = exp.mul_(share[:, None]).scatter_add_(1, labels[part, None], -mine[part, None])
+                    product.copy_(slope)  # nothing where they are one
             if by_hidden is not None:
-                torch.mm(products, weight, out=by_hidden[part])
+                torch.mm(products, weight, out=by_hidden[where])
             if by_weight is not None:
-                weighed = x * weights[part, None].to(x.dtype)
+                weighed = x * weights[where, None].to(x.dtype)
                 by_weight.addmm_(products.t(), weighed, beta=float(start > 0))  # beta 0 reads nothing
         ctx.save_for_backward(by_hidden, by_weight, weights)
         return losses

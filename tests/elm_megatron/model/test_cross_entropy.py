@@ -24,10 +24,11 @@ def problem(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
     return hidden, weight, labels, weights
 
 
-@pytest.mark.parametrize("chunk", [1, 10 * VOCABULARY, 1 << 23])
+@pytest.mark.parametrize(("chunk", "block"), [(1, 1), (10, 3), (10, 10), (1 << 20, 1 << 20), (4, 1 << 20)])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-def test_losses_and_gradients_are_those_of_torch(monkeypatch, chunk, dtype, bound):
-    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+def test_losses_and_gradients_are_those_of_torch(monkeypatch, chunk, block, dtype, bound):
+    monkeypatch.setattr(cross_entropy, "CHUNK", chunk * VOCABULARY)
+    monkeypatch.setattr(cross_entropy, "BLOCK", block * VOCABULARY)
     hidden, weight, labels, weights = problem(dtype)
     losses = linear_cross_entropy(hidden, weight, labels, weights, None)
     ((losses * weights).sum() / 7).backward()
