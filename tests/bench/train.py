@@ -28,6 +28,7 @@ CONTENDERS = {  # name: (kind, precision, ranks, threads of a rank)
     "litgpt fp32": ("litgpt", "fp32", 1, 2),
     "ours fp32 tp=2": ("ours", "fp32", 2, 1),
     "ceiling fp32": ("ceiling", "fp32", 1, 2),
+    "ceiling fp32 tp=2": ("ceiling", "fp32", 2, 1),
     "ours bf16": ("ours", "bf16", 1, 2),
     "huggingface bf16": ("huggingface", "bf16", 1, 2),
     "ours bf16 tp=2": ("ours", "bf16", 2, 1),
@@ -41,6 +42,7 @@ RATIOS = [  # (name, peer, target)
     ("ours fp32 tp=2", "ours fp32", 1.05),
     ("ours bf16 tp=2", "ours bf16", 1.25),
     ("ours bf16 tp=2", "huggingface bf16", 1.20 * 1.25),
+    ("ceiling fp32 tp=2", "ceiling fp32", None),
     ("ceiling bf16 tp=2", "ceiling bf16", None),
 ]
 
