@@ -7,6 +7,7 @@ than its hash does (fresh pages, a copy, and write-back), and push the training 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import mmap
 import os
@@ -15,6 +16,7 @@ from typing import Self
 
 import numpy as np
 
+DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it
 BUFFER = 1 << 23
 ALIGNMENT = 4096  # of offsets, lengths and addresses in uncached writing, on every file system we know
 
@@ -22,7 +24,7 @@ ALIGNMENT = 4096  # of offsets, lengths and addresses in uncached writing, on ev
 class UncachedFile:
     """A new file that takes bytes in order; on leaving the context it is whole and on the disk.
 
-    Where the file system has no uncached writing (tmpfs on older kernels), the page cache serves.
+    Where the file system has no uncached writing, or not for these blocks, the page cache serves.
 
     Attributes:
         bytes: how many were written.
@@ -68,8 +70,18 @@ class UncachedFile:
         self._digest.update(self._buffer[: self._filled])
         rest = self._buffer[:size]
         while len(rest):
-            rest = rest[os.write(self._descriptor, rest) :]
+            rest = rest[self._write_some(rest) :]
         self._filled = 0
+
+    def _write_some(self, block: np.ndarray) -> int:
+        try:
+            return os.write(self._descriptor, block)
+        except OSError as error:
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            if error.errno != errno.EINVAL or not flags & DIRECT:
+                raise
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~DIRECT)
+            return os.write(self._descriptor, block)
 
     def _finish(self) -> None:
         if self._filled:
@@ -82,7 +94,7 @@ class UncachedFile:
 def _opened(path: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        return os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o666)
+        return os.open(path, flags | DIRECT, 0o666)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

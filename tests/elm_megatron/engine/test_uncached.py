@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import random
@@ -43,6 +44,21 @@ def test_where_there_is_no_uncached_writing(tmp_path: Path, monkeypatch: pytest.
         file.write(b"abc")
     assert (tmp_path / "file").read_bytes() == b"abc"
     assert [bool(flag & os.O_DIRECT) for flag in flags] == [True, False]
+
+
+def test_blocks_that_are_refused_go_through_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some file systems open a file for uncached writing and take larger blocks only."""
+    real = os.write
+
+    def picky(fd: int, block: object) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, block)
+
+    monkeypatch.setattr(uncached.os, "write", picky)
+    with UncachedFile(tmp_path / "file") as file:
+        file.write(b"abc")
+    assert (tmp_path / "file").read_bytes() == b"abc"
 
 
 def test_short_writes_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
