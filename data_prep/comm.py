@@ -70,6 +70,10 @@ class Mpi(Alone):
         # MPICH names the memory that ranks of a node share after the Slurm job and step, and would count the
         # dead ranks in what a killed step left there: a requeued job never started. A few numbers need none.
         os.environ.setdefault("MPIR_CVAR_NOLOCAL", "1")
+        if "SLURM_STEP_ID" in os.environ:
+            # Slurm's PMI now and then cuts a long message in two and refuses both halves. The addresses that
+            # MPICH's ranks tell each other are long with UCX, and short with libfabric.
+            os.environ.setdefault("MPIR_CVAR_CH4_NETMOD", "ofi")
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:

@@ -29,6 +29,7 @@ def test_four_nodes_under_srun_give_the_same_bytes(devcluster, tmp_path):
         "-N4",
         "-n4",
         "--mpi=pmi2",
+        "--kill-on-bad-exit=1",
         sys.executable,
         "-m",
         "data_prep.job",
