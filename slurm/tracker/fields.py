@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-# In a queue of ten thousand jobs the same few hundred words come again and again.
+# Words come again and again, and so do times: what fits a queue of ten thousand jobs is read once.
 often = lru_cache(maxsize=65536)
 
 EPOCH = datetime(1970, 1, 1)
