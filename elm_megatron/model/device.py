@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import InputError
+from elm_megatron.model.host_memory import keep_freed_blocks
 
 
 def has_gpu() -> bool:
@@ -36,6 +37,7 @@ def prepare(device: str, local_rank: int) -> torch.device:
         from elm_megatron.model import cuda_on_cpu
 
         cuda_on_cpu.install()
+        keep_freed_blocks()
         return torch.device("cpu")
     # One hardware queue keeps a collective and the product it overlaps in the order they were issued.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
