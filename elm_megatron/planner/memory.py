@@ -22,7 +22,7 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
     q, kv = heads * model.head_dim, groups * model.head_dim
     residual = 2 * tokens // shared * (h * e + 4)  # inputs of both norms and their 1/rms
     normed = 2 * tokens // shared * h * e  # inputs of qkv and fc1
-    rotary = 4 * train.seq_length // parallel.cp * model.head_dim * e  # cosines and sines for q and for k
+    rotary = 2 * train.seq_length // parallel.cp * model.head_dim * e  # cos and sin of q and k, half a head
     attention = tokens * ((q + kv) * e + (q + 2 * kv) * e + heads * 4)  # rotated q, k; fused qkv; log-sum-exp
     if parallel.cp > 1 and train.recompute != "selective":
         chunk = train.seq_length // (2 * parallel.cp)

@@ -74,7 +74,7 @@ BUILT = {
 def test_bytes_equal_those_of_built_ranks(
     name: str, ranks: RankPool, small_data: Path, tmp_path: Path
 ) -> None:
-    """Weights, gradients and optimizer to the byte (dp shards: to bucket padding), activations within 10%."""
+    """Weights, gradients and optimizer to the byte (dp shards: to bucket padding), activations within 3%."""
     world, changes = BUILT[name]
     config = pretrain_config(tmp_path / "run", small_data, world, global_batch_size=4, **changes)
     cases.folder(config)
@@ -89,4 +89,4 @@ def test_bytes_equal_those_of_built_ranks(
     if name == "full":  # the layer that backward computes again is not held in forward
         again = replace(config.train, recompute="none")
         activations -= memory.layer_bytes(config.model, config.parallel, again)
-    assert activations == pytest.approx(held["activation_bytes"], rel=0.1)
+    assert activations == pytest.approx(held["activation_bytes"], rel=0.03)
