@@ -16,19 +16,19 @@ class EnergyMeter:
     """Reads the counters of one rank's device between `start` and `kwh`.
 
     Args:
-        on_gpu: whether the rank computes on a GPU.
+        gpu: NVML's name of the rank's GPU; None where it computes on a CPU.
         local_rank: its index on the node; on CPUs only the first rank of a node counts the packages.
     """
 
-    def __init__(self, on_gpu: bool, local_rank: int):
-        self._on_gpu, self._local_rank = on_gpu, local_rank
+    def __init__(self, gpu: str | None, local_rank: int):
+        self._gpu, self._local_rank = gpu, local_rank
         self.method = "not measured"
         self._begin = self._read()
 
     def _read(self) -> list[float]:
         """Joules of each counter."""
-        if self._on_gpu:
-            return self._read_nvml()
+        if self._gpu:
+            return self._read_nvml(self._gpu)
         if self._local_rank != 0:
             self.method = "counted by the node's first rank"
             return []
@@ -41,14 +41,14 @@ class EnergyMeter:
             self.method = "RAPL, CPU packages of the node"
         return joules
 
-    def _read_nvml(self) -> list[float]:
+    def _read_nvml(self, gpu: str) -> list[float]:
         try:
             import pynvml  # nvidia-ml-py, in the extra gpu
         except ImportError:
             return []
         try:
             pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(self._local_rank)
+            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu)
             joules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
         except pynvml.NVMLError:
             return []

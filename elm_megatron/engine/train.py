@@ -80,7 +80,7 @@ class Trainer(Passes):
         self.valid_loss: float | None = None
         self.busy_seconds = self.save_seconds = 0.0
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
-        self.energy = EnergyMeter(device.type == "cuda", world.local_rank)
+        self.energy = EnergyMeter(devices.nvml_name(device), world.local_rank)
 
     # -- construction ---------------------------------------------------------------------------------
 

@@ -73,6 +73,14 @@ def backend(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
+def nvml_name(device: torch.device) -> str | None:
+    """What NVML calls this GPU; None for a CPU.
+
+    Not its index: NVML counts all GPUs of a node, CUDA those that CUDA_VISIBLE_DEVICES leaves.
+    """
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done everything asked of it (nothing to do on a CPU)."""
     if device.type == "cuda":
