@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
@@ -9,7 +11,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 def packed_params(ends: list[int], device: torch.device) -> PackedSeqParams:
     """megatron-core's description of a packed batch: int32 [sequences + 1] of ends, and the longest."""
     bounds = torch.tensor(ends, dtype=torch.int32, device=device)
-    longest = int((bounds[1:] - bounds[:-1]).max())
+    longest = max(stop - start for start, stop in itertools.pairwise(ends))
     return PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=bounds,

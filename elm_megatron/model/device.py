@@ -96,11 +96,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-# Dense peak FLOP/s by precision, from NVIDIA's data sheets (without sparsity).
+# Dense peak FLOP/s by precision, from NVIDIA's data sheets (without sparsity); fp32 is never rounded to TF32.
 GPU_PEAK_FLOPS = {
-    "H100": {"fp32": 494e12, "bf16": 989e12, "fp8": 1979e12},  # fp32 runs as TF32
-    "H200": {"fp32": 494e12, "bf16": 989e12, "fp8": 1979e12},
-    "A100": {"fp32": 156e12, "bf16": 312e12, "fp8": 312e12},
+    "H100": {"fp32": 67e12, "bf16": 989e12, "fp8": 1979e12},
+    "H200": {"fp32": 67e12, "bf16": 989e12, "fp8": 1979e12},
+    "A100": {"fp32": 19.5e12, "bf16": 312e12, "fp8": 312e12},
 }
 
 

@@ -60,6 +60,7 @@ class Llama(GPTModel):
             hidden_states = gather_from_sequence_parallel_region(hidden_states)
         else:
             hidden_states = copy_to_tensor_model_parallel_region(hidden_states)
+        _arrived(self.output_layer)
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         mask = torch.ones_like(labels) if loss_mask is None else loss_mask
@@ -74,6 +75,15 @@ class Llama(GPTModel):
             self.z_loss,
         )
         return losses.view(labels.t().shape).t()
+
+
+def _arrived(layer: torch.nn.Module) -> None:
+    """Wait for a layer's weights, whose gathering may overlap with the layers before it, as calling it would.
+
+    megatron-core waits in a hook of the call, and here the weight is used without one.
+    """
+    for hook in layer._forward_pre_hooks.values():
+        hook(layer, ())
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:
@@ -123,12 +133,15 @@ def transformer_config(
         pipeline_dtype=DTYPES[precision],
         bf16=precision != "fp32",
         fp8="hybrid" if precision == "fp8" else None,
+        # Scales of the tensors at hand: the delayed kind keeps a history, which a resumed run would lack.
+        fp8_recipe="tensorwise" if precision == "fp8" else "delayed",
         init_method=_leave,
         output_layer_init_method=_leave,
         embedding_init_method=_leave,
         # Two interleaved stages exchange several messages with one peer; batched, they would be mixed up.
         overlap_p2p_comm=parallel.vpp > 1,
         batch_p2p_comm=parallel.vpp == 1,
+        batch_p2p_sync=False,  # a host that waits after every exchange, which torch has long needed no more
         # An overlapped send over gloo still reads the output when it would be freed.
         deallocate_pipeline_outputs=parallel.pp > 1 and parallel.vpp == 1,
         **{"none": {}, "selective": selective, "full": full}[recompute],

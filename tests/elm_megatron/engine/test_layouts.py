@@ -116,3 +116,13 @@ def test_tied_embeddings_over_two_stages(ranks: RankPool, small_data: Path, tmp_
     two = pretrain_config(tmp_path / "two", small_data, 2, model=model, pp=2)
     assert relative(run(ranks, two), run(ranks, one), "loss") < 1e-5
     assert "output_layer.weight" not in weights(two)
+
+
+def test_the_output_layer_waits_for_its_weight(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """Tied over two stages it is gathered by itself, and the loss uses it without calling the layer."""
+    from tests.elm_megatron.configs import small_model
+
+    model = small_model(tie_embeddings=True)
+    one = pretrain_config(tmp_path / "one", small_data, model=model)
+    four = pretrain_config(tmp_path / "four", small_data, 4, model=model, pp=2)
+    assert relative(run(ranks, four), run(ranks, one), "loss") < 1e-5
