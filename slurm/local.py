@@ -74,6 +74,10 @@ class Rank:
         status = self.poll()
         return status is not None and (status != 0 or self.read_result()[0] != "success")
 
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return (self.poll() or 0) < 0
+
     def signal(self, signum: int, group: bool = False) -> None:
         """Signal the rank, or with `group` everything it started too."""
         with contextlib.suppress(ProcessLookupError):
@@ -119,9 +123,11 @@ class LocalWorld:
                 rank.signal(signal.SIGTERM)
             while any(rank.poll() is None for rank in self.ranks):
                 screen.show()
-                if any((rank.poll() or 0) < 0 for rank in self.ranks):
-                    break  # one was killed meanwhile: the others would wait for it
+                if any(rank.failed() for rank in self.ranks):
+                    break  # the others would wait for it
                 time.sleep(POLL_SECONDS)
+            if any(rank.failed() and not rank.was_killed() for rank in self.ranks):
+                return self._end_of_failed(screen)
             return 128 + stop.signum
         if any(rank.failed() for rank in self.ranks):
             return self._end_of_failed(screen)

@@ -11,9 +11,11 @@ sha256 of every file, renames the folder and moves `latest`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -84,9 +86,14 @@ class Checkpoint:
                 raise InputError(f"{self.folder}: the manifest names a file outside the folder, {name!r}.")
             if not path.is_file():
                 raise InputError(f"{path}: missing.")
-            if path.stat().st_size != entry["bytes"]:
-                raise InputError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}.")
-            if sha256(path) != entry["sha256"]:
+            try:
+                size = path.stat().st_size
+                digest = sha256(path) if size == entry["bytes"] else None
+            except OSError as e:
+                raise InputError(f"{path}: not readable ({e}).") from e
+            if size != entry["bytes"]:
+                raise InputError(f"{path}: {size} bytes, the manifest says {entry['bytes']}.")
+            if digest != entry["sha256"]:
                 raise InputError(f"{path}: sha256 differs from the manifest's; the file was changed.")
 
 
@@ -134,13 +141,19 @@ class Retention:
     def stays(self, folders: list[Path]) -> set[Path]:
         """Of step folders, newest first, those to keep."""
         keep = set(folders[: self.last])
-        checkpoints = [Checkpoint.open(folder) for folder in folders]
+        checkpoints = [c for folder in folders if (c := _readable(folder))]
         if self.every:
             keep |= {c.folder for c in checkpoints if c.step % self.every == 0}
         measured = [c for c in checkpoints if c.manifest.get("valid_loss") is not None]
         if self.best and measured:
             keep.add(min(measured, key=lambda c: c.manifest["valid_loss"]).folder)
         return keep
+
+
+def _readable(folder: Path) -> Checkpoint | None:
+    with contextlib.suppress(InputError):
+        return Checkpoint.open(folder)
+    return None
 
 
 class Checkpoints:
@@ -157,6 +170,11 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    def sweep(self) -> None:
+        """Remove what killed saves have left; for rank 0, before any rank of this life saves."""
+        for leftover in self._run.checkpoints.glob(".step-*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
     def save(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
         """Start writing a checkpoint; an earlier one must have been waited for.
 
@@ -168,6 +186,11 @@ class Checkpoints:
             target=self._guarded, args=(step, pieces, state), name=f"save-{step}", daemon=True
         )
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise what went wrong in a save that has ended; one under way is not waited for."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the save under way is written (rank 0: committed), and raise what went wrong in it."""
@@ -203,7 +226,10 @@ class Checkpoints:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"rank {rank} did not write {entry} within {COMMIT_SECONDS} s")
                 time.sleep(0.02)
-            files[entry.stem] = json.loads(entry.read_text())
+            written, size = json.loads(entry.read_text()), entry.with_suffix("").stat().st_size
+            if size != written["bytes"]:
+                raise RuntimeError(f"{entry.stem}: {size} bytes, rank {rank} wrote {written['bytes']}")
+            files[entry.stem] = written
             entry.unlink()
         manifest = {"schema": SCHEMA, "step": step, **state, "files": files}
         write_atomically(temporary / "manifest.json", json.dumps(manifest))
@@ -217,7 +243,10 @@ class Checkpoints:
         temporary.rename(final)
         _fsync_folder(self._run.checkpoints)
         write_atomically(self._run.latest, f"{final.name}\n")
-        self._remove_old(final)
+        try:
+            self._remove_old(final)
+        except OSError as problem:  # what was saved is saved
+            print(f"warning: an old checkpoint stays: {problem}", file=sys.stderr, flush=True)
 
     def _require_ownership(self) -> None:
         """A task that lost its node must not write after a newer one has started."""
@@ -232,8 +261,6 @@ class Checkpoints:
         folders = committed(self._run)
         for folder in set(folders) - self._retention.stays(folders) - {newest}:
             shutil.rmtree(folder)
-        for leftover in self._run.checkpoints.glob(".step-*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from data_prep.errors import InputError
 from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.engine.packing import document_ends, packed_params
 from elm_megatron.loop_config import TrainConfig
+from elm_megatron.model import device as devices
 from elm_megatron.model.context_parallel import own_part
 from elm_megatron.training_data import TrainingData
 
@@ -185,7 +186,7 @@ def micro_batches(
         if keep_apart is not None:
             packed = packed_params(document_ends(tensors["tokens"], keep_apart), device)
             tensors = {name: tensor.view(1, -1) for name, tensor in tensors.items()}
-        tensors = {name: own_part(tensor).to(device, non_blocking=True) for name, tensor in tensors.items()}
+        tensors = {name: devices.moved(own_part(tensor), device) for name, tensor in tensors.items()}
         yield Batch(**tensors, packed=packed)
 
 

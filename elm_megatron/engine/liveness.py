@@ -54,20 +54,25 @@ class Heartbeat:
 
     def _run(self) -> None:
         watched = (self._world.rank + 1) % self._world.world_size
-        heard, last, count = time.monotonic(), "", 0
+        heard = turned = time.monotonic()
+        last, count = "", 0
         while not self._stop.wait(self._interval):
             count += 1
-            self._beat(str(count))
-            if watched == self._world.rank:
-                continue
             try:
+                self._beat(str(count))
                 text = self._file(watched).read_text()
             except FileNotFoundError:
                 text = ""
-            if text != last or text.startswith("left"):
-                heard, last = time.monotonic(), text
-            elif time.monotonic() - heard > self._stall:
-                self._give_up(watched, last, time.monotonic() - heard)
+            except OSError:
+                continue  # a file system that hesitates is no reason to die
+            now = time.monotonic()
+            # Where this rank itself stood still (suspended, or waiting for its files), so may the other have.
+            stood_still = now - turned > self._interval + self._stall / 2
+            if text != last or text.startswith("left") or stood_still:
+                heard, last = now, text
+            elif now - heard > self._stall:
+                self._give_up(watched, last, now - heard)
+            turned = now
 
     def _give_up(self, rank: int, last: str, seconds: float) -> None:
         step = last.split()[-1] if last else "its start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,44 @@ from data_prep.errors import InputError
 from elm_megatron.engine import distributed
 from elm_megatron.engine.checkpoint import Checkpoint, committed, step_folder
 from elm_megatron.hf.source import locate
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run_folder import RunFolder, write_atomically
 from elm_megatron.world import World
 
 
 def newest_verified(run: RunFolder, world: World, device: torch.device) -> Checkpoint | None:
-    """The newest checkpoint that is intact, saying aloud which were passed over; None when there is none."""
-    folders: list[Any] = [committed(run)]
-    dist.broadcast_object_list(folders, src=0, device=device)
-    for folder in folders[0]:
+    """The newest checkpoint that is intact; None when the run has none.
+
+    Those passed over are named aloud and renamed, so that nobody takes them for the newest.
+
+    Raises:
+        InputError: there are some, and none is intact; a run never starts over silently.
+    """
+    shared: list[Any] = [committed(run)]
+    dist.broadcast_object_list(shared, src=0, device=device)
+    (folders,) = shared
+    for number, folder in enumerate(folders):
         try:
-            return verified(folder, world, device)
+            checkpoint = verified(folder, world, device)
         except InputError as problem:
             print(f"warning: checkpoint passed over: {problem}", file=sys.stderr, flush=True)
+            continue
+        if number and world.rank == 0:
+            _set_aside(run, folders[:number], checkpoint)
+        return checkpoint
+    if folders:
+        raise InputError(
+            f"{run.checkpoints}: none of its {len(folders)} checkpoints is intact; put one back, or begin "
+            "anew under another run.name."
+        )
     return None
+
+
+def _set_aside(run: RunFolder, damaged: list[Path], good: Checkpoint) -> None:
+    write_atomically(run.latest, f"{good.folder.name}\n")
+    for folder in damaged:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)  # an earlier one of the same step
+        folder.rename(aside)
 
 
 def named(source: str, world: World, device: torch.device) -> Checkpoint:

@@ -35,7 +35,7 @@ class Meter:
         Args:
             tokens: of the update, over the whole job.
             seconds: from its start to its end.
-            busy_seconds: until this rank began to wait for the others.
+            busy_seconds: until this rank began to wait for the gradients of the others.
             logged: whether the ranks exchange memory and times; otherwise these columns hold nothing.
         """
         memory = distributed.largest(devices.peak_memory_bytes(self._device), self._device) if logged else 0

@@ -7,10 +7,12 @@ import itertools
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
+from elm_megatron.model import device as devices
+
 
 def packed_params(ends: list[int], device: torch.device) -> PackedSeqParams:
     """megatron-core's description of a packed batch: int32 [sequences + 1] of ends, and the longest."""
-    bounds = torch.tensor(ends, dtype=torch.int32, device=device)
+    bounds = devices.moved(torch.tensor(ends, dtype=torch.int32), device)
     longest = max(stop - start for start, stop in itertools.pairwise(ends))
     return PackedSeqParams(
         qkv_format="thd",

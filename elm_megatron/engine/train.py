@@ -22,7 +22,7 @@ from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine import data, distributed, loading, record, state
 from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention
 from elm_megatron.engine.energy import EnergyMeter
-from elm_megatron.engine.guards import Guard, not_finite
+from elm_megatron.engine.guards import BadNumbers, Guard, not_finite
 from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.losses import mean_loss, summed_loss
 from elm_megatron.engine.meter import Meter
@@ -35,7 +35,7 @@ from elm_megatron.engine.signals import Request, Signals, request_of
 from elm_megatron.engine.wrap import wrapped
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
-from elm_megatron.model.kernels import has_transformer_engine, require_fp8
+from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run_folder import RunFolder, append_jsonl
 from elm_megatron.world import Outcome, World
 
@@ -69,8 +69,9 @@ class Trainer(Passes):
         self.step = 0
         if self.settings.precision == "fp8":
             require_fp8(device)
-        self.transformer_engine = device.type == "cuda" and has_transformer_engine()
+        self.transformer_engine = uses_transformer_engine(device, self.settings.precision)
         self.distributed_optimizer = self.settings.distributed_optimizer and self.copies > 1
+        self.busy = devices.Stopwatch(device)  # of this rank's own passes
         self._build_model()
         self.guard = Guard(self.settings.spike_factor)
         self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
@@ -78,7 +79,7 @@ class Trainer(Passes):
         self.buffers: state.Buffers = {}
         self.metrics: Metrics | None = None
         self.valid_loss: float | None = None
-        self.busy_seconds = self.save_seconds = 0.0
+        self.save_seconds = 0.0
         self.heartbeat = Heartbeat(world, self.settings.stall_seconds)
         self.energy = EnergyMeter(devices.nvml_name(device), world.local_rank)
 
@@ -115,8 +116,9 @@ class Trainer(Passes):
         modules = self._modules(mcore)
         for module in modules:
             module.z_loss = train.z_loss
-        self.chunks = wrapped(modules, mcore, self.device, self.copies, self.distributed_optimizer)
-        self.optimizer = Optimizer(self.chunks, train, self.distributed_optimizer)
+        spread = self.distributed_optimizer
+        self.chunks = wrapped(modules, mcore, self.device, self.copies, spread, self.busy.stop)
+        self.optimizer = Optimizer(self.chunks, train, spread)
 
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
         """Seam: this rank's model chunks with their weights at the start of a new run."""
@@ -137,6 +139,7 @@ class Trainer(Passes):
         elif self.settings.init_from:
             self._begin_with(self.settings.init_from)
         if self.world.rank == 0:
+            self.saver.sweep()
             self._announce(checkpoint)
             self.metrics = Metrics(self.run, self.steps, self.step, self.settings.wandb)
         dist.barrier()
@@ -202,7 +205,12 @@ class Trainer(Passes):
             self.evaluate()
         train, asked, began = self.settings, None, time.perf_counter()
         while self.step < self.steps and asked is None:
-            row, asked = self.train_step()
+            try:
+                row, asked = self.train_step()
+            except BadNumbers:
+                self.saver.wait()  # the last good checkpoint may still be on its way
+                raise
+            self.saver.check()
             if self.metrics and (self.step % train.log_every == 0 or self.step == self.steps):
                 self.metrics.train(row)
             self.valid_loss = None  # of this very step, for the checkpoint
@@ -221,13 +229,13 @@ class Trainer(Passes):
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
         train, began = self.settings, time.perf_counter()
+        self.busy.start()
         ids = self.train_set.ids(train.consumed(self.step), train.batch_size(self.step))
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         self.data_seconds = 0.0
         sums = self._run_batches(self.train_set, ids, forward_only=False)
-        self.busy_seconds = time.perf_counter() - began  # before waiting for the others
         (total, count, *_), code = self._agree(sums)
         loss = total / count
         norm = self.optimizer.gradient_norm()
@@ -253,7 +261,7 @@ class Trainer(Passes):
             "loss": loss,
             "lr": lr,
             "grad_norm": norm,
-            **self.meter.step(tokens - before, seconds, self.busy_seconds, logged),
+            **self.meter.step(tokens - before, seconds, self.busy.seconds(), logged),
             "data_seconds": self.data_seconds,
             "time": time.time(),
         }
@@ -309,7 +317,9 @@ class Trainer(Passes):
 
     def _identity(self) -> dict[str, Any]:
         """Seam: what a checkpoint's manifest holds beside the numbers, and a resumed run must have too."""
-        return {"blend": [m.sha256 for m in self.train_set.manifests]} if self.config.data.blend else {}
+        if self.config.data.blend:
+            return {"blend": [m.sha256 for m in self.train_set.manifests]}
+        return {"manifest_sha256": self.manifest.sha256}
 
     def _finish(self, asked: Request | None, seconds: float) -> Outcome:
         kwh = distributed.total(self.energy.kwh(), self.device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from megatron.core.distributed import (
     DistributedDataParallel,
@@ -17,12 +20,14 @@ def wrapped(
     device: torch.device,
     copies: int,
     distributed_optimizer: bool,
+    before_waiting: Callable[[], None],
 ) -> list[DistributedDataParallel]:
     """Model chunks that share their gradients, on their device; also what the schedules ask `mcore` for.
 
     Args:
         copies: ranks with the same weights.
         distributed_optimizer: the optimizer's state is spread over them.
+        before_waiting: called when this rank's own passes are done, before it waits for those of the others.
     """
     ddp = DistributedDataParallelConfig(
         use_distributed_optimizer=distributed_optimizer,
@@ -34,7 +39,12 @@ def wrapped(
         DistributedDataParallel(mcore, ddp, module.to(device), disable_bucketing=i > 0)
         for i, module in enumerate(modules)
     ]
-    mcore.finalize_model_grads_func = finalize_model_grads
+
+    def finalize(*arguments: Any, **options: Any) -> None:
+        before_waiting()
+        finalize_model_grads(*arguments, **options)
+
+    mcore.finalize_model_grads_func = finalize
     # Between micro-batches gradients only add up; the last one's backward reduces them as they come.
     no_sync = [chunk.no_sync for chunk in chunks]
     mcore.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]

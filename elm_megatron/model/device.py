@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,6 +89,42 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of host memory on the device; to a GPU from pinned memory, without waiting for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+class Stopwatch:
+    """Times a device's work between two marks in its queue, without making the host wait for it.
+
+    Args:
+        device: whose work; on a CPU the host's own clock serves.
+    """
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._began = self._ended = self._mark()
+
+    def start(self) -> None:
+        """Mark the beginning."""
+        self._began = self._ended = self._mark()
+
+    def stop(self) -> None:
+        """Mark the end."""
+        self._ended = self._mark()
+
+    def seconds(self) -> float:
+        """Between the marks; on a GPU only after `synchronize`."""
+        return self._began.elapsed_time(self._ended) / 1e3 if self._cuda else self._ended - self._began
+
+    def _mark(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak bytes this process ever held on its device (a CPU: its largest resident set)."""
     if device.type == "cuda":
@@ -117,8 +155,6 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 def _measured_matmul_flops(dtype: torch.dtype, n: int = 768, rounds: int = 5) -> float:
     """FLOP/s of an n×n matrix product on this process's threads: the best of a few rounds."""
-    import time
-
     a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
     out = torch.empty(n, n, dtype=dtype)
     torch.mm(a, b, out=out)

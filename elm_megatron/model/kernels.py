@@ -37,6 +37,11 @@ def has_transformer_engine() -> bool:
     return importlib.util.find_spec("transformer_engine") is not None
 
 
+def uses_transformer_engine(device: torch.device, precision: str) -> bool:
+    """Whether a run's layers are Transformer Engine's, which has no flash or fused attention for fp32."""
+    return device.type == "cuda" and precision != "fp32" and has_transformer_engine()
+
+
 def require_fp8(device: torch.device) -> None:
     """Refuse fp8 where it would quietly be something else.
 
@@ -62,7 +67,7 @@ def apex_state() -> str:
 
 
 def serving(device: str) -> list[Kernel]:
-    """The kernels a run on this device would use.
+    """The kernels a run on this device would use in bf16; in fp32 torch serves where it does without a GPU.
 
     Args:
         device: `cluster.device`, "cpu" or "gpu".

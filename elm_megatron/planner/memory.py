@@ -41,7 +41,7 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
 def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, device: str) -> int:
     """Bytes of the final norm, the vocabulary projection and the cross entropy of one micro-batch.
 
-    On a CPU, and with a z-loss, the projection's gradients are held instead of its logits
+    On a CPU, in fp32, and with a z-loss, the projection's gradients are held instead of its logits
     (`model/cross_entropy.py`, whose one chunk of logits of at most 34 MB comes and goes); else Transformer
     Engine holds the logits.
     """
@@ -50,7 +50,7 @@ def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig,
     shared = parallel.tp if parallel.sp else 1
     vocabulary = model.padded_vocab_size // parallel.tp
     norm = tokens // shared * (model.hidden_size * e + 4)  # its input and 1/rms
-    if device == "cpu" or train.z_loss:
+    if device == "cpu" or train.precision == "fp32" or train.z_loss:
         return norm + (tokens + vocabulary) * model.hidden_size * e + tokens * 4
     return norm + tokens // shared * model.hidden_size * e + tokens * vocabulary * e + tokens * 2 * 8
 

@@ -11,6 +11,7 @@ import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
 from elm_megatron.engine.packing import packed_params
+from elm_megatron.model import device as devices
 from elm_megatron.tune.examples import Example
 
 WINDOW = 16  # global batches among which examples are sorted by length
@@ -171,5 +172,5 @@ class Rows:
         packed = packed_params(ends, device) if self.packing else None
         if packed is not None:
             arrays = [a.reshape(1, -1) for a in arrays]
-        tensors = [torch.from_numpy(a).to(device) for a in arrays]
+        tensors = [devices.moved(torch.from_numpy(a), device) for a in arrays]
         return Batch(*tensors, packed)

@@ -18,7 +18,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from data_prep.errors import InputError
 from elm_megatron.config import ModelConfig
 from elm_megatron.engine import distributed
-from elm_megatron.engine.checkpoint import Checkpoint, committed
+from elm_megatron.engine.checkpoint import Checkpoint, step_folder
 from elm_megatron.engine.train import Trainer
 from elm_megatron.hf import adapters
 from elm_megatron.model import llama
@@ -180,7 +180,7 @@ class Tuner(Trainer):
         self.saver.wait()
         dist.barrier()
         if self.world.rank == 0:
-            checkpoint = Checkpoint.open(committed(self.run)[0])
+            checkpoint = Checkpoint.open(step_folder(self.run, self.step))
             facts = {"source": str(self.source.folder), "stage": self.config.stage, "step": checkpoint.step}
             facts["base_fingerprint"] = self.fingerprint
             facts["manifest_sha256"] = self.source.manifest_sha256

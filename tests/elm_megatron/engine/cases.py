@@ -27,6 +27,39 @@ def train_aloud(world: World, config: PretrainConfig) -> str:
     return said.getvalue()
 
 
+def train_refused(world: World, config: PretrainConfig) -> str:
+    """Train; returns the refusal's text."""
+    from data_prep.errors import InputError
+    from elm_megatron.engine import distributed
+
+    try:
+        return Pretrain(config)(world)
+    except InputError as e:
+        return str(e)
+    finally:
+        distributed.leave()
+
+
+def train_with_a_straggler(world: World, config: PretrainConfig, slow: int) -> str:
+    """Train; one rank is slow in its forward passes."""
+    import time
+
+    from elm_megatron.engine.passes import Passes
+
+    original = Passes._forward_step
+
+    def forward_step(self: Passes, *arguments: Any) -> Any:
+        if world.rank == slow:
+            time.sleep(0.2)
+        return original(self, *arguments)
+
+    Passes._forward_step = forward_step  # type: ignore[method-assign]
+    try:
+        return Pretrain(config)(world)
+    finally:
+        Passes._forward_step = original  # type: ignore[method-assign]
+
+
 def train_with_signal(world: World, config: PretrainConfig, step: int, number: int) -> str:
     """Train; one rank gets a signal in the middle of a step."""
     from elm_megatron.engine.train import Trainer

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +37,7 @@ def save(run: RunFolder, step: int, point: str | None) -> None:
             os._exit(9) if path.name == "latest" else original(path, text)
         )
     saver = Checkpoints(run, World.single(run.path), Retention(last=2))
+    saver.sweep()
     saver.save(step, [piece(float(step))], {})
     saver.wait()
 
@@ -85,3 +90,90 @@ def test_stale_life_commits_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="belongs to job 99"):
         saver.wait()
     assert committed(run) == []
+
+
+def test_a_save_that_commits_late_leaves_the_next_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 is at its second save while rank 0 still waits for the first of rank 2."""
+    run, original, second_begun = RunFolder(tmp_path), checkpoints.write_file, threading.Event()
+
+    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+        if "00000002" in path.parent.name and path.name.startswith("rank-00001"):
+            second_begun.set()
+        if "00000001" in path.parent.name and path.name.startswith("rank-00002"):
+            assert second_begun.wait(20)
+        return original(path, pieces)
+
+    monkeypatch.setattr(checkpoints, "write_file", write_file)
+    world = replace(World.single(tmp_path), world_size=3)
+    savers = [Checkpoints(run, replace(world, rank=rank), Retention(last=2)) for rank in range(3)]
+
+    def saves(saver: Checkpoints) -> None:
+        for step in (1, 2):
+            saver.save(step, [piece(float(step))], {})
+            saver.wait()
+
+    threads = [threading.Thread(target=saves, args=(saver,)) for saver in savers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [folder.name for folder in committed(run)] == ["step-00000002", "step-00000001"]
+    for folder in committed(run):
+        Checkpoint.open(folder).verify()
+
+
+def test_a_file_that_is_not_whole_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, original = RunFolder(tmp_path), checkpoints.write_file
+
+    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+        entry = original(path, pieces)
+        os.truncate(path, entry["bytes"] - 1)
+        return entry
+
+    monkeypatch.setattr(checkpoints, "write_file", write_file)
+    saver = Checkpoints(run, World.single(tmp_path), Retention(last=2))
+    saver.save(1, [piece(1.0)], {})
+    with pytest.raises(RuntimeError, match=r"rank-00000\.safetensors: \d+ bytes, rank 0 wrote \d+"):
+        saver.wait()
+    assert committed(run) == []
+
+
+def test_what_cannot_be_removed_fails_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = RunFolder(tmp_path)
+    save(run, 1, None)
+    save(run, 2, None)
+    (run.checkpoints / "step-00000001" / "manifest.json").write_text("not a manifest")
+
+    def busy(folder: Path, *_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty", str(folder))
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    save(run, 3, None)
+    assert run.latest_step() == 3
+    assert "an old checkpoint stays" in capsys.readouterr().err
+    monkeypatch.undo()
+    save(run, 4, None)
+    assert [folder.name for folder in committed(run)] == ["step-00000004", "step-00000003"]
+
+
+def test_a_failed_save_is_told_without_waiting_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def full(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+        go_on.wait(20)
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoints, "write_file", full)
+    saver = Checkpoints(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
+    saver.save(1, [piece(1.0)], {})
+    saver.check()  # under way
+    go_on.set()
+    saver._thread.join()
+    with pytest.raises(OSError, match="No space left"):
+        saver.check()

@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
@@ -27,6 +31,54 @@ def test_silent_rank_is_named(silent: int, ranks: RankPool, small_data: Path, tm
     assert said[1 - silent].startswith(f"{silent} ")
     assert said[1 - silent].endswith(" 7\n")
     assert said[silent] == ""
+
+
+def test_a_straggler_is_named_beside_others_with_the_same_weights(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    """They wait for its gradients, which is no work of their own."""
+    config = pretrain_config(tmp_path / "run", small_data, 2, steps=3)
+    run = cases.folder(config)
+    ranks.run(2, cases.train_with_a_straggler, config=config, slow=1)
+    rows = run.read_metrics()
+    assert [row["slowest_rank"] for row in rows] == [1, 1, 1]
+    assert all(row["slowest_over_median"] > 1.5 for row in rows)
+
+
+def heart(tmp_path: Path, rank: int, said: list[str]) -> Heartbeat:
+    """One of two hearts, which tells instead of ending the process."""
+    beating = Heartbeat(replace(World.single(tmp_path), world_size=2, rank=rank), stall_seconds=1.0)
+    beating._give_up = lambda *silent: said.append(f"{rank}: {silent}")  # type: ignore[method-assign]
+    return beating
+
+
+def test_a_file_system_that_hesitates_ends_nothing(tmp_path: Path) -> None:
+    """First one beat cannot be written, then every file stands still for longer than a rank may."""
+    said: list[str] = []
+    hearts = [heart(tmp_path, rank, said) for rank in (0, 1)]
+    hearts[0]._file(0).parent.mkdir(parents=True, exist_ok=True)
+    original, failures, frozen = Heartbeat._beat, [OSError(122, "Disk quota exceeded")], threading.Event()
+    frozen.set()
+
+    def beat(self: Heartbeat, word: str) -> None:
+        if failures:
+            raise failures.pop()
+        frozen.wait()
+        original(self, word)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Heartbeat, "_beat", beat)
+        for each in hearts:
+            each.start()
+        time.sleep(0.6)
+        frozen.clear()
+        time.sleep(1.6)
+        frozen.set()
+        time.sleep(0.6)
+        assert all(each._thread.is_alive() for each in hearts)
+        for each in hearts:
+            each.stop()
+    assert said == []
 
 
 def pid_of(rank: int, run: RunFolder) -> int | None:

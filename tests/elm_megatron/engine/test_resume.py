@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -158,6 +159,36 @@ def test_flipped_bit_is_found_and_the_one_before_used(
     assert "checkpoint passed over" in said and "step-00000010/rank-00000.safetensors" in said
     assert columns(run.read_metrics()) == expected
     assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == [9, 10]
+    assert (run.checkpoints / "damaged-step-00000010" / newest.name).read_bytes() == damaged
+    assert committed(run)[0].name == "step-00000010"
+    Checkpoint.open(committed(run)[0]).verify()
+
+
+def test_a_run_without_an_intact_checkpoint_does_not_start_over(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, 2, tp=2, save_every=4)
+    run = cases.folder(config)
+    ranks.run(2, cases.train, config=config)
+    before = run.metrics.read_bytes()
+    for folder in committed(run):
+        os.truncate(folder / "rank-00001.safetensors", 100)
+    for said in ranks.run(2, cases.train_refused, config=config):
+        assert "none of its 3 checkpoints is intact" in said
+    assert run.metrics.read_bytes() == before
+    assert len(committed(run)) == 3
+
+
+def test_a_life_on_another_dataset_is_refused(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """A dataset that was built again while the job waited in the queue."""
+    run = cases.folder(pretrain_config(tmp_path / "run", small_data))
+    first = pretrain_config(tmp_path / "run", small_data, save_every=4)
+    ranks.run(1, cases.train_with_signal, config=first, step=5, number=signal.SIGUSR2)
+    other = make_dataset(tmp_path / "other", languages=["nl", "en"])
+    again = pretrain_config(tmp_path / "run", other, save_every=4)
+    (said,) = ranks.run(1, cases.train_refused, config=again)
+    assert "its checkpoint has another manifest_sha256" in said
+    assert run.read()["step"] == 5
 
 
 def test_sample_ids_have_no_gap_and_no_repeat(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
