@@ -72,6 +72,18 @@ class Fake:
         print(f"saved by {world.rank}", flush=True)
         return "cancelled"
 
+    def fail_to_save(self, world: World) -> Outcome:
+        """Told to stop, rank 1 finds the disk full, and rank 0 waits for its file."""
+        stop: list[int] = []
+        signal.signal(signal.SIGTERM, lambda signum, frame: stop.append(signum))
+        print("ready", flush=True)
+        while not stop:
+            time.sleep(0.05)
+        if world.rank == 1:
+            raise OSError(28, "No space left on device")
+        time.sleep(600)
+        return "cancelled"
+
     def deaf_to_term(self, world: World) -> Outcome:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)

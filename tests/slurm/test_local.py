@@ -127,6 +127,18 @@ def test_ctrl_c_saves_first_and_never_reaches_the_ranks(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in ranks)
 
 
+def test_a_save_that_fails_after_ctrl_c_is_told(tmp_path: Path) -> None:
+    process = launch("fail_to_save", tmp_path / "run")
+    ranks = started(tmp_path / "run")
+    for rank in (0, 1):
+        wait_for(lambda r=rank: "ready" in next((tmp_path / "run/logs").glob(f"*_{r}_log.out")).read_text())
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert status == 1 and "rank 1 of 2 failed" in err and "No space left on device" in err
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "failed"
+    assert not any(alive(pid) for pid in ranks)
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = launch("deaf_to_term", tmp_path / "run")
     ranks = started(tmp_path / "run")

@@ -36,6 +36,15 @@ def test_apex_counts_only_with_its_fused_adam(apex: ModuleType, monkeypatch: pyt
     assert providers("cpu")["AdamW"] == "torch AdamW"
 
 
+def test_transformer_engine_serves_what_it_has_attention_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    monkeypatch.setattr(kernels, "has_transformer_engine", lambda: True)
+    assert [kernels.uses_transformer_engine(gpu, p) for p in ("fp32", "bf16", "fp8")] == [False, True, True]
+    assert not kernels.uses_transformer_engine(cpu, "bf16")
+    monkeypatch.setattr(kernels, "has_transformer_engine", lambda: False)
+    assert not kernels.uses_transformer_engine(gpu, "bf16")
+
+
 def test_fp8_is_refused_where_it_would_be_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda", 0)
     monkeypatch.setattr(kernels, "has_transformer_engine", lambda: False)

@@ -1,0 +1,76 @@
+"""What runs on a GPU alone, by names and order; CUDA is a stand-in here. Real ones train in test_gpu.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from elm_megatron.config import ParallelConfig
+from elm_megatron.model import device as devices
+from elm_megatron.model import llama
+from tests.elm_megatron.configs import small_model
+
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+
+
+class Event:
+    """Stands in for a CUDA event; each is recorded one second after the one before."""
+
+    recorded = 0
+
+    def __init__(self, enable_timing: bool = False):
+        assert enable_timing
+        self.at: int | None = None
+
+    def record(self) -> None:
+        Event.recorded += 1
+        self.at = Event.recorded
+
+    def elapsed_time(self, later: Event) -> float:
+        """Milliseconds."""
+        return 1e3 * (later.at - self.at)
+
+
+def test_a_gpus_time_is_taken_by_events_of_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    watch = devices.Stopwatch(GPU)
+    watch.start()
+    watch.stop()
+    assert watch.seconds() == 1.0
+
+
+def test_a_cpus_time_is_the_hosts() -> None:
+    watch = devices.Stopwatch(CPU)
+    watch.start()
+    watch.stop()
+    assert 0.0 <= watch.seconds() < 1.0
+
+
+class Tensor:
+    """Stands in for one that can be pinned; remembers what is done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[object] = []
+
+    def pin_memory(self) -> Tensor:
+        self.done.append("pinned")
+        return self
+
+    def to(self, device: torch.device, non_blocking: bool) -> Tensor:
+        self.done.append((device, non_blocking))
+        return self
+
+
+def test_batches_go_to_a_gpu_from_pinned_memory() -> None:
+    assert devices.moved(Tensor(), GPU).done == ["pinned", (GPU, True)]
+    assert devices.moved(Tensor(), CPU).done == []
+
+
+def test_fp8_scales_need_no_history_that_a_resumed_run_would_lack() -> None:
+    model = small_model()
+    assert llama.transformer_config(model, ParallelConfig(), "fp8").fp8_recipe == "tensorwise"
+    assert llama.transformer_config(model, ParallelConfig(), "bf16").fp8 is None
+
+
+def test_stages_do_not_stop_the_host_after_every_exchange() -> None:
+    assert not llama.transformer_config(small_model(), ParallelConfig(pp=2), "bf16").batch_p2p_sync
