@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elm_megatron.run_folder import RunFolder
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -31,3 +33,13 @@ def test_transformer_engine_and_torch_specs_name_the_same_tensors() -> None:
     names = {box[0] for box in with_torch["1"]}
     assert "decoder.layers.self_attention.linear_qkv.layer_norm_weight.3" in names
     assert len(with_torch["2"]) == len(with_torch["1"])
+
+
+def test_a_cpu_run_beside_transformer_engine_uses_none_of_it(small_data: Path, tmp_path: Path) -> None:
+    """As in the container on a node without a GPU: megatron-core's optimizer goes by what is installed."""
+    keys = [f"data.dir={small_data}", f"run.dir={tmp_path / 'run'}", "train.steps=2", "train.warmup_steps=1"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "stand_ins")}
+    command = [sys.executable, str(ROOT / "launch" / "pretrain.py"), *keys]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(tmp_path / "run").read()["state"] == "done"
