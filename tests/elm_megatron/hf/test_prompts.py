@@ -127,7 +127,8 @@ class Terminal:
 def terminal(made: Callable[[str], cases.Made]) -> Iterator[Terminal]:
     """`launch/generate.py` at a terminal."""
     words = [f"source={made('gqa').hf}", "max_new_tokens=450", "chat=true", "temperature=2", "top_p=1"]
-    # A shell between, so that Ctrl-C reaches the program as it does for a person.
+    # As a person's shell starts it: at the front of its terminal, and not deaf to Ctrl-C, which a suite that
+    # runs in the background is, with all it starts.
     command = [sys.executable, "-c", SESSION, sys.executable, str(LAUNCHER), *words]
     found = Terminal(command)
     yield found
@@ -137,7 +138,8 @@ def terminal(made: Callable[[str], cases.Made]) -> Iterator[Terminal]:
 
 
 SESSION = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
