@@ -106,6 +106,7 @@ def test_a_save_that_commits_late_leaves_the_next_one_alone(
         return original(path, pieces)
 
     monkeypatch.setattr(checkpoints, "write_file", write_file)
+    monkeypatch.setattr(checkpoints, "COMMIT_SECONDS", 10)
     world = replace(World.single(tmp_path), world_size=3)
     savers = [Checkpoints(run, replace(world, rank=rank), Retention(last=2)) for rank in range(3)]
 
