@@ -18,6 +18,7 @@ from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
 from slurm import chain, chain_report
 from slurm.devcluster.cluster import DevCluster
+from tests.slurm.accounting import final_states
 
 HERE = Path(__file__).parent
 
@@ -115,14 +116,7 @@ def test_here_a_stage_is_skipped_while_its_source_stays(
 
 def states(cluster: DevCluster, links: list[chain.Link]) -> list[str]:
     """How the jobs ended, once all have."""
-    jobs = ",".join(link.job or "" for link in links)
-    until = time.monotonic() + 60
-    while cluster.command("squeue", "-h", "-j", jobs, check=False).stdout and time.monotonic() < until:
-        time.sleep(0.2)
-    return [
-        cluster.command("sacct", "-X", "-n", "-P", "-j", link.job or "", "-o", "state").stdout.split()[0]
-        for link in links
-    ]
+    return [final_states(cluster, link.job or "")[-1] for link in links]
 
 
 def test_a_stage_that_fails_cancels_those_behind_it(

@@ -17,6 +17,7 @@ import pytest
 
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
+from tests.slurm.accounting import final_states
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
 HERE = Path(__file__).parent
@@ -80,16 +81,6 @@ def restarts(folder: Path) -> list[int]:
     return [life["restart"] for life in record(folder).get("lives", [])]
 
 
-def states(cluster: DevCluster, job: str) -> list[str]:
-    """sacct's words for every life of a job."""
-    out = cluster.command("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "state").stdout
-    return [line.split()[0] for line in out.splitlines()]
-
-
-def ended(cluster: DevCluster, job: str) -> None:
-    wait_for(f"the end of {job}", lambda: not cluster.command("squeue", "-h", "-j", job, check=False).stdout)
-
-
 def test_asked_by_usr2_and_by_requeue(devcluster: DevCluster, tmp_path: Path) -> None:
     """`scancel -s USR2` and `scontrol requeue`: the same job id goes on, each step once."""
     run = tmp_path / "run"
@@ -102,10 +93,9 @@ def test_asked_by_usr2_and_by_requeue(devcluster: DevCluster, tmp_path: Path) ->
     wait_step(run, 30)
     devcluster.command("scontrol", "requeue", job)
     wait_state(run, "done")
-    ended(devcluster, job)
     assert restarts(run) == [0, 1, 2] and record(run)["job_ids"] == [job]
     assert losses(run) == undisturbed(60)
-    assert states(devcluster, job) == ["REQUEUED", "REQUEUED", "COMPLETED"]
+    assert final_states(devcluster, job) == ["REQUEUED", "REQUEUED", "COMPLETED"]
     assert "is finished" in submit(run, 60)
 
 
@@ -118,16 +108,14 @@ def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> Non
     )
     wait_state(run, "requeued")
     assert "PREEMPTED" in record(run)["reason"]
-    ended(devcluster, urgent.stdout.strip())
+    assert final_states(devcluster, urgent.stdout.strip()) == ["COMPLETED"]
     submit(other, 550, "time=1", "signal_seconds=30")
     wait_for("more than one life", lambda: len(restarts(other)) > 1, 180)
     wait_state(run, "done")
     wait_state(other, "done")
     assert losses(run) == undisturbed(150) and losses(other) == undisturbed(550)
-    ended(devcluster, job_of(run))
-    assert states(devcluster, job_of(run)) == ["PREEMPTED", "COMPLETED"]
-    ended(devcluster, job_of(other))
-    *requeues, last = states(devcluster, job_of(other))
+    assert final_states(devcluster, job_of(run)) == ["PREEMPTED", "COMPLETED"]
+    *requeues, last = final_states(devcluster, job_of(other))
     assert set(requeues) == {"REQUEUED"} and last == "COMPLETED"
 
 
@@ -137,10 +125,9 @@ def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
     wait_step(run, 15)
     devcluster.command("scancel", job_of(run))
     wait_state(run, "cancelled")
-    ended(devcluster, job_of(run))
+    assert final_states(devcluster, job_of(run)) == ["CANCELLED"] and restarts(run) == [0]
     assert "CANCELLED" in record(run)["reason"]
     assert (run / "checkpoints/latest").read_text() == f"step-{losses(run)[-1][0]:08d}"
-    assert states(devcluster, job_of(run)) == ["CANCELLED"] and restarts(run) == [0]
 
 
 def test_a_world_that_aborts_when_it_is_asked_to_save_starts_again(
@@ -152,8 +139,7 @@ def test_a_world_that_aborts_when_it_is_asked_to_save_starts_again(
     time.sleep(1)
     devcluster.command("scancel", "-s", "USR2", job_of(run))
     wait_state(run, "done")
-    ended(devcluster, job_of(run))
-    assert states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"] and restarts(run) == [0, 1]
+    assert final_states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"] and restarts(run) == [0, 1]
 
 
 def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -166,9 +152,7 @@ def test_told_to_stop_by_hand_is_no_success(devcluster: DevCluster, tmp_path: Pa
     then = devcluster.command("sbatch", "-o", "/dev/null", "--parsable", *wait).stdout.strip()
     devcluster.command("scancel", "-s", "TERM", job)
     wait_state(run, "cancelled")
-    ended(devcluster, job)
-    ended(devcluster, then)
-    assert states(devcluster, job) == ["FAILED"] and states(devcluster, then) == ["CANCELLED"]
+    assert [final_states(devcluster, one) for one in (job, then)] == [["FAILED"], ["CANCELLED"]]
     assert (run / "checkpoints/latest").read_text() == f"step-{losses(run)[-1][0]:08d}"
 
 
@@ -196,8 +180,7 @@ def test_lost_nodes(devcluster: DevCluster, tmp_path: Path) -> None:
             devcluster.start(f"slurmd-{node}")
     for run, steps in ((wide, 200), (narrow, 100)):
         assert losses(run) == undisturbed(steps)
-        ended(devcluster, job_of(run))
-        assert states(devcluster, job_of(run)) == ["NODE_FAIL", "COMPLETED"]
+        assert final_states(devcluster, job_of(run)) == ["NODE_FAIL", "COMPLETED"]
 
 
 def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -209,9 +192,8 @@ def test_a_drained_node_and_a_restarted_controller(devcluster: DevCluster, tmp_p
     wait_step(run, 40)
     devcluster.start("slurmctld")
     wait_state(run, "done")
-    ended(devcluster, job_of(run))
     assert losses(run) == undisturbed(150) and restarts(run) == [0]
-    assert states(devcluster, job_of(run)) == ["COMPLETED"]
+    assert final_states(devcluster, job_of(run)) == ["COMPLETED"]
 
 
 def test_a_requeue_waits_for_a_controller_that_is_being_restarted(
@@ -228,9 +210,8 @@ def test_a_requeue_waits_for_a_controller_that_is_being_restarted(
     time.sleep(3)
     devcluster.start("slurmctld")
     wait_state(run, "done")
-    ended(devcluster, job_of(run))
     assert losses(run) == undisturbed(60) and restarts(run) == [0, 1]
-    assert states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"]
+    assert final_states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"]
 
 
 def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -248,9 +229,7 @@ def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> No
         "--wrap",
         "true",
     ).stdout.strip()
-    ended(devcluster, job)
-    ended(devcluster, then)
-    assert states(devcluster, job) == ["FAILED"] and states(devcluster, then) == ["CANCELLED"]
+    assert [final_states(devcluster, one) for one in (job, then)] == [["FAILED"], ["CANCELLED"]]
     first_screen = (run / f"logs/{job}_1_log.out").read_text().splitlines()[:24]
     assert any("rank 1 of 2" in line for line in first_screen)
     assert any("ZeroDivisionError: on purpose" in line for line in first_screen)
@@ -295,7 +274,7 @@ def test_secrets_of_the_caller_reach_no_file_of_the_run(devcluster: DevCluster, 
     run = tmp_path / "run"
     submit(run, 5, SLURM_JOB_ID="1", PMI_RANK="1", **dict.fromkeys(SECRETS, "canary-7f3a"))
     wait_state(run, "done")
-    ended(devcluster, job_of(run))
+    assert final_states(devcluster, job_of(run)) == ["COMPLETED"]
     files = [path for path in run.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if b"canary-7f3a" in path.read_bytes()]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from slurm.devcluster.cluster import DevCluster
+from tests.slurm.accounting import final_states
 
 ROOT = Path(__file__).parents[2]
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
@@ -137,11 +138,7 @@ def test_a_run_in_every_weather_is_bit_identical(devcluster: DevCluster, tmp_pat
         devcluster.start(f"slurmd-{lost}")
     assert curve(stormy) == curve(tmp_path / "runs/calm") and len(curve(stormy)) == 200
     assert lives(stormy) == 6 and json.loads((stormy / "run.json").read_text())["job_ids"] == [job]
-    until = time.monotonic() + 30
-    while devcluster.command("squeue", "-h", "-j", job, check=False).stdout and time.monotonic() < until:
-        time.sleep(0.2)
-    told = devcluster.command("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "state").stdout.split()
-    assert told == ["REQUEUED"] * 3 + ["PREEMPTED", "NODE_FAIL", "COMPLETED"]
+    assert final_states(devcluster, job) == ["REQUEUED"] * 3 + ["PREEMPTED", "NODE_FAIL", "COMPLETED"]
 
 
 @pytest.mark.slow

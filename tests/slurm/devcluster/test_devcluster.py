@@ -10,18 +10,13 @@ from data_prep.errors import InputError
 from slurm.devcluster import processes, texts
 from slurm.devcluster.cluster import DevCluster, answers
 from slurm.devcluster.layout import Layout, folder_of, free_ports
+from tests.slurm.accounting import states
 
 
 def submit(cluster: DevCluster, *options: str, script: str, folder: Path) -> str:
     """Submits a shell line and returns its job id."""
     output = f"--output={folder}/%j.out"
     return cluster.command("sbatch", "--parsable", output, *options, f"--wrap={script}").stdout.strip()
-
-
-def states(cluster: DevCluster, job: str) -> list[str]:
-    """The state of every life of the job, oldest first, as accounting knows them."""
-    text = cluster.command("sacct", "-XnPD", "-j", job, "--format=State").stdout
-    return [line.split()[0] for line in text.splitlines()]
 
 
 def wait_for(cluster: DevCluster, job: str, wanted: list[str], seconds: float = 60) -> None:

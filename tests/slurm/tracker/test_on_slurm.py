@@ -22,6 +22,7 @@ from slurm.tracker import efficiency, listing, poll
 from slurm.tracker.history import DAY, History
 from slurm.tracker.rates import Rates
 from slurm.tracker.summary import summarize
+from tests.slurm.accounting import states
 
 ELM_QUEUE = [sys.executable, "-m", "slurm.tracker"]
 HOSTILE = (
@@ -106,11 +107,6 @@ def test_a_requeued_job_has_two_lives(devcluster: DevCluster, submit, tmp_path: 
     assert lives[0].submit < lives[1].submit
     history.sync()
     assert len(history.lives("job_id = ?", (job,))) == 2, "read again, still two"
-
-
-def states(cluster: DevCluster, job: str) -> list[str]:
-    text = cluster.command("sacct", "-XnPD", "-j", job, "--format=State").stdout
-    return [line.split()[0] for line in text.splitlines()]
 
 
 def test_a_controller_that_stops_while_everyone_asks(devcluster: DevCluster, submit) -> None:

@@ -1,0 +1,25 @@
+"""How jobs ended, by the accounting of the private Slurm, which runs behind its controller."""
+
+from slurm.devcluster import processes
+from slurm.devcluster.cluster import DevCluster
+
+UNFINISHED = {"PENDING", "RUNNING", "SUSPENDED", "RESIZING"}
+
+
+def states(cluster: DevCluster, job: str) -> list[str]:
+    """The state of every life of a job so far, oldest first."""
+    text = cluster.command("sacct", "-XnPD", "-j", job, "--format=State").stdout
+    return [line.split()[0] for line in text.splitlines()]
+
+
+def final_states(cluster: DevCluster, job: str, seconds: float = 120) -> list[str]:
+    """Waits until the job has left the queue and accounting knows the end of its last life."""
+
+    def over() -> bool:
+        asked = cluster.command("squeue", "-h", "-j", job, check=False)
+        left = (asked.returncode == 0 and not asked.stdout) or "Invalid job id" in asked.stderr
+        return left and bool(told := states(cluster, job)) and told[-1] not in UNFINISHED
+
+    ended = processes.wait_until(over, seconds, 0.2)
+    assert ended, f"job {job} did not end in {seconds} s: {states(cluster, job)}"
+    return states(cluster, job)
