@@ -39,7 +39,7 @@ class Estimate:
         steps: optimizer updates.
         tokens: seen in all of them.
         basis: where the number of tokens in the dataset comes from.
-        hours: on the cluster; None where no peak is known.
+        hours: on the cluster; None where no peak is known for the precision.
         budget: in the site's units; None where no rate is known.
     """
 
@@ -163,7 +163,7 @@ def estimate(config: PretrainConfig) -> Estimate:
     samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
     steps = train.steps or train.steps_within(samples)[0]
     tokens = train.consumed(steps) * train.seq_length
-    if not site.peak_tflops:
+    if not site.peak_tflops or train.precision == "fp32":
         return Estimate(steps, tokens, basis, None, None)
     units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
     flops = config.model.flops_per_token(train.seq_length) * tokens
@@ -185,9 +185,11 @@ def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:
 
 
 def _hours(guess: Estimate, config: PretrainConfig) -> str:
-    if guess.hours is None:
-        return f"not estimated: cluster={config.cluster.name} names no peak_tflops"
     site = config.cluster.site
+    if not site.peak_tflops:
+        return f"not estimated: cluster={config.cluster.name} names no peak_tflops"
+    if guess.hours is None:
+        return "not estimated: peak_tflops is that of bf16, and this is train.precision=fp32"
     return (
         f"about {guess.hours:,.1f} hours, a first estimate at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s "
         f"each; the job asks for {config.cluster.time} and requeues itself until it is done"
@@ -195,6 +197,8 @@ def _hours(guess: Estimate, config: PretrainConfig) -> str:
 
 
 def _budget(guess: Estimate, config: PretrainConfig) -> str:
+    if guess.hours is None:
+        return "not estimated, for the hours are not"
     if guess.budget is None:
         return f"not estimated: cluster={config.cluster.name} names no rate"
     return f"about {guess.budget:,.0f} {config.cluster.site.budget_unit}, on the same estimate"

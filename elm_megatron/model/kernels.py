@@ -12,6 +12,7 @@ import importlib.util
 from dataclasses import dataclass
 
 import torch
+from megatron.core.utils import is_te_min_version
 
 from data_prep.errors import InputError
 from elm_megatron.model import device as devices
@@ -46,11 +47,15 @@ def require_fp8(device: torch.device) -> None:
     """Refuse fp8 where it would quietly be something else.
 
     Raises:
-        InputError: Transformer Engine is missing, or the GPU has no fp8 (compute capability below 8.9).
+        InputError: Transformer Engine is missing or older than its recipe with current scales (2.2), or the
+            GPU has no fp8 (compute capability below 8.9).
     """
     allowed = "allowed here are fp32 and bf16."
     if not has_transformer_engine():
         raise InputError(f"train.precision=fp8: Transformer Engine is not installed; {allowed}")
+    if not is_te_min_version("2.2.0.dev0"):
+        found = importlib.metadata.version("transformer_engine")
+        raise InputError(f"train.precision=fp8: needs Transformer Engine 2.2, found {found}; {allowed}")
     if torch.cuda.get_device_capability(device) < (8, 9):
         raise InputError(f"train.precision=fp8: {torch.cuda.get_device_name(device)} has none; {allowed}")
 

@@ -1,0 +1,67 @@
+"""What dry_run=true says of length, time, budget and memory before anything is queued."""
+
+from __future__ import annotations
+
+import pytest
+
+from elm_megatron import compose
+from elm_megatron.config import PretrainConfig
+from slurm import dry_run
+
+
+def config_of(*argv: str) -> PretrainConfig:
+    found: list[PretrainConfig] = []
+    compose.run("pretrain", PretrainConfig, lambda config: found.append(config), argv)
+    return found[0]
+
+
+def told(text: str, label: str) -> str:
+    """What stands behind a label."""
+    return next(line.removeprefix(label).strip() for line in text.splitlines() if line.startswith(label))
+
+
+def test_time_and_budget_are_those_of_the_site() -> None:
+    config = config_of(
+        "model=large", "cluster=snellius", "cluster.nodes=2", "train.steps=1000", "train.epochs=null"
+    )
+    guess = dry_run.estimate(config)
+    tokens = 1000 * config.train.global_batch_size * config.train.seq_length
+    assert (guess.steps, guess.tokens) == (1000, tokens)
+    flops = tokens * config.model.flops_per_token(config.train.seq_length)
+    assert guess.hours == pytest.approx(flops / (8 * 989e12 * 0.35) / 3600)
+    assert guess.budget == pytest.approx(guess.hours * 8 * 192)
+
+
+@pytest.mark.parametrize(
+    ("keys", "time", "budget"),
+    [
+        (["cluster=snellius", "train.precision=fp32"], "peak_tflops is that of bf16", "the hours are not"),
+        (["cluster=local"], "cluster=local names no peak_tflops", "the hours are not"),
+        (["cluster=snellius"], "about", "cluster=snellius names no rate"),
+    ],
+)
+def test_what_cannot_be_estimated_is_said(
+    keys: list[str], time: str, budget: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    names = ("total", "weight", "gradient", "optimizer", "activation")
+    ranks = [{"rank": 0} | {f"{name}_bytes": 0 for name in names}]
+    monkeypatch.setattr(dry_run, "preflight", lambda _: {"parameters": 1, "ranks": ranks})
+    config = config_of(*keys)
+    config.cluster.site.gpu_hour_rate = None
+    assert dry_run.show(config) == 0
+    out = capsys.readouterr().out
+    assert time in told(out, "time") and budget in told(out, "budget")
+
+
+def test_a_rank_that_does_not_fit_is_said_with_what_to_do(capsys: pytest.CaptureFixture) -> None:
+    keys = [
+        "model=large",
+        "cluster=snellius_a100",
+        "train.micro_batch_size=64",
+        "train.steps=10",
+        "train.epochs=null",
+    ]
+    assert dry_run.show(config_of(*keys)) == 0
+    out = capsys.readouterr().out
+    assert "of 40 GiB per GPU; IT DOES NOT FIT: raise parallel.tp" in told(out, "memory")
+    assert "#SBATCH --partition=gpu_a100" in out.split("\nscript\n")[1]
