@@ -6,18 +6,29 @@ a crash costs one work and not the build. Text comes from PDFium (pypdfium2, Apa
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from data_prep.errors import InputError
 from data_prep.raw import MEGABYTE, Unreadable
 
+if TYPE_CHECKING:
+    from pypdfium2 import PdfTextPage
+
+COMMAND = [sys.executable, "-m", "data_prep.pdf"]
+ENDED = {signal.SIGKILL: "pdf_killed", signal.SIGXCPU: "pdf_too_slow"}  # the child, by a signal
+CANNOT = 3  # the child's exit status where no PDF can be read
 MEMORY_BYTES = 2 << 30
 SECONDS = 120
 MAX_PAGES = 2000
@@ -50,7 +61,9 @@ def extract(data: bytes, max_text: int = MAX_TEXT) -> list[str]:
 
     Raises:
         Unreadable: ``pdf_encrypted``, ``pdf_truncated``, ``pdf_damaged``, ``pdf_too_many_pages``,
-            ``pdf_too_slow``, ``pdf_too_large`` (memory), ``text_too_long`` or ``no_text`` (scanned pages).
+            ``pdf_too_slow``, ``pdf_too_large`` (memory), ``pdf_killed`` (often for want of memory on the
+            machine), ``text_too_long`` or ``no_text`` (scanned pages).
+        InputError: no PDF can be read on this machine.
     """
     if b"%PDF-" not in data[:1024]:
         raise Unreadable("pdf_damaged")
@@ -58,7 +71,7 @@ def extract(data: bytes, max_text: int = MAX_TEXT) -> list[str]:
         raise Unreadable("pdf_truncated")
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "data_prep.pdf", str(max_text)],
+            [*COMMAND, str(max_text)],
             input=data,
             capture_output=True,
             timeout=SECONDS,
@@ -66,8 +79,11 @@ def extract(data: bytes, max_text: int = MAX_TEXT) -> list[str]:
         )
     except subprocess.TimeoutExpired as error:
         raise Unreadable("pdf_too_slow") from error
+    if child.returncode == CANNOT:
+        raise InputError(child.stderr.decode(errors="replace").strip())
     if child.returncode != 0:
-        raise Unreadable("pdf_too_large" if b"MemoryError" in child.stderr else "pdf_damaged")
+        memory = b"MemoryError" in child.stderr
+        raise Unreadable("pdf_too_large" if memory else ENDED.get(-child.returncode, "pdf_damaged"))
     answer = json.loads(child.stdout)
     if isinstance(answer, str):
         raise Unreadable(answer)
@@ -88,33 +104,74 @@ def read_pages(data: bytes, max_text: int) -> list[list[Line]]:
     for number in range(len(document)):
         page = document[number]
         text = page.get_textpage()
-        boxes = [text.get_rect(index) for index in range(text.count_rects())]
         size += text.count_chars()
         if size > max_text:
             raise Unreadable("text_too_long")
-        pages.append(_join_boxes([Line(text.get_text_bounded(*box), *box) for box in boxes]))
+        pages.append(_join_pieces(_pieces(text)))
         text.close()
         page.close()
     return pages
 
 
-def _join_boxes(boxes: list[Line]) -> list[Line]:
-    """Boxes that stand beside each other as one line."""
+def _pieces(page: PdfTextPage) -> Iterator[Line]:
+    """The characters between two line breaks, with the box around their ink.
+
+    Taken by index: the text within an area would also hold letters of other lines that reach into it. PDFium
+    marks most line breaks, but none at a hyphen and none where accents reach into the line above.
+    """
+    from pypdfium2 import raw
+
+    edges = [ctypes.c_double() for _ in range(4)]
+    addresses = [ctypes.byref(edge) for edge in edges]
+    text: list[str] = []
+    boxes: list[tuple[float, ...]] = []
+    for index in range(page.count_chars()):
+        char = chr(raw.FPDFText_GetUnicode(page, index))
+        inked = not char.isspace() and raw.FPDFText_GetCharBox(page, index, *addresses)
+        box = tuple(edge.value for edge in edges)
+        if char in "\r\n" or (inked and boxes and _is_below(box, boxes[-1])):
+            yield from _piece(text, boxes)
+            text, boxes = [], []
+        if char != "\0":  # a glyph of which the file does not say what it means
+            text.append(char)
+            if inked:
+                boxes.append(box)
+    yield from _piece(text, boxes)
+
+
+def _is_below(box: tuple[float, ...], before: tuple[float, ...]) -> bool:
+    """Whether a character begins a line below that of the one before; boxes are left, right, bottom, top."""
+    return box[0] < before[0] and (box[2] + box[3]) / 2 < before[2]
+
+
+def _piece(text: list[str], boxes: list[tuple[float, ...]]) -> Iterator[Line]:
+    if boxes:
+        left, right, bottom, top = zip(*boxes, strict=True)
+        yield Line(_whole("".join(text)), min(left), min(bottom), max(right), max(top))
+
+
+def _whole(text: str) -> str:
+    """Characters that PDFium gives as two halves (UTF-16) put together."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _join_pieces(pieces: Iterable[Line]) -> list[Line]:
+    """Pieces that stand beside each other as one line; PDFium breaks it at raised and lowered characters."""
     lines: list[Line] = []
-    for box in boxes:
-        if not box.text.strip():
-            continue
-        last = lines[-1] if lines else None
-        if last and min(last.top, box.top) - max(last.bottom, box.bottom) > 0.5 * min(
-            last.top - last.bottom, box.top - box.bottom
+    last: Line | None = None  # the piece before, by itself: a drop cap reaches down to lines that follow
+    for piece in pieces:
+        if last and min(last.top, piece.top) - max(last.bottom, piece.bottom) > 0.5 * min(
+            last.top - last.bottom, piece.top - piece.bottom
         ):
-            space = "" if box.left - last.right < 0.25 * (box.top - box.bottom) else " "
+            line = lines[-1]
+            space = "" if piece.left - last.right < 0.25 * (piece.top - piece.bottom) else " "
             lines[-1] = Line(
-                last.text.rstrip("\r\n") + space + box.text.strip(), min(last.left, box.left),
-                min(last.bottom, box.bottom), max(last.right, box.right), max(last.top, box.top),
+                line.text + space + piece.text, min(line.left, piece.left),
+                min(line.bottom, piece.bottom), max(line.right, piece.right), max(line.top, piece.top),
             )  # fmt: skip
         else:
-            lines.append(box)
+            lines.append(piece)
+        last = piece
     return [Line(" ".join(line.text.split()), line.left, line.bottom, line.right, line.top) for line in lines]
 
 
@@ -192,11 +249,23 @@ def _dehyphenate(lines: list[str], known: set[str]) -> list[str]:
     return result
 
 
+def _limit(kind: int, value: int) -> None:
+    """Set a limit for good, or keep a lower one; one more until SIGKILL leaves time for SIGXCPU."""
+    hard = resource.getrlimit(kind)[1]
+    most = value + 1 if hard == resource.RLIM_INFINITY else min(value + 1, hard)
+    resource.setrlimit(kind, (min(value, most), most))
+
+
 def main() -> int:
     """Read a PDF on stdin; write a JSON list of blocks, or a reason as a JSON string."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing is written to any file
+    try:
+        import pypdfium2  # noqa: F401
+    except ImportError as error:
+        sys.stderr.write(f"PDFs cannot be read here: {error}")
+        return CANNOT
+    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    _limit(resource.RLIMIT_CPU, SECONDS)
+    _limit(resource.RLIMIT_FSIZE, 0)  # nothing is written to any file
     try:
         blocks = blocks_of_pages(read_pages(sys.stdin.buffer.read(), int(sys.argv[1])))
         answer: list[str] | str = blocks or "no_text"

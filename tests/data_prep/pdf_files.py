@@ -5,15 +5,24 @@ import zlib
 
 def pdf(pages: list[list[str]], size: int = 12, extra_trailer: str = "", compress: bool = False) -> bytes:
     """A PDF with lines of Helvetica; an empty line leaves space. `extra_trailer` goes into the trailer."""
-    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 "
-                            b"/BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"]  # fmt: skip
-    kids = []
+    drawings = []
     for lines in pages:
         text = f"BT /F1 {size} Tf {1.2 * size:.1f} TL 60 780 Td\n"
         for line in lines:
             text += f"({line.translate(str.maketrans({'(': '[', ')': ']'}))}) Tj T*\n"
-        data = (text + "ET").encode("cp1252")
-        extra = b""
+        drawings.append(text + "ET")
+    return drawn(drawings, "Helvetica", extra_trailer, compress)
+
+
+def drawn(
+    pages: list[str], font: str = "Times-Roman", extra_trailer: str = "", compress: bool = False
+) -> bytes:
+    """A PDF of pages in the format's own drawing operators; the font is /F1."""
+    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 "
+                            b"/BaseFont /%s /Encoding /WinAnsiEncoding >>" % font.encode()]  # fmt: skip
+    kids = []
+    for page in pages:
+        data, extra = page.encode("cp1252"), b""
         if compress:
             data, extra = zlib.compress(data, 9), b" /Filter /FlateDecode"
         objects.append(b"<< /Length %d%s >>\nstream\n" % (len(data), extra) + data + b"\nendstream")

@@ -1,11 +1,15 @@
+import subprocess
+import sys
+
 import pytest
 
 pytest.importorskip("pypdfium2")
 
 from data_prep import pdf as module
+from data_prep.errors import InputError
 from data_prep.pdf import extract
 from data_prep.raw import Unreadable
-from tests.data_prep.pdf_files import encrypted, pdf
+from tests.data_prep.pdf_files import drawn, encrypted, pdf
 
 BODY = "in the loop of this year the list became longer and longer still"
 
@@ -37,6 +41,38 @@ def test_blocks_without_page_furniture_and_with_words_made_whole():
     assert any(block.startswith("A second one on trains") for block in blocks)
 
 
+@pytest.mark.parametrize("leading", [10, 12, 13, 13.8, 16])
+def test_letters_of_tight_lines_stay_in_their_line(leading):
+    lines = [
+        "the project goes by people enjoying physiology",
+        "Één Ångström Étude gives joy",
+        "a third (plain) one",
+    ]
+    text = "".join(f"({line.translate(str.maketrans({'(': '[', ')': ']'}))}) Tj T*\n" for line in lines)
+    blocks = extract(drawn([f"BT /F1 12 Tf {leading} TL 60 700 Td\n{text}ET"]))
+    assert blocks == ["\n".join(lines).translate(str.maketrans({"(": "[", ")": "]"}))]
+
+
+@pytest.mark.parametrize("leading", [12, 16])
+def test_raised_and_lowered_characters_keep_the_words_around_them_apart(leading):
+    def raised(text, by):
+        return f"/F1 7 Tf {by} Ts ({text}) Tj 0 Ts /F1 12 Tf"
+
+    page = (
+        f"BT /F1 12 Tf {leading} TL 60 700 Td (physiology by day) Tj T* (As Jones) Tj {raised(12, 5)} "
+        f"( wrote, mc) Tj {raised(2, 5)} ( is x) Tj {raised('i', -3)} ( in all cases.) Tj T* (plain) Tj ET"
+    )
+    assert extract(drawn([page])) == ["physiology by day\nAs Jones12 wrote, mc2 is xi in all cases.\nplain"]
+
+
+def test_a_drop_cap_does_not_draw_the_lines_beside_it_together():
+    page = (
+        "BT /F1 36 Tf 60 680 Td (T) Tj ET BT /F1 12 Tf 82 697 Td (his stands beside it) Tj ET "
+        "BT /F1 12 Tf 82 683 Td (and this does too) Tj ET BT /F1 12 Tf 60 669 Td (not this) Tj ET"
+    )
+    assert "\n".join(extract(drawn([page]))) == "T his stands beside it\nand this does too\nnot this"
+
+
 def test_a_scanned_pdf_has_no_text():
     with pytest.raises(Unreadable, match="no_text"):
         extract(pdf([[""]]))
@@ -61,6 +97,26 @@ def test_a_pdf_with_more_text_than_a_work_may_hold_is_not_read_to_its_end():
     with pytest.raises(Unreadable, match="text_too_long"):
         extract(pdf(pages(7)), max_text=500)
     assert extract(pdf(pages(7)), max_text=5000)
+
+
+def test_what_is_wrong_here_and_not_with_the_work_stops_the_build(tmp_path, monkeypatch):
+    (tmp_path / "pypdfium2.py").write_text("raise ImportError('libpdfium.so: no such file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"PDFs cannot be read here: libpdfium\.so: no such file"):
+        extract(pdf(pages(1)))
+
+
+@pytest.mark.parametrize(("signal", "reason"), [("KILL", "pdf_killed"), ("XCPU", "pdf_too_slow")])
+def test_a_killed_child_does_not_call_the_work_damaged(monkeypatch, signal, reason):
+    monkeypatch.setattr(module, "COMMAND", ["bash", "-c", f"kill -{signal} $$"])
+    with pytest.raises(Unreadable, match=f"^{reason}$"):
+        extract(pdf(pages(1)))
+
+
+def test_a_lower_limit_of_the_machine_is_kept():
+    lower = f"ulimit -v {3 << 20}; ulimit -t 60; exec {sys.executable} -m data_prep.pdf 100000"
+    child = subprocess.run(["bash", "-c", lower], input=pdf(pages(1)), capture_output=True, check=True)
+    assert b"ports" in child.stdout
 
 
 def test_a_bomb_ends_with_its_child(monkeypatch):

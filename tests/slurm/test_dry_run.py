@@ -37,7 +37,7 @@ def test_time_and_budget_are_those_of_the_site() -> None:
     [
         (["cluster=snellius", "train.precision=fp32"], "peak_tflops is that of bf16", "the hours are not"),
         (["cluster=local"], "cluster=local names no peak_tflops", "the hours are not"),
-        (["cluster=snellius"], "about", "cluster=snellius names no rate"),
+        (["cluster=snellius", "train.precision=bf16"], "about", "cluster=snellius names no rate"),
     ],
 )
 def test_what_cannot_be_estimated_is_said(
