@@ -20,7 +20,7 @@ class Tokenizer:
         vocab_size: number of pieces, not padded.
         bos_id: id of ``<s>``.
         eos_id: id of ``</s>``, which closes every document of a dataset.
-        pad_id: id of ``<pad>``, different from the others.
+        pad_id: id of ``<pad>``, different from the others; -1 in a foreign tokenizer that has none.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -52,6 +52,11 @@ class Tokenizer:
             raise InputError(f"{path} does not exist: the folder holds no tokenizer.") from error
         except RuntimeError as error:
             raise InputError(f"{path} is not a SentencePiece model.") from error
+
+    @property
+    def filler_id(self) -> int:
+        """What fills rows: ``<pad>``, or ``</s>`` in a foreign tokenizer that has no such piece."""
+        return self.pad_id if self.pad_id >= 0 else self.eos_id
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, content only: no BOS, EOS or PAD, even where the text spells ``</s>``."""

@@ -150,7 +150,7 @@ class Trainer(Passes):
         state.restore(self.chunks, self.optimizer, old.reader(), 0, moments=False)
 
     def _announce(self, checkpoint: Checkpoint | None) -> None:
-        lost = self.run.cut_after(self.step)
+        lost = self.run.cut_after(self.step or -1)  # step 0 is measured again
         parallel = self.config.parallel
         print(
             f"{self.config.run.name}: {self.world.world_size} ranks (tp={parallel.tp} pp={parallel.pp} "
@@ -203,6 +203,7 @@ class Trainer(Passes):
         self.start()
         if self.step == 0:
             self.evaluate()
+            self._after_evaluation()
         train, asked, began = self.settings, None, time.perf_counter()
         while self.step < self.steps and asked is None:
             try:
@@ -297,7 +298,7 @@ class Trainer(Passes):
         return {}
 
     def _after_evaluation(self) -> None:
-        """Seam: called on every rank after each validation that follows an update."""
+        """Seam: called on every rank after the validation at step 0 and those between updates."""
 
     # -- saving and leaving ---------------------------------------------------------------------------
 

@@ -217,6 +217,9 @@ def read(folder: Path, model: ModelConfig) -> Adapter:
             raise InputError(
                 f"{folder / CONFIG}: {key}={config[key]!r} is not plain LoRA, allowed is {allowed[0]!r}."
             )
+    for key in ("r", "lora_alpha"):
+        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+            raise InputError(f"{folder / CONFIG}: {key}={config.get(key)!r}, must be a number above 0.")
     r, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / r**0.5 if config.get("use_rslora") else alpha / r
     tensors = dict(_read_tensors(folder, model, r))

@@ -13,8 +13,8 @@ NOT_EVALUATED = "Not evaluated yet; `python launch/eval.py` fills this section."
 TOKENIZER = (
     "No BOS token was used in training, so none is added; EOS closes each document. The tokenizer takes "
     "special pieces written in a text (`<s>`, `</s>`) for plain text. Therefore `apply_chat_template` cannot "
-    "produce the EOS id: append `tokenizer.eos_token_id` yourself after each finished answer of a longer "
-    "dialogue."
+    "produce the EOS id. In a dialogue of several turns encode each turn by itself, as tuning did, and put "
+    "`tokenizer.eos_token_id` behind each finished answer (the README of the job suite has the lines)."
 )
 
 GATE = (

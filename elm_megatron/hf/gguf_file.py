@@ -189,7 +189,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource) -> None:
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)
-    writer.add_chat_template(jinja(Template.load(source.template)))
+    writer.add_chat_template(jinja(Template.load(source.template), eos=True))
 
 
 def _token_type(processor: Any, index: int) -> gguf.TokenType:

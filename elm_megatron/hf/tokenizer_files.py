@@ -182,7 +182,7 @@ def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> di
         "split_special_tokens": True,
         "model_max_length": max_length,
         "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": jinja(Template.load(template)),
+        "chat_template": jinja(Template.load(template), eos=False),
     }
 
 
@@ -191,7 +191,7 @@ def _exchange_chat_template(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     path = folder / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _write_json(path, {**settings, "chat_template": jinja(Template.load(template))})
+    _write_json(path, {**settings, "chat_template": jinja(Template.load(template), eos=False)})
 
 
 def _require_same_ids(folder: Path) -> None:

@@ -45,26 +45,27 @@ class SftData:
         counts: Counter[str] = Counter()
         paths = [data_file(name, "sft.files") for name in sft.files]
         valid_paths = [data_file(name, "sft.valid_files") for name in sft.valid_files]
-        train: list[Example] = []
-        valid: list[Example] = []
-        draws: list[int] = []
-        for path, weight in zip(paths, sft.weights or [1.0] * len(paths), strict=True):
-            examples = _examples(path, sft.sheet, encoder, counts)
-            if not valid_paths:
-                out = held_out([example.key for example in examples], sft.valid_fraction)
-                valid += [e for e, held in zip(examples, out, strict=True) if held]
-                examples = [e for e, held in zip(examples, out, strict=True) if not held]
-            train += examples
-            draws += _draws(len(examples), weight, tune.seed)
-        for path in valid_paths:
-            valid += _examples(path, sft.sheet, encoder, counts)
+        files = [_examples(path, sft.sheet, encoder, counts) for path in paths]
+        valid = [e for path in valid_paths for e in _examples(path, sft.sheet, encoder, counts)]
+        if not valid_paths:  # over all files, for a question may stand in several
+            out = iter(held_out([e.key for examples in files for e in examples], sft.valid_fraction))
+            sides = [[(e, next(out)) for e in examples] for examples in files]
+            valid = [e for examples in sides for e, held in examples if held]
+            files = [[e for e, held in examples if not held] for examples in sides]
+        train = [e for examples in files for e in examples]
+        weights = sft.weights or [1.0] * len(files)
+        draws = [n for e, w in zip(files, weights, strict=True) for n in _draws(len(e), w, tune.seed)]
         counts |= encoder.counts
         if not train or not valid:
             raise InputError(
                 f"sft.files={sft.files}: {len(train)} examples to train on and {len(valid)} to measure on "
                 f"remain ({listing(counts)}); at least one of each is needed."
             )
-        sizes = (tune.seq_length, tune.global_batch_size, tune.seed, tokenizer.pad_id)
+        if not any(draws):
+            raise InputError(
+                f"sft.weights={sft.weights}: they draw none of {len(train)} training examples; raise them."
+            )
+        sizes = (tune.seq_length, tune.global_batch_size, tune.seed, tokenizer.filler_id)
         unit = config.parallel.tp if config.parallel.sp else 1
         text = hashlib.sha256(repr(template).encode()).hexdigest()
         return cls(

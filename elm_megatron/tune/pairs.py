@@ -126,7 +126,7 @@ class PairData:
             "length": tune.seq_length,
             "batch": tune.global_batch_size,
             "seed": tune.seed,
-            "pad_id": tokenizer.pad_id,
+            "pad_id": tokenizer.filler_id,
             "multiple": config.parallel.tp if config.parallel.sp else 1,
         }
         train, valid = (

@@ -46,7 +46,7 @@ class Rows:
         length: tokens of a full row; a multiple of `multiple`, and more than the longest example has.
         batch: rows of a global batch.
         seed: of the order.
-        pad_id: fills rows.
+        pad_id: fills rows, with no weight.
         packing: put several examples into a row.
         draws: how often each example stands in an epoch; None is once.
         multiple: rows are padded to a multiple of this (sequence parallelism cuts them).

@@ -15,6 +15,7 @@ PUBLISHED = "alpaca"
 FILE = "template.yaml"  # of an adapter and of an exported chat model: the template it was tuned with
 FOLDER = Path(__file__).parent / "templates"
 SLOT = re.compile(r"\{(instruction|input|system)\}")
+SLOTS = {"system": {"system"}, "turn": {"instruction"}, "turn_with_input": {"instruction", "input"}}  # by key
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Template:
         """Read a template by its name in templates/, or by its path.
 
         Raises:
-            InputError: there is none, or a key is missing or unknown.
+            InputError: there is none, a key is missing or unknown, or a text has other slots than it must.
         """
         known = FOLDER / f"{name}.yaml"
         path = known if known.is_file() else Path(name).expanduser()
@@ -75,8 +76,11 @@ class Template:
         found = set(values) if isinstance(values, dict) else set()
         if found != keys or not all(isinstance(v, str) for v in values.values()):
             raise InputError(f"{path}: must hold the texts {', '.join(sorted(keys))} and nothing else.")
-        if "{instruction}" not in values["turn"] or "{instruction}" not in values["turn_with_input"]:
-            raise InputError(f"{path}: turn and turn_with_input must hold {{instruction}}.")
+        for key, text in values.items():
+            slots, wanted = set(SLOT.findall(text)), SLOTS.get(key, set())
+            if slots != wanted:
+                told = [", ".join(f"{{{slot}}}" for slot in sorted(s)) or "none" for s in (slots, wanted)]
+                raise InputError(f"{path}: {key} has the slots {told[0]}; it must have {told[1]}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:

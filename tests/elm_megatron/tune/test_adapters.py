@@ -211,6 +211,8 @@ def test_a_tuning_run_stands_for_base_and_adapter(tuned: tuple, base: Path) -> N
         ("use_dora", True, "not plain LoRA"),
         ("bias", "all", "not plain LoRA"),
         ("r", 4, "must be"),
+        ("r", None, "r=None, must be a number above 0"),
+        ("lora_alpha", 0, "lora_alpha=0, must be a number above 0"),
     ],
 )
 def test_foreign_kinds_are_refused(

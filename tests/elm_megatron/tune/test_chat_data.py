@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -173,10 +174,35 @@ def test_alpaca_prompt_is_the_published_one() -> None:
     ("text", "message"),
     [("turn: a", "must hold the texts"), ("- a", "must hold the texts"), ("a: [", "not readable as YAML")],
 )
-def test_templates_are_checked(text: str, message: str, tmp_path: Path) -> None:
+def test_templates_are_texts_of_known_keys(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         Template.load(str(path))
     with pytest.raises(InputError, match=r"tune\.template=nowhere: no such file; allowed are alpaca"):
         Template.load("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        (
+            "system",
+            "{system} ({instruction})\n",
+            "system has the slots {instruction}, {system}; it must have {system}.",
+        ),
+        ("system", "Fixed.\n", "system has the slots none; it must have {system}."),
+        (
+            "turn",
+            "{instruction}\n{input}",
+            "turn has the slots {input}, {instruction}; it must have {instruction}.",
+        ),
+        ("preamble", "On {input}:", "preamble has the slots {input}; it must have none."),
+    ],
+)
+def test_slots_that_cannot_be_filled_are_refused(key: str, text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    replace(Template.load("alpaca"), **{key: text}).save(path)
+    with pytest.raises(InputError) as caught:
+        Template.load(str(path))
+    assert str(caught.value) == f"{path}: {message}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.examples import Example, held_out
+from elm_megatron.tune.corpus import SftData
+from elm_megatron.tune.examples import Example, held_out, prompt_key
+from elm_megatron.tune.pairs import PairData
 from elm_megatron.tune.rows import Rows
+from elm_megatron.tune.template import Dialogue, Turn
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
 
@@ -98,7 +103,6 @@ def test_packed_and_unpacked_training_agree(ranks: RankPool, base: Path, tmp_pat
 def packed_rows(config: Any, base: Path) -> Rows:
     """The training rows of a configuration."""
     from elm_megatron.hf.source import run_config
-    from elm_megatron.tune.corpus import SftData
 
     data_dir = run_config(RunFolder(base))["data"]["dir"]
     return SftData.read(config, Tokenizer.load(Path(data_dir))).train
@@ -126,6 +130,37 @@ def test_padding_is_grouped_by_length() -> None:
 def test_weights_decide_how_often_a_file_is_seen() -> None:
     rows = Rows(examples([20, 21, 22]), 64, 1, 3, 3, draws=[2, 0, 1])
     assert sorted(rows.rows) == [(0,), (0,), (2,)]
+
+
+def test_a_question_that_stands_in_two_files_falls_on_one_side(tune_data: Path, tmp_path: Path) -> None:
+    """Also where a small file alone would have nothing below the fraction."""
+    questions = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}."} for n in range(400)]
+    tokenizer = Tokenizer.load(tune_data)
+    key = {q["instruction"]: prompt_key(Dialogue((Turn(q["instruction"], "", ""),))) for q in questions}
+    small = [q for q in questions if int(key[q["instruction"]][:2], 16) > 200][:6]
+    for name, records in (("small", small), ("big", questions)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    files = [str(tmp_path / "small.json"), str(tmp_path / "big.json")]
+    config = cases.finetune_config(tmp_path / "x", tmp_path, sft_files=files, seq_length=256)
+    found = SftData.read(config, tokenizer)
+    train, valid = ({e.key for e in rows.examples} for rows in (found.train, found.valid))
+    assert train and valid and not train & valid and train | valid == set(key.values())
+
+
+def test_weights_that_draw_nothing_are_refused(tune_data: Path, tmp_path: Path) -> None:
+    config = cases.finetune_config(tmp_path / "x", tmp_path, sft_weights=[0.001])
+    with pytest.raises(InputError, match=r"sft\.weights=\[0\.001\]: they draw none of \d+ training examples"):
+        SftData.read(config, Tokenizer.load(tune_data))
+
+
+def test_a_tokenizer_without_a_pad_piece_fills_rows_with_eos(tune_data: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(tune_data)
+    tokenizer.pad_id = -1  # as in Llama's own
+    rows = SftData.read(cases.finetune_config(tmp_path / "x", tmp_path), tokenizer).train
+    (batch,) = rows.micro_batches(np.array([-1]), 1, 0, 1, CPU)
+    assert (batch.tokens == tokenizer.eos_id).all() and (batch.weights == 0).all()
+    stage = cases.finetune_config(tmp_path / "x", tmp_path, stage="dpo")
+    assert PairData.read(stage, tokenizer).train.both.pad_id == tokenizer.eos_id
 
 
 def test_sequence_parallel_widths() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_another_data_file_is_refused_on_resume(ranks: RankPool, base: Path, tmp
 def test_early_stop_keeps_the_best(ranks: RankPool, base: Path, tmp_path: Path) -> None:
     """A rate far too high: the validation loss soon only rises."""
     config = cases.finetune_config(
-        tmp_path / "x", base, steps=60, r=16, alpha=32.0, lr=3e-2, min_lr=3e-2, eval_every=2, patience=2
+        tmp_path / "x", base, steps=60, r=16, alpha=32.0, lr=1e-2, min_lr=1e-2, eval_every=2, patience=2
     )
     rows = run(ranks, config)
     folder = RunFolder(config.run.dir)
@@ -82,9 +83,26 @@ def test_early_stop_keeps_the_best(ranks: RankPool, base: Path, tmp_path: Path) 
     assert len(rows) < 60
     assert len(valid) - 1 - best == 2
     assert folder.read()["state"] == "done"
-    if best > 0:
-        adapter = adapters.read(folder.path / "adapter", config.model)
-        assert adapter.facts["step"] == 2 * best
+    adapter = adapters.read(folder.path / "adapter", config.model)
+    assert best > 0 and adapter.facts["step"] == 2 * best
+
+
+def test_early_stop_knows_that_nothing_was_better_than_the_start(
+    ranks: RankPool, base: Path, tmp_path: Path
+) -> None:
+    """A rate that spoils the model at once, and a second life that begins at the checkpoint of step 0."""
+    changes = {"r": 8, "alpha": 16.0, "lr": 100.0, "min_lr": 100.0, "schedule": "constant"}
+    changes |= {"steps": 30, "eval_every": 1, "patience": 2}
+    config = cases.finetune_config(tmp_path / "x", base, **changes)
+    rows = run(ranks, config)
+    folder = RunFolder(config.run.dir)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert adapters.read(folder.path / "adapter", config.model).facts["step"] == 0
+    for step in folder.path.glob("checkpoints/step-*[12]"):
+        shutil.rmtree(step)
+    (folder.path / "checkpoints/latest").write_text("step-00000000")
+    assert [row["loss"] for row in run(ranks, config)] == [row["loss"] for row in rows]
+    assert [row["step"] for row in folder.read_metrics(folder.valid)] == [0, 1, 2]
 
 
 def test_dpo_loss_equals_its_formula(
