@@ -6,6 +6,7 @@ module also registers the ``folder_name`` and ``licence_of`` resolvers which tho
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ from omegaconf import OmegaConf
 from data_prep.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?")
+ADDRESS = re.compile(rf"https?://{HOST.pattern}(/[!-~]*)?")
 PACKAGE = "pkg://"
 FORMATS = ("txt", "pdf")
 LANGUAGES = ("nl", "en", "other")
@@ -57,6 +60,14 @@ class HarvestSource:
     hosts: list[str] = field(default_factory=list)
     assume_open: bool = False
 
+    def check(self, key: str) -> None:
+        """Check every value; `key` is the source's own, such as ``corpus.harvest.sources[0]``."""
+        _within(f"{key}.name", NAME.fullmatch(self.name), self.name, "letters, digits, '.', '_' and '-'")
+        _within(f"{key}.url", ADDRESS.fullmatch(self.url), self.url, "an address such as https://host/oai")
+        _within(f"{key}.prefix", self.prefix, self.prefix, "a metadata format such as oai_dc")
+        for host in self.hosts:
+            _within(f"{key}.hosts", HOST.fullmatch(host), host, "names, with a port if need be")
+
 
 @dataclass
 class HarvestConfig:
@@ -72,6 +83,27 @@ class HarvestConfig:
     max_answer_mb: int = 32
     max_file_mb: int = 100
     user_agent: str = "elm-suite (research corpus; contact the data steward of the university)"
+
+    def check(self) -> None:
+        """Check every value on its own and against the others, as `PreprocessConfig.check` does."""
+        names = [source.name for source in self.sources]
+        for number, source in enumerate(self.sources):
+            source.check(f"corpus.harvest.sources[{number}]")
+            if names.count(source.name) > 1:
+                raise InputError(f"corpus.harvest.sources: more than one source has the name {source.name}.")
+        for key in ("from_date", "until_date"):
+            value = getattr(self, key)
+            _within(f"corpus.harvest.{key}", value is None or _is_date(value), value, "YYYY-MM-DD or null")
+        since, until = self.from_date or "", self.until_date or "9999"
+        _within("corpus.harvest.until_date", since <= until, until, f"from_date={since} or later")
+        for key, most in (("requests_per_second", 1000), ("timeout_seconds", 3600)):
+            value = getattr(self, key)
+            _within(f"corpus.harvest.{key}", 0 < value <= most, value, f"more than 0 and at most {most}")
+        for key, least in (("retries", 0), ("max_answer_mb", 1), ("max_file_mb", 1)):
+            _at_least(f"corpus.harvest.{key}", getattr(self, key), least)
+        agent = self.user_agent
+        sound = agent.strip() and agent.isascii() and agent.isprintable()
+        _within("corpus.harvest.user_agent", sound, ascii(agent), "one line of ASCII")
 
 
 @dataclass
@@ -266,6 +298,7 @@ class PreprocessConfig:
         _at_least("corpus.max_file_mb", corpus.max_file_mb, 1)
         _at_least("corpus.max_text_mb", corpus.max_text_mb, 1)
         _at_least("corpus.expected_tokens", corpus.expected_tokens, 1)
+        corpus.harvest.check()
         _at_least("tokenizer.vocab_size", tok.vocab_size, SMALLEST_VOCAB)
         _at_least("tokenizer.sample_mb", tok.sample_mb, 1)
         coverage = tok.character_coverage
@@ -288,6 +321,13 @@ class PreprocessConfig:
 def _within(key: str, good: object, found: object, allowed: str) -> None:
     if not good:
         raise InputError(f"{key}={found}: must be {allowed}.")
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _at_least(key: str, found: float, least: int) -> None:

@@ -1,6 +1,8 @@
 """What a harvested record says in Dublin Core: whether the work may be used, where it is, and what it is.
 
-Creators are not read. Access and embargo are stated in the words of info:eu-repo (OpenAIRE's guidelines).
+Creators are not read. Access and embargo are stated in the words of info:eu-repo (OpenAIRE's guidelines), as
+an address of COAR's access rights (https://vocabularies.coar-repositories.org/access_rights/), or in prose.
+A statement that a work is not open counts whatever else its record says.
 """
 
 from __future__ import annotations
@@ -12,9 +14,28 @@ from collections.abc import Iterator
 from data_prep.config import HarvestSource
 from data_prep.web import Refused
 
-EMBARGO = re.compile(r"embargoEnd/(\d{4}(?:-\d{2}){0,2})")
-CLOSED = re.compile(r"(closed|restricted|metadata ?only)\s*access", re.I)
-OPEN = re.compile(r"open\s*access|creativecommons\.org/(licenses|publicdomain)|\bCC[ -]BY|\bCC0\b", re.I)
+EMBARGO = re.compile(r"(?<!no )(?<!geen )embargo|access_right/c_f1cf", re.I)
+# In prose a year alone may be that of the copyright, and the first of two dates is not the end.
+EMBARGO_END = re.compile(
+    r"embargoEnd/(\d{4}(?:-\d{2}){0,2})"
+    r"|embargo(?:ed)?(?:\W|access|until|till|tot|ends?|on)*(\d{4}-\d{2}(?:-\d{2})?)"
+    r"(?!\s*(?:[\d/–-]|to\b|until\b|till\b|tot\b))",
+    re.I,
+)
+CLOSED = re.compile(
+    r"(closed|restricted)\s*access|metadata[ -]?only|access\W*(closed|restricted|denied)|confidential"
+    r"|\bno access\b(?! restrictions)|\b(not|non|niet)[ -](open|public|publicly|openbaar)\b"
+    r"|(geen|gesloten|beperkte) toegang|vertrouwelijk|^\W*(closed|restricted)\W*$|access_right/c_1(4cb|6ec)",
+    re.I,
+)
+OPEN = re.compile(
+    r"open\s*access|creativecommons\.org/(licenses|publicdomain)|\bCC[ -]BY|\bCC0\b|access_right/c_abf2", re.I
+)
+LICENCE = re.compile(
+    r"https?://creativecommons\.org/[\w/.-]+|\bCC0\b"
+    r"|\bCC[ -]BY(?:[ -]?(?:NC|ND|SA|Non-?Commercial|No-?Deriv\w*|Share-?Alike))*(?:[ -]\d\.\d)?",
+    re.I,
+)
 LANGUAGES = {"nl": "nl", "dut": "nl", "nld": "nl", "en": "en", "eng": "en"}
 LONGEST = 500  # characters of a title or another field that is kept
 
@@ -27,13 +48,12 @@ def describe(metadata: dict, source: HarvestSource, today: datetime.date | None 
     """
     today = today or datetime.datetime.now(datetime.UTC).date()
     rights, end = _rights(metadata), embargo_end(metadata)
-    if end and end > today.isoformat():
+    stated = any(EMBARGO.search(value) for value in [*rights, *_values(metadata, "date")])
+    if stated and (end or "9999") > today.isoformat():
         raise Refused("embargo")
-    if re.search(r"embargoed\s*access", rights, re.I) and not end:
-        raise Refused("embargo")
-    if CLOSED.search(rights):
+    if any(CLOSED.search(value) for value in rights):
         raise Refused("closed_access")
-    if not (OPEN.search(rights) or end or source.assume_open):
+    if not (any(OPEN.search(value) for value in rights) or end or source.assume_open):
         raise Refused("access_unknown")
     years = [
         int(year) for value in _values(metadata, "date") for year in re.findall(r"\b(?:19|20)\d\d\b", value)
@@ -41,33 +61,32 @@ def describe(metadata: dict, source: HarvestSource, today: datetime.date | None 
     languages = [
         LANGUAGES.get(value.lower().strip()[:3].rstrip("-_")) for value in _values(metadata, "language")
     ]
-    licence = re.search(
-        r"https?://creativecommons\.org/[\w/.-]+|\bCC[ -]BY[\w.-]*(?: \d\.\d)?|\bCC0\b", rights
-    )
+    licences = filter(None, map(LICENCE.search, rights))
     return {
-        "title": next(iter(_values(metadata, "title")), ""),
+        "title": next(iter(_values(metadata, "title")), "")[:LONGEST],
         "year": min(years) if years else None,
         "language": next(filter(None, languages), None),
-        "licence": licence[0] if licence else "open access, all rights reserved",
+        "licence": next((found[0][:LONGEST] for found in licences), "open access, all rights reserved"),
         "embargo": end,
     }
 
 
 def embargo_end(metadata: dict) -> str | None:
     """The last day of an embargo, ``YYYY-MM-DD``, or None; of a year or a month alone it is the last day."""
-    values = [_rights(metadata), *_values(metadata, "date")]
-    ends = [end + "-12-31"[len(end) - 4 :] for value in values for end in EMBARGO.findall(value)]
-    return max(ends, default=None)
+    ends = [
+        found[1] or found[2]
+        for value in [*_rights(metadata), *_values(metadata, "date")]
+        for found in EMBARGO_END.finditer(value)
+    ]
+    return max((end + "-12-31"[len(end) - 4 :] for end in ends), default=None)
 
 
-def _rights(metadata: dict) -> str:
-    return " | ".join(_values(metadata, "rights") + _values(metadata, "accessRights"))
+def _rights(metadata: dict) -> list[str]:
+    return _values(metadata, "rights") + _values(metadata, "accessRights")
 
 
 def _values(metadata: dict, name: str) -> list[str]:
-    return [
-        str(value).strip()[:LONGEST] for value in metadata.get(name) or [] if value and str(value).strip()
-    ]
+    return [str(value).strip() for value in metadata.get(name) or [] if value and str(value).strip()]
 
 
 def addresses(metadata: dict) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 Everything lies in the corpus folder: ``records.jsonl``, a journal with one line per record and decision, of
 which the last line on an id holds; ``files/``, named by hash and never by the server; ``harvest.json``, where
-each source stands. The protocol's requests go through oaipmh-scythe (BSD-3-Clause). Only open-access works
-whose embargo is over are kept; the others are recorded with the reason. A pass ends with records that no
-server would list again: those whose embargo has ended since, and those whose file could not be had.
+each source stands. Only open-access works whose embargo is over are kept; the others are recorded with the
+reason. A pass ends with records that no server would list again: those whose embargo has ended since, and
+those whose file could not be had. Other settings of a source list everything again: what they refused before
+is decided on anew, and what they no longer allow is deleted.
 """
 
 from __future__ import annotations
@@ -18,29 +19,23 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lxml import etree
-from oaipmh_scythe import Scythe
-from oaipmh_scythe.config import HTTPConfig
-from oaipmh_scythe.exceptions import BadResumptionToken, NoRecordsMatch, OAIPMHException
+from oaipmh_scythe.exceptions import BadResumptionToken
 from oaipmh_scythe.models import Record
 
+from data_prep import lock
 from data_prep.config import CorpusConfig, HarvestConfig, HarvestSource
 from data_prep.download import download
 from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
 from data_prep.errors import InputError
+from data_prep.oai import Damaged, ask
 from data_prep.raw import HARVESTED, RECORDS_FILE, read_journal
 from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
-OAI = "{http://www.openarchives.org/OAI/2.0/}"
-PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
 UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
+HTTP = "http_"  # begins the reason of a file that was refused with that status, as while it is being moved
 SILENT = 3  # files one after another that cannot be had before the server counts as down
 RESTARTS = 3  # of a pass whose resumption tokens its server does not know any more
-
-
-class Damaged(Exception):
-    """A page of records that cannot be used; the message is the reason."""
 
 
 def harvest(corpus: CorpusConfig, tombstones: set[str], say: Callable[[str], None]) -> Counter[str]:
@@ -55,19 +50,25 @@ def harvest(corpus: CorpusConfig, tombstones: set[str], say: Callable[[str], Non
         Decisions of this call: ``kept``, ``unchanged``, ``deleted`` and the reasons of rejections.
 
     Raises:
-        InputError: a server could not be reached; what was fetched stays and the same command goes on.
+        InputError: another process holds the folder; or, after every source had its turn, a server could not
+            be reached or a page of its list not be used: what was fetched stays, the same command goes on.
     """
     root = corpus.folder()
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
     done: Counter[str] = Counter()
-    for source in corpus.harvest.sources:
-        try:
-            Harvest(root, source, corpus.harvest, tombstones).run(done, say)
-        except Unreachable as error:
-            raise InputError(
-                f"corpus.harvest.sources: {source.url} does not answer ({error}); give the same command "
-                "again to go on, or set corpus.harvest.enabled=false to build from what is there."
-            ) from error
+    troubles = []
+    with lock.held(root):
+        for source in corpus.harvest.sources:
+            try:
+                Harvest(root, source, corpus.harvest, tombstones).run(done, say)
+            except Unreachable as error:
+                troubles.append(f"{source.url} does not answer ({error})")
+            except Damaged as error:
+                troubles.append(str(error))
+    if troubles:
+        raise InputError(
+            f"corpus.harvest.sources: {'; '.join(troubles)}; give the same command again to go on, or set "
+            "corpus.harvest.enabled=false to build from what is there."
+        )
     return done
 
 
@@ -92,6 +93,8 @@ class Harvest:
             )
             for limit in (config.max_answer_mb, config.max_file_mb)
         )
+        decisive = [source.prefix, sorted(hosts), source.assume_open, config.max_file_mb]
+        self.settings = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
         self.known = read_journal(root)
         _end_last_line(root / RECORDS_FILE)
         self.today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -99,40 +102,48 @@ class Harvest:
         self.silent = 0
 
     def run(self, done: Counter[str], say: Callable[[str], None]) -> None:
-        """Fetch every page; each is journalled before the next is asked for."""
+        """Fetch every page; each is journalled before the next is asked for.
+
+        Raises:
+            Damaged: a page cannot be used; the message names source, page and reason.
+            Unreachable: the server does not answer.
+        """
         state = self._state()
         state.setdefault("started", self.today)  # of the pass, which may have begun days ago
-        query = self._resume(state)
-        page = restarts = 0
         try:
-            while query is not None:
-                try:
-                    records, token = self._page(query)
-                except BadResumptionToken:  # expired: begin the pass again, known records are passed over
-                    restarts += 1
-                    if "resumptionToken" not in query or restarts > RESTARTS:
-                        raise Damaged("bad_resumption_token") from None
-                    query = self._first_query(state)
-                    continue
-                for record in records:
-                    done[self._take(record)] += 1
-                page += 1
-                say(f"harvest {self.source.name}: page {page}, {sum(done.values())} records")
-                self._save({**state, "token": token})
-                query = {"verb": "ListRecords", "resumptionToken": token} if token else None
+            self._list(state, done, say)
         except (Damaged, Refused) as reason:
-            identifier = f"{self.source.name}: page {page + 1}"
-            self._journal({"id": identifier, "status": "rejected", "reason": str(reason)})
-            done[str(reason)] += 1
-            say(f"harvest {self.source.name}: stopped at page {page + 1}: {reason}")
-            return
+            page = f"page {state['page'] + 1}"
+            self._save({**state, "trouble": f"{page}: {reason}"})
+            raise Damaged(
+                f"{self.source.name}, {page} of {self.source.url} cannot be used ({reason})"
+            ) from reason
         started = state.pop("started")
-        if not self.config.until_date:
+        if not (self.config.from_date or self.config.until_date):
             state["from"] = started  # the next pass asks for what changed since this one began
-        self._save({**state, "token": None})
+        self._save({**state, "page": 0})
         for identifier in self._unlisted():
-            self.silent = 0  # files that their server could not send before are no sign that it is gone
             done[self._again(identifier)] += 1
+
+    def _list(self, state: dict, done: Counter[str], say: Callable[[str], None]) -> None:
+        """The pages of a pass, from where the state says; the state goes along."""
+        query, restarts = self._next_query(state), 0
+        while query is not None:
+            try:
+                records, token = ask(self.lists, self.source.url, query)
+            except BadResumptionToken:  # expired: begin the pass again, known records are passed over
+                restarts += 1
+                if "resumptionToken" not in query or restarts > RESTARTS:
+                    raise Damaged("bad_resumption_token") from None
+                state.update(token=None, page=0)
+                query = self._next_query(state)
+                continue
+            for record in records:
+                done[self._take(record)] += 1
+            state.update(token=token, page=state["page"] + 1)
+            say(f"harvest {self.source.name}: page {state['page']}, {sum(done.values())} records")
+            self._save(state)
+            query = self._next_query(state) if token else None
 
     def _unlisted(self) -> list[str]:
         """Records to ask for by name: they may be had by now, and nothing makes their server list them."""
@@ -142,7 +153,7 @@ class Harvest:
             if identifier not in self.seen
             and entry.get("source") == self.source.name
             and (
-                entry.get("reason") == UNREACHABLE
+                (entry.get("reason") or "").startswith((UNREACHABLE, HTTP))
                 or (entry.get("reason") == "embargo" and (entry.get("embargo") or "9999") <= self.today)
             )
         ]
@@ -152,22 +163,23 @@ class Harvest:
         name = identifier.removeprefix(f"{self.source.name}:")
         query = {"verb": "GetRecord", "metadataPrefix": self.source.prefix, "identifier": name}
         try:
-            records, _ = self._page(query)
+            records, _ = ask(self.lists, self.source.url, query)
         except (Damaged, Refused) as reason:
             return str(reason)
         return self._take(records[0]) if records else "not_there"
 
     def _state(self) -> dict:
-        """Where the last pass stopped; of another server, format or set nothing is known."""
+        """Where the last pass stopped; of another server, format, set or settings nothing is known."""
         path = self.root / STATE_FILE
         state = json.loads(path.read_text()).get(self.source.name, {}) if path.exists() else {}
-        selection = [self.source.url, self.source.prefix, self.source.set]
+        selection = [self.source.url, self.source.prefix, self.source.set, self.settings]
         dates = [self.config.from_date, self.config.until_date]
         if state.get("selection") != selection:
             state = {}
         if state.get("dates") != dates:  # the token and the start are of a pass over other dates
             state = {key: state[key] for key in ("from",) if key in state}
-        return {**state, "selection": selection, "dates": dates}
+        state.pop("trouble", None)
+        return {"page": 0, **state, "selection": selection, "dates": dates}
 
     def _save(self, state: dict) -> None:
         path = self.root / STATE_FILE
@@ -177,12 +189,9 @@ class Harvest:
         temporary.write_text(json.dumps(every, indent=1))
         temporary.replace(path)
 
-    def _resume(self, state: dict) -> dict[str, str]:
+    def _next_query(self, state: dict) -> dict[str, str]:
         if state.get("token"):
             return {"verb": "ListRecords", "resumptionToken": state["token"]}
-        return self._first_query(state)
-
-    def _first_query(self, state: dict) -> dict[str, str]:
         query = {"verb": "ListRecords", "metadataPrefix": self.source.prefix}
         if since := self.config.from_date or state.get("from"):
             query["from"] = since
@@ -191,33 +200,6 @@ class Harvest:
         if self.source.set:
             query["set"] = self.source.set
         return query
-
-    def _page(self, query: dict[str, str]) -> tuple[list[Record], str | None]:
-        """One answer's records and the token of the next."""
-        with _Scythe(self.source.url, self.lists) as scythe:
-            try:
-                answer = self.lists.attempt(lambda: scythe.harvest(query))
-            except NoRecordsMatch:
-                return [], None
-            except BadResumptionToken:
-                raise
-            except OAIPMHException as error:
-                raise Damaged(f"oai_{type(error).__name__}") from error
-        content = answer.http_response.content
-        if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:
-            raise Damaged("xml_with_entities")
-        try:
-            root = etree.fromstring(content, PARSER)
-        except etree.XMLSyntaxError as error:
-            raise Damaged("xml_damaged") from error
-        records = [
-            Record(item) for item in root.iter(f"{OAI}record") if item.find(f"{OAI}header") is not None
-        ]
-        token = root.find(f".//{OAI}resumptionToken")
-        text = (token.text or "").strip() if token is not None else ""
-        if text and text == query.get("resumptionToken") and not records:
-            raise Damaged("endless_list")
-        return records, text or None
 
     def _take(self, record: Record) -> str:
         """Decide on one record, fetch its file, journal it; returns the decision."""
@@ -229,7 +211,7 @@ class Harvest:
         if record.deleted:
             self._decide({**entry, "status": "deleted", "reason": "deleted_at_source"})
             return "deleted"
-        if known and known.get("datestamp") == stamp and _still_holds(known, self.root):
+        if known and known.get("datestamp") == stamp and self._still_holds(known, record.metadata):
             return "unchanged"
         self.seen.add(identifier)
         try:
@@ -241,18 +223,30 @@ class Harvest:
             self.silent = 0
             if str(reason) == "embargo":
                 entry["embargo"] = embargo_end(record.metadata)
-            self._decide({**entry, "status": "rejected", "reason": str(reason)})
+            self._decide({**entry, "status": "rejected", "reason": str(reason), "settings": self.settings})
             return str(reason)
         except Unreachable:
             earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
             self._decide({**earlier, "reason": UNREACHABLE})
-            self.silent += 1
+            if not known or known.get("reason") != UNREACHABLE:  # one that fails again says nothing new
+                self.silent += 1
             if self.silent >= SILENT:
                 raise
             return UNREACHABLE
         self.silent = 0
         self._decide({**entry, "status": "kept"})
         return "kept"
+
+    def _still_holds(self, known: dict, metadata: dict) -> bool:
+        """Whether an unchanged record needs no second look."""
+        if known["status"] != "kept":
+            passing = (known.get("reason") or "").startswith(("embargo", UNREACHABLE, HTTP))
+            return known.get("settings") == self.settings and not passing
+        try:
+            describe(metadata, self.source)
+        except Refused:  # it was kept under other settings or rules
+            return False
+        return (self.root / known["file"]).exists()
 
     def _decide(self, entry: dict) -> None:
         """Journal a decision; what was kept of the record before and is not now is deleted."""
@@ -283,21 +277,6 @@ class Harvest:
             os.fsync(file.fileno())
 
 
-class _Scythe(Scythe):
-    """Scythe on the bounded client; retries and the rate limit are `Web.attempt`'s."""
-
-    def __init__(self, url: str, web: Web) -> None:
-        super().__init__(url, http_config=HTTPConfig())
-        self._web = web
-
-    @property
-    def client(self):
-        return self._web.client
-
-    def close(self) -> None:
-        """The client lives on; it belongs to the harvest."""
-
-
 def _end_last_line(path: Path) -> None:
     """End a line that a kill or a full disk left torn, so that the next one is not lost with it."""
     if path.exists() and path.stat().st_size:
@@ -305,10 +284,3 @@ def _end_last_line(path: Path) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-
-
-def _still_holds(known: dict, root: Path) -> bool:
-    """Whether an unchanged record needs no second look: its file is there, or it was refused for good."""
-    if known["status"] == "kept":
-        return (root / known["file"]).exists()
-    return known.get("reason") not in ("embargo", UNREACHABLE)  # both end without a new datestamp

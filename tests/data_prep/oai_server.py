@@ -27,6 +27,7 @@ class Entry:
     title: str = "A thesis"
     sets: tuple[str, ...] = ("theses",)
     addresses: tuple[str, ...] = ()
+    bare: bool = False  # its metadata element is empty
 
 
 @dataclass
@@ -57,9 +58,12 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(repository.slow)
         if repository.busy:
             repository.busy -= 1
+            body = b"Service temporarily unavailable"
             self.send_response(503)
             self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
             return
         if repository.drop:
             repository.drop -= 1
@@ -148,6 +152,8 @@ def record(entry, server):
     head = f"<header{status}>{inner}</header>"
     if entry.deleted:
         return f"<record>{head}</record>"
+    if entry.bare:
+        return f"<record>{head}<metadata/></record>"
     addresses = entry.addresses or (f"{server.address}/files/{entry.id.rpartition(':')[2]}.txt",)
     values = [
         ("title", entry.title),
@@ -158,7 +164,8 @@ def record(entry, server):
     values += [("rights", item) for item in entry.rights] + [("identifier", item) for item in addresses]
     inner = "".join(f"<dc:{name}>{escape(value)}</dc:{name}>" for name, value in values)
     return (
-        f'<record>{head}<metadata><oai_dc:dc xmlns:oai_dc="http://www.openarchives.org/OAI/2.0/oai_dc/" '
+        f"<record>{head}<metadata><!-- Dublin Core -->"
+        f'<oai_dc:dc xmlns:oai_dc="http://www.openarchives.org/OAI/2.0/oai_dc/" '
         f'xmlns:dc="http://purl.org/dc/elements/1.1/">{inner}</oai_dc:dc></metadata></record>'
     )
 

@@ -16,7 +16,7 @@ pytest.importorskip("oaipmh_scythe")
 
 import httpx2
 
-from data_prep import raw
+from data_prep import lock, raw
 from data_prep.config import HarvestConfig, HarvestSource, to_mapping
 from data_prep.dublin_core import describe
 from data_prep.errors import InputError
@@ -121,6 +121,54 @@ def test_an_embargo_that_is_over_and_a_server_of_open_works():
         describe({}, HarvestSource())
 
 
+@pytest.mark.parametrize(
+    ("reason", "rights"),
+    [
+        ("embargo", "Under embargo until 2999-01-01"),
+        ("embargo", "Onder embargo tot 1 januari 2020"),  # a date that cannot be read is not over
+        ("embargo", "Embargo. Copyright 2019 by the author"),
+        ("embargo", "Embargo: 2020-01-01 - 2999-01-01"),
+        ("embargo", "Embargo: 2020-01-01 - 2999-01-01"),
+        ("embargo", "http://purl.org/coar/access_right/c_f1cf"),
+        ("embargo", f"{'Licence text. ' * 40} info:eu-repo/date/embargoEnd/2999"),
+        ("closed_access", f"{'Licence text. ' * 40} info:eu-repo/semantics/closedAccess"),
+        ("closed_access", "http://purl.org/coar/access_right/c_14cb"),
+        ("closed_access", "http://purl.org/coar/access_right/c_16ec"),
+        ("closed_access", "Confidential"),
+        ("closed_access", "Access: closed"),
+        ("closed_access", "Closed"),
+        ("closed_access", "No access"),
+        ("closed_access", "Not open access"),
+        ("closed_access", "Niet openbaar"),
+    ],
+)
+def test_a_server_of_open_works_is_not_believed_against_the_record(reason, rights):
+    with pytest.raises(Refused, match=reason):
+        describe({"rights": ["Open access", rights]}, HarvestSource(assume_open=True))
+
+
+@pytest.mark.parametrize(
+    ("rights", "end"),
+    [
+        ("Under embargo until 2020-01-01", "2020-01-01"),
+        ("Embargoed access (ends 2020-05)", "2020-05-31"),
+        ("http://purl.org/coar/access_right/c_f1cf | embargo: 2020-01-01", "2020-01-01"),
+        ("http://purl.org/coar/access_right/c_abf2", None),
+        ("Open access, there are no access restrictions", None),
+        ("Open access, no embargo", None),
+    ],
+)
+def test_what_is_open_or_has_become_so_is_kept(rights, end):
+    assert describe({"rights": [rights]}, HarvestSource())["embargo"] == end
+
+
+@pytest.mark.parametrize(
+    "licence", ["CC BY", "CC BY NC ND 4.0", "CC-BY-NC-4.0", "cc by-sa", "CC BY-NonCommercial 3.0", "CC0"]
+)
+def test_a_licence_is_named_with_all_its_conditions(licence):
+    assert describe({"rights": [f"Open under {licence} (see there)"]}, HarvestSource())["licence"] == licence
+
+
 def test_an_embargo_of_a_year_or_a_month_ends_with_its_last_day():
     for stated, end in (("2020", "2020-12-31"), ("2020-05", "2020-05-31"), ("2020-05-06", "2020-05-06")):
         assert (
@@ -159,6 +207,62 @@ def test_a_file_that_its_server_fails_on_is_set_aside_and_tried_again_next_time(
             entry.stamp = "2999-01-01"
         with pytest.raises(InputError, match="does not answer"):
             fetch(config)
+
+
+def test_files_that_fail_one_after_another_hold_up_one_harvest_only(tmp_path):
+    with Server(repo := repository(9)) as server:
+        config = corpus_of(tmp_path, server, retries=0)
+        repo.broken = {f"/files/{number}.txt" for number in range(3)}  # the whole first page
+        with pytest.raises(InputError, match="does not answer"):
+            fetch(config)
+        assert fetch(config) == {"kept": 6, "unreachable": 3}
+
+
+def test_works_refused_under_other_settings_are_decided_on_again(tmp_path):
+    with Server(repo := repository(6)) as server:
+        elsewhere = server.address.replace("127.0.0.1", "localhost")
+        repo.entries[0].addresses = (f"{elsewhere}/files/0.txt",)
+        repo.entries[1].rights = ("All rights reserved",)
+        repo.files["/files/2.txt"] = ("text/plain", b"x" * 1_500_000)
+        config = corpus_of(tmp_path, server, max_file_mb=1)
+        assert fetch(config) == {"kept": 3, "foreign_address": 1, "access_unknown": 1, "answer_too_large": 1}
+        assert fetch(config) == {}
+        source = config.corpus.harvest.sources[0]
+        source.hosts = [elsewhere.removeprefix("http://")]
+        assert fetch(config) == {"kept": 1, "unchanged": 3, "access_unknown": 1, "answer_too_large": 1}
+        source.assume_open, config.corpus.harvest.max_file_mb = True, 2
+        assert fetch(config) == {"kept": 2, "unchanged": 4}
+        source.assume_open = False  # what was open by assumption alone is so no longer
+        assert fetch(config) == {"unchanged": 5, "access_unknown": 1}
+    assert len(raw.scan(config.corpus).works) == 5
+
+
+def test_a_file_that_was_missing_is_asked_for_once_in_each_pass(tmp_path):
+    with Server(repo := repository(3)) as server:
+        config = corpus_of(tmp_path, server)
+        data = repo.files.pop("/files/1.txt")
+        assert fetch(config) == {"kept": 2, "http_404": 1}
+        repo.log.clear()
+        assert fetch(config) == {"http_404": 1} and repo.log.count("/files/1.txt") == 1
+        repo.files["/files/1.txt"] = data
+        assert fetch(config) == {"kept": 1}
+
+
+def test_a_trial_of_the_newest_works_hides_none_of_the_older(tmp_path):
+    with Server(repo := repository(4)) as server:
+        repo.entries[0].stamp = repo.entries[1].stamp = "2020-01-01"
+        assert fetch(corpus_of(tmp_path, server, from_date="2023-01-01")) == {"kept": 2}
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 2, "unchanged": 2}
+        assert fetch(corpus_of(tmp_path, server, from_date="2999-01-01")) == {}
+        assert fetch(corpus_of(tmp_path, server)) == {}  # the trial has not moved where the last one stopped
+
+
+def test_one_harvest_at_a_time_in_a_corpus_folder(tmp_path):
+    with Server(repo := repository(2)) as server:
+        config = corpus_of(tmp_path, server)
+        with lock.held(tmp_path / "raw"), pytest.raises(InputError):
+            fetch(config)
+        assert not repo.log and fetch(config) == {"kept": 2}
 
 
 def test_another_set_or_other_dates_begin_a_pass_of_their_own(tmp_path):
@@ -378,10 +482,43 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b 
         ({"compress": True}, "answer_compressed"),
     ],
 )
-def test_bombs_are_set_aside_with_their_reason(tmp_path, change, reason):
+def test_a_page_that_cannot_be_used_stops_the_build_with_its_reason(tmp_path, change, reason):
     with Server(repository(**change)) as server:
-        assert fetch(corpus_of(tmp_path, server))[reason] == 1
-    assert reason in {entry.get("reason") for entry in records(tmp_path).values()}
+        config = corpus_of(tmp_path, server)
+        with pytest.raises(InputError, match=rf"test, page \d of .*{reason}.*same command again"):
+            Preprocess(config)()
+    assert not config.data_dir().exists()
+
+
+def test_a_damaged_page_is_no_work_and_keeps_no_other_source_waiting(tmp_path):
+    with Server(repo := repository()) as server, Server(repository(2)) as second:
+        config = corpus_of(tmp_path, server)
+        config.corpus.harvest.sources.append(HarvestSource("second", f"{second.address}/oai"))
+        repo.page_bodies = {2: b"<OAI-PMH>", 3: b"<OAI-PMH>"}
+        for _ in range(2):
+            with pytest.raises(InputError, match="test, page 2 of"):
+                fetch(config)
+        scan = raw.scan(config.corpus)
+        assert len(scan.works) == 3 + 2 and not scan.refused
+        state = tmp_path / "raw" / "harvest.json"
+        assert json.loads(state.read_text())["test"]["trouble"] == "page 2: xml_damaged"
+        assert fetch(config) == {"kept": 4}
+        assert "trouble" not in state.read_text()
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n", b"Service temporarily unavailable", b'{"error": 1}', b"\0"])
+def test_an_answer_that_is_no_xml_is_said_and_asked_for_again(tmp_path, body):
+    with Server(repository(page_bodies={2: body})) as server:
+        with pytest.raises(InputError, match=r"page 2 .*xml_damaged"):
+            fetch(corpus_of(tmp_path, server))
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 4}
+
+
+def test_a_record_without_metadata_takes_no_other_with_it(tmp_path):
+    with Server(repo := repository(3)) as server:
+        repo.entries[1].bare = True
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 2, "access_unknown": 1}
+    assert records(tmp_path)["test:oai:test:1"]["reason"] == "access_unknown"
 
 
 def test_names_and_addresses_of_the_server_lead_nowhere_else(tmp_path):
@@ -454,3 +591,47 @@ def test_what_follows_a_dot_in_a_name_is_not_repeated(tmp_path):
     (tmp_path / "b.docx").write_text("text")
     config = settings(tmp_path / "data", corpus__path=str(tmp_path))
     assert raw.scan(config.corpus).ignored == {".docx": 1, "other": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("requests_per_second", 0.0, "more than 0"),
+        ("timeout_seconds", -1.0, "more than 0"),
+        ("retries", -1, "at least 0"),
+        ("max_file_mb", 0, "at least 1"),
+        ("max_answer_mb", 0, "at least 1"),
+        ("from_date", "yesterday", "YYYY-MM-DD"),
+        ("until_date", "2023-02-30", "YYYY-MM-DD"),
+        ("until_date", "2022-12-31", "from_date"),
+        ("user_agent", "elm\nsuite", "one line"),
+    ],
+)
+def test_wrong_harvest_settings_are_refused_naming_the_key(tmp_path, key, value, says):
+    config = settings(tmp_path)
+    config.corpus.harvest = HarvestConfig(**{"from_date": "2023-01-01", key: value})
+    with pytest.raises(InputError, match=rf"^corpus\.harvest\.{key}=.*{says}"):
+        config.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("url", "not a url"),
+        ("url", "ftp://x/oai"),
+        ("url", "http://[x"),
+        ("name", ""),
+        ("hosts", ["https://x"]),
+    ],
+)
+def test_wrong_sources_are_refused_naming_the_key(tmp_path, key, value):
+    config = settings(tmp_path)
+    good = HarvestSource("a", "https://x.org:8080/oai", hosts=["y.org", "z.org:81"])
+    config.corpus.harvest.sources = [good, HarvestSource(**{"name": "b", "url": "http://x/oai", key: value})]
+    with pytest.raises(InputError, match=rf"^corpus\.harvest\.sources\[1\]\.{key}=.*must be"):
+        config.check()
+    config.corpus.harvest.sources[1] = good
+    with pytest.raises(InputError, match="more than one source"):
+        config.check()
+    config.corpus.harvest.sources = [good]
+    config.check()
