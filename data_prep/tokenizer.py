@@ -21,6 +21,7 @@ class Tokenizer:
         bos_id: id of ``<s>``.
         eos_id: id of ``</s>``, which closes every document of a dataset.
         pad_id: id of ``<pad>``, different from the others; -1 in a foreign tokenizer that has none.
+        begin: ids before the first text of a sequence: none, but BOS for a foreign model that learnt so.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -37,6 +38,7 @@ class Tokenizer:
         self.bos_id: int = self.processor.bos_id()
         self.eos_id: int = self.processor.eos_id()
         self.pad_id: int = self.processor.pad_id()
+        self.begin: list[int] = []
 
     @classmethod
     def load(cls, data_dir: Path) -> Tokenizer:
@@ -63,5 +65,5 @@ class Tokenizer:
         return self.processor.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; BOS, EOS and PAD give nothing."""
-        return self.processor.decode([int(i) for i in ids])
+        """The text of ids; BOS, EOS and PAD give nothing, nor do ids that pad a vocabulary."""
+        return self.processor.decode([int(i) for i in ids if i < self.vocab_size])

@@ -1,4 +1,4 @@
-"""Measure exported models: python launch/eval.py source=<export> | "source=[<export>,<export>]"
+"""Measure models: python launch/eval.py source=<run or folder> | "source=[<run>,<export>]"
 
 Perplexity and bits per byte by language and source, and the tasks of elm_megatron/hf/tasks/, in one table.
 """
@@ -6,15 +6,14 @@ Perplexity and bits per byte by language and source, and the tasks of elm_megatr
 from elm_megatron.compose import main
 from elm_megatron.hf.config import EvalConfig
 from elm_megatron.hf.job import Eval
-from elm_megatron.hf.source import require_hf_folder
+from elm_megatron.hf.source import side_by_side
 from slurm.submit import submit
 
 
 @main("eval", EvalConfig)
 def launch(config: EvalConfig) -> int:
     """Check that the models are there, then hand the job over."""
-    for source in config.sources:
-        require_hf_folder(source)
+    side_by_side(config.sources)
     if config.dry_run:
         from slurm.dry_run import show_plain
 

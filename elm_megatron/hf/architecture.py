@@ -84,7 +84,8 @@ def model_config(folder: Path, name: str) -> ModelConfig:
     """
     raw = read_config(folder)
     path = folder / "config.json"
-    _require_plain_llama(path, raw)
+    rope = _rope(path, raw)
+    _require_plain_llama(path, raw, rope)
 
     def number(key: str, kind: type, values: dict[str, Any] = raw, default: Any = None) -> Any:
         value = values.get(key)
@@ -93,7 +94,6 @@ def model_config(folder: Path, name: str) -> ModelConfig:
             raise InputError(f"{path}: {key}={value!r}, must be a {'whole ' * (kind is int)}number.")
         return kind(value)
 
-    rope = raw.get("rope_parameters") or raw
     model = ModelConfig(
         name=name,
         hidden_size=number("hidden_size", int),
@@ -117,15 +117,24 @@ def model_config(folder: Path, name: str) -> ModelConfig:
     return model
 
 
-def _require_plain_llama(path: Path, raw: dict[str, Any]) -> None:
-    rope = raw.get("rope_parameters") or {}
+def _rope(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The rotary settings as transformers reads them: `rope_scaling`, the older key, goes before
+    `rope_parameters`, and both before `rope_theta` at the top.
+    """
+    key = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
+    inner = raw.get(key) or {}
+    if not isinstance(inner, dict):
+        raise InputError(f"{path}: {key}={inner!r}, must be an object.")
+    return {**raw, **inner}
+
+
+def _require_plain_llama(path: Path, raw: dict[str, Any], rope: dict[str, Any]) -> None:
     found = {
         "model_type": (raw.get("model_type"), "llama"),
         "hidden_act": (raw.get("hidden_act", "silu"), "silu"),
         "attention_bias": (bool(raw.get("attention_bias", False)), False),
         "mlp_bias": (bool(raw.get("mlp_bias", False)), False),
-        "rope_scaling": (raw.get("rope_scaling"), None),
-        "rope_parameters.rope_type": (rope.get("rope_type", "default"), "default"),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
         "quantization_config": (raw.get("quantization_config"), None),
     }
     for key, (value, allowed) in found.items():

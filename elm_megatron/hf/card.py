@@ -7,44 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_prep.errors import InputError
-from data_prep.manifest import Manifest
+from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.config import ModelConfig
 from elm_megatron.hf import card_texts as texts
 from elm_megatron.hf import names
 from elm_megatron.hf.card_plot import PICTURE, draw
 from elm_megatron.hf.config import ExportConfig
-from elm_megatron.hf.source import base_of, hf_folder, locate, run_config
-from elm_megatron.run_folder import RunFolder, write_atomically
+from elm_megatron.hf.lineage import Stage, manifest_of, stages_of
+from elm_megatron.run_folder import write_atomically
 
 FILE = "README.md"
 UNKNOWN = "unknown"
 EVALUATION = ("<!-- evaluation -->", "<!-- end of evaluation -->")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training run behind a model: its folder, run.json and config.yaml."""
-
-    run: RunFolder
-    record: dict[str, Any]
-    config: dict[str, Any]
-
-    @classmethod
-    def read(cls, run: RunFolder) -> Stage:
-        """Read a run's two files."""
-        return cls(run, run.read(), run_config(run))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The loop's keys: train.* or tune.*."""
-        return self.config.get("tune") or self.config.get("train") or {}
 
 
 def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, Any]) -> None:
@@ -54,17 +34,17 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
         source: the `export.Source`.
         figures: what the export found out: bytes, hashes, the gate's differences.
     """
-    stages = stages_of(source.run)
+    stages = stages_of(source.path, source.adapter)
     drawn = draw([(stage.run, _verb(stage)) for stage in stages], folder)
     picture = f"![Training and validation loss]({PICTURE})" if drawn else "Loss curves: unknown."
-    name = stages[-1].config["run"]["name"] if stages else source.path.name
-    model, manifest = source.weights.model, source.tokenizer.manifest
+    name = stages[-1].name if stages else source.path.name
+    model, manifest = source.weights.model, source.tokenizer.manifest or manifest_of(stages)
     sections = [
-        _head(config, manifest, bool(stages) and "tune" in stages[-1].config),
+        _head(config, manifest, bool(stages) and stages[-1].tuning),
         f"# {name}\n\n{texts.INTRODUCTION}",
         f"## How to run it\n\n{texts.usage(source.tokenizer.tuned)}",
         f"## Model\n\n{_model(model, figures)}",
-        f"## Tokenizer\n\n{_tokenizer(source.tokenizer)}",
+        f"## Tokenizer\n\n{_tokenizer(source.tokenizer.info, manifest)}",
         f"## Data\n\n{_all_data(manifest, stages)}",
         *(f"## {_verb(stage)}\n\n{_training(stage)}" for stage in stages),
         f"## Losses\n\n{picture}",
@@ -75,15 +55,6 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
         f"## Citation\n\n{_citation(name, stages)}",
     ]
     write_atomically(folder / FILE, "\n\n".join(sections) + "\n")
-
-
-def stages_of(run: RunFolder | None) -> list[Stage]:
-    """The runs behind a model, first to last: pretraining, then tuning. Empty for a foreign folder."""
-    if run is None:
-        return []
-    base = base_of(run)
-    before = stages_of(RunFolder(locate(base))) if base is not None and hf_folder(base) is None else []
-    return [*before, Stage.read(run)]
 
 
 def put_evaluation(folder: Path, markdown: str) -> bool:
@@ -159,15 +130,15 @@ def _model(model: ModelConfig, figures: dict[str, Any]) -> str:
     return f"{table(rows)}\n\n{table(files, ('file', 'bytes', 'sha256'))}"
 
 
-def _tokenizer(tokenizer: Any) -> str:
-    info = tokenizer.info
+def _tokenizer(info: TokenizerInfo, manifest: Manifest | None) -> str:
+    ours = manifest is not None and manifest.tokenizer.sha256 == info.sha256
     rows = [
-        ("kind", "SentencePiece BPE, byte fallback, spaces kept" if tokenizer.manifest else None),
+        ("kind", "SentencePiece BPE, byte fallback, spaces kept" if ours else None),
         ("pieces", info.vocab_size),
         ("bos, eos, pad ids", ", ".join(UNKNOWN if i is None else str(i) for i in _ids(info))),
         ("sha256", f"`{info.sha256}`"),
     ]
-    return f"{table(rows)}\n\n{texts.TOKENIZER if tokenizer.manifest else ''}".rstrip()
+    return f"{table(rows)}\n\n{texts.TOKENIZER if ours else ''}".rstrip()
 
 
 def _ids(info: Any) -> tuple[int | None, ...]:
@@ -226,9 +197,24 @@ def _training(stage: Stage) -> str:
     results.append(("code", record.get("git_commit")))
     results += [(f"version of {name}", v) for name, v in (record.get("versions") or {}).items()]
     layout = [(f"parallel.{k}", v) for k, v in (stage.config.get("parallel") or {}).items()]
-    group = "tune" if "tune" in stage.config else "train"
+    group = "tune" if stage.tuning else "train"
     settings = [(f"{group}.{key}", _setting(value)) for key, value in stage.settings.items()]
-    return f"{table(results)}\n\n{table([*settings, *layout], ('setting', 'value'))}"
+    learnt = [table(_examples(stage), ("tuning data", "value"))] if stage.tuning else []
+    return "\n\n".join([table(results), *learnt, table([*settings, *layout], ("setting", "value"))])
+
+
+def _examples(stage: Stage) -> list[tuple[str, Any]]:
+    """What a tuning run learnt from: its files' names, what they held, what was skipped, their hash."""
+    values = stage.config.get(stage.config.get("stage")) or {}
+    files = [
+        (key, ", ".join(Path(name).name for name in values[key]))
+        for key in ("files", "valid_files")
+        if values.get(key)
+    ]
+    counts = stage.record.get("data_counts") or {}
+    digest = stage.record.get("data_sha256")
+    named = [("stage", stage.config.get("stage")), *(files or [("files", None)])]
+    return [*named, *counts.items(), ("sha256", digest and f"`{digest}`")]
 
 
 def _setting(value: Any) -> Any:

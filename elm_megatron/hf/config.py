@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from data_prep.config import folder_name
 from elm_megatron.config import ClusterConfig, ModelConfig, RunConfig
+from elm_megatron.hf.source import label
 from elm_megatron.refusal import require, require_choice
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
@@ -18,7 +20,7 @@ TASKS = ("elm_cloze_nl", "elm_cloze_en", "elm_title_nl", "elm_title_en")
 def joined_names(source: object) -> str:
     """The default name of an evaluation: the names of what is read, joined."""
     sources = [source] if isinstance(source, str) else list(source)  # type: ignore[call-overload]
-    return "-".join(folder_name(str(one)) for one in sources)[:100]
+    return "-".join(folder_name(label(Path(str(one)))) for one in sources)[:100]
 
 
 OmegaConf.register_new_resolver("joined_names", joined_names, replace=True)
@@ -132,7 +134,7 @@ class EvalConfig:
 
     Attributes:
         run: the run being written: evaluation.json, .md and .png.
-        source: one exported model, or a list to set side by side.
+        source: a run or a Hugging Face folder, or a list of them to set side by side.
         split: the documents to measure on, train or valid; null skips perplexity.
         max_documents: the first so many of them; null is all.
         window: tokens a prediction sees at most; null is the model's longest sequence.
@@ -162,7 +164,7 @@ class EvalConfig:
     def check(self) -> None:
         """Refuse values outside their lists and ranges."""
         require_choice("split", self.split, (None, "train", "valid"))
-        require(len(self.sources) > 0, "source=[]: give at least one exported model.")
+        require(len(self.sources) > 0, "source=[]: give at least one model.")
         require(len(set(self.sources)) == len(self.sources), f"source={self.sources}: a model stands twice.")
         for key in ("max_documents", "window", "limit", "batch_size"):
             value = getattr(self, key)

@@ -1,20 +1,18 @@
-"""Measures exported models and sets them side by side: evaluation.json, evaluation.md, evaluation.png."""
+"""Measures models and sets them side by side: evaluation.json, evaluation.md, evaluation.png."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest
-from elm_megatron.hf import card, perplexity, tasks_run, tokenizer_files
+from elm_megatron.hf import card, generate, perplexity, tasks_run, tokenizer_files
 from elm_megatron.hf.config import EvalConfig
-from elm_megatron.hf.source import base_of, hf_folder, locate, require_hf_folder, run_config
+from elm_megatron.hf.lineage import dataset_of, stages_of
+from elm_megatron.hf.source import is_hf_folder, side_by_side
 from elm_megatron.run_folder import RunFolder, write_atomically
 
 Results = dict[str, dict[str, Any]]  # {model: {"perplexity": {group: …}, "tasks": {task: …}}}
@@ -24,22 +22,21 @@ def evaluate(config: EvalConfig) -> Results:
     """Measure every model, write the files and the models' cards.
 
     Raises:
-        InputError: a model, the dataset or a task is missing.
+        InputError: a model, the dataset or a task is missing, or a model stands twice.
     """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     run = RunFolder(config.run.dir)
     run.update(state="running")
     for task in config.tasks:
         tasks_run.load(task)
-    manifest = dataset(config) if config.split else None
+    models = side_by_side(config.sources)
+    manifest = dataset(config, next(iter(models.values()))) if config.split else None
     works = perplexity.documents(manifest, config.split, config.max_documents) if manifest else []
     results: Results = {}
-    for source in config.sources:
-        folder = require_hf_folder(source)
-        results[Path(source).name] = one = _measure(config, folder, works, run.path / ".cache")
-        print(f"{source}:\n{markdown({source: one})}\n", flush=True)
-        card.put_evaluation(folder, _card_section(config, manifest, source, one))
+    for name, folder in models.items():
+        results[name] = _measure(config, folder, works, run.path / ".cache")
+        one = {name: results[name]}
+        print(f"{markdown(one)}\n", flush=True)
+        card.put_evaluation(folder, _card_section(config, manifest, one))
     write_atomically(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
     write_atomically(run.path / "evaluation.md", markdown(results) + "\n")
     draw(results, run.path / "evaluation.png")
@@ -51,36 +48,39 @@ def evaluate(config: EvalConfig) -> Results:
 
 def _measure(config: EvalConfig, folder: Path, works: list[Any], cache: Path) -> dict[str, Any]:
     gpu = config.cluster.device == "gpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if gpu else torch.float32).eval()
-    model = model.to("cuda" if gpu else "cpu")
-    eos = tokenizer_files.of_folder(folder).info.eos_id
+    model, tokenizer = generate.load(str(folder), None, gpu)
+    model = model.eval().to("cuda" if gpu else "cpu")
     result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
     if works:
-        result["perplexity"] = perplexity.measure(model, folder, eos, works, config.window)
+        eos = tokenizer.info.eos_id
+        result["perplexity"] = perplexity.measure(model, tokenizer.folder, eos, works, config.window)
     if config.tasks:
-        result["tasks"] = tasks_run.run(model, folder, config.tasks, config.limit, config.batch_size, cache)
+        with TemporaryDirectory() as scratch:
+            settings = folder if is_hf_folder(folder) else _tokenizer_folder(model, tokenizer, Path(scratch))
+            figures = tasks_run.run(model, settings, config.tasks, config.limit, config.batch_size, cache)
+        result["tasks"] = figures
     return result
 
 
-def dataset(config: EvalConfig) -> Manifest:
+def _tokenizer_folder(model: Any, tokenizer: tokenizer_files.TokenizerSource, folder: Path) -> Path:
+    """The tokenizer of a run as transformers, and so lm-eval, reads it."""
+    (folder / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
+    tokenizer_files.write(tokenizer, folder, model.config.max_position_embeddings)
+    return folder
+
+
+def dataset(config: EvalConfig, first: Path) -> Manifest:
     """The dataset given, or the one the first model was trained on.
 
     Raises:
         InputError: it cannot be found out.
     """
-    if config.data.dir is not None:
-        return Manifest.load(Path(config.data.dir).expanduser())
-    trained: str | None = RunFolder(locate(config.sources[0])).read().get("export", {}).get("source")
-    while trained is not None and hf_folder(trained) is None:
-        run = RunFolder(Path(trained))
-        base = base_of(run)
-        if base is None:
-            folder = (run_config(run).get("data") or {}).get("dir")
-            if folder:
-                return Manifest.load(Path(folder).expanduser())
-            break
-        trained = base
-    raise InputError(f"source={config.sources[0]} names no dataset; give data.dir=<folder>, or split=null.")
+    folder = config.data.dir or dataset_of(stages_of(first))
+    if folder is None:
+        raise InputError(
+            f"source={config.sources[0]} names no dataset; give data.dir=<folder>, or split=null."
+        )
+    return Manifest.load(Path(folder).expanduser())
 
 
 def rows(results: Results) -> list[tuple[str, list[float | None]]]:
@@ -101,8 +101,8 @@ def markdown(results: Results) -> str:
     return card.table(lines, ("measure", *results))
 
 
-def _card_section(config: EvalConfig, manifest: Manifest | None, source: str, result: dict[str, Any]) -> str:
-    notes = []
+def _card_section(config: EvalConfig, manifest: Manifest | None, results: Results) -> str:
+    (result,), notes = results.values(), []
     if manifest is not None:
         documents = result["perplexity"]["all"]["documents"]
         notes.append(
@@ -112,7 +112,7 @@ def _card_section(config: EvalConfig, manifest: Manifest | None, source: str, re
     if result["tasks"]:
         sizes = ", ".join(f"{task} {figures['items']} items" for task, figures in result["tasks"].items())
         notes.append(f"Tasks choose one of four answers, so that chance is 0.25: {sizes}.")
-    return f"{markdown({Path(source).name: result})}\n\n{' '.join(notes)}"
+    return f"{markdown(results)}\n\n{' '.join(notes)}"
 
 
 def draw(results: Results, path: Path) -> None:

@@ -51,12 +51,14 @@ class Source:
         run: the run, or None for a Hugging Face folder.
         weights: the (merged) weights.
         tokenizer: where the tokenizer comes from.
+        adapter: the PEFT folder that was merged into them, where one was given.
     """
 
     path: Path
     run: RunFolder | None
     weights: Weights
     tokenizer: TokenizerSource
+    adapter: Path | None = None
 
 
 def open_source(config: ExportConfig) -> Source:
@@ -71,19 +73,17 @@ def open_source(config: ExportConfig) -> Source:
             raise InputError(
                 f"step={config.step}: source={config.source} is a Hugging Face folder; use null."
             )
-        weights = _with_adapter(FolderWeights(folder), config.adapter)
-        source = Source(folder, None, weights, _tuned(tokenizer_files.of_folder(folder), config.adapter))
+        source = Source(folder, None, FolderWeights(folder), tokenizer_files.of_folder(folder))
     else:
         run = RunFolder(locate(config.source))
-        weights = _with_adapter(_run_weights(run, config.step), config.adapter)
-        tokenizer = tokenizer_files.of_run(run, config.data.dir)
-        source = Source(run.path, run, weights, _tuned(tokenizer, config.adapter))
-    found, trained = source.tokenizer.info.vocab_size, weights.model.vocab_size
-    if found != trained:
+        weights = _run_weights(run, config.step)
+        source = Source(run.path, run, weights, tokenizer_files.of_run(run, config.data.dir))
+    found, held = source.tokenizer.info.vocab_size, source.weights.model.vocab_size
+    if found > held:
         raise InputError(
-            f"source={config.source}: the tokenizer has {found} pieces, the model's vocab_size is {trained}."
+            f"source={config.source}: the tokenizer has {found} pieces, the model's vocab_size is {held}."
         )
-    return source
+    return source if config.adapter is None else _with_adapter(source, config.adapter)
 
 
 def _run_weights(run: RunFolder, step: int | None) -> Weights:
@@ -99,28 +99,31 @@ def _run_weights(run: RunFolder, step: int | None) -> Weights:
         )
     base = resolve(str(run_config(run)["source"]))
     weights = RunWeights(RunFolder(base.folder), base.step) if base.is_run else FolderWeights(base.folder)
-    return _with_adapter(weights, str(adapter_folder(str(run.path))))
+    return _merged(weights, adapter_folder(str(run.path)))
 
 
-def _with_adapter(weights: Weights, adapter: str | None) -> Weights:
+def _with_adapter(source: Source, adapter: str) -> Source:
+    """The source with an adapter merged in, and the prompts that one was tuned with."""
+    from elm_megatron.hf import adapters
+
+    folder, tokenizer = adapters.locate(adapter), source.tokenizer
+    template = adapters.template_of(adapter) or tokenizer.template
+    return dataclasses.replace(
+        source,
+        weights=_merged(source.weights, folder),
+        tokenizer=dataclasses.replace(tokenizer, template=template, tuned=True),
+        adapter=folder,
+    )
+
+
+def _merged(weights: Weights, adapter: Path) -> Weights:
     """The weights with a PEFT adapter merged in fp32, on the base it was trained on."""
-    if adapter is None:
-        return weights
     from elm_megatron.hf import adapters
     from elm_megatron.tune.base import fingerprint
 
-    found = adapters.read(adapters.locate(adapter), weights.model)
+    found = adapters.read(adapter, weights.model)
     found.require_base(fingerprint(weights))
     return adapters.MergedWeights(weights, found)
-
-
-def _tuned(tokenizer: TokenizerSource, adapter: str | None) -> TokenizerSource:
-    """The tokenizer with the prompt template of the adapter put on top, where there is one."""
-    if adapter is None:
-        return tokenizer
-    from elm_megatron.hf.adapters import template_of
-
-    return dataclasses.replace(tokenizer, template=template_of(adapter) or tokenizer.template, tuned=True)
 
 
 def default_dtype(source: Source) -> str:
@@ -200,6 +203,7 @@ def export_folder(config: ExportConfig, source: Source, run: RunFolder) -> dict[
     figures = {
         "path": MODEL_FOLDER,
         "source": str(source.path),
+        "adapter": source.adapter and str(source.adapter),
         "step": source.weights.step,
         "dtype": dtype,
         "files": writer.files,

@@ -46,20 +46,11 @@ class Generator:
     def of(cls, config: GenerateConfig) -> Generator:
         """Load what `source` and `adapter` name.
 
-        An exported folder is read by transformers; a run, or anything with an adapter, part by part from its
-        own weights, the adapter merged in fp32.
-
         Raises:
             InputError: there is no such model, or the adapter does not belong to it.
         """
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        folder = hf_folder(config.source)
-        if folder is not None and config.adapter is None:
-            return cls(_of_folder(folder), Tokenizer.load(folder), tokenizer_files.of_folder(folder))
-        source = _open_quietly(config)
-        tokenizer = Tokenizer.load(source.tokenizer.folder)
-        return cls(_in_memory(source.weights, source.tokenizer), tokenizer, source.tokenizer)
+        model, source = load(config.source, config.adapter, torch.cuda.is_available())
+        return cls(model, source.load(), source)
 
     def ids(self, prompt: str, chat: bool, before: Sequence[int] = (), turn: int = 0) -> list[int]:
         """The ids a prompt becomes; an empty one starts where a document starts.
@@ -72,7 +63,7 @@ class Generator:
         if chat:
             turns = (*[Turn("", "", "")] * turn, Turn(prompt, "", ""))
             prompt = self.template.prompt(Dialogue(turns), turn)
-        return [*before, *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
+        return [*(before or self.tokenizer.begin), *self.tokenizer.encode(prompt)] or [self.tokenizer.eos_id]
 
     def complete(self, prompt: str, config: GenerateConfig, show: TextIO | None = None) -> str:
         """The continuation of one prompt, or with `chat` its answer.
@@ -147,22 +138,38 @@ class _Screen(BaseStreamer):
         self.shown = max(self.shown, len(text))
 
 
-def _of_folder(folder: Path) -> torch.nn.Module:
-    """A Hugging Face folder's model; on a CPU in fp32."""
-    dtype = "auto" if torch.cuda.is_available() else torch.float32
+def load(source: str, adapter: str | None, gpu: bool) -> tuple[torch.nn.Module, TokenizerSource]:
+    """A source's model under transformers, and its tokenizer.
+
+    An exported folder is read by transformers, in its own type or, for a CPU, in fp32; a run, or anything
+    with an adapter, part by part from its own weights, in fp32, the adapter merged.
+
+    Raises:
+        InputError: there is no such model, or the adapter does not belong to it.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = hf_folder(source)
+    if folder is not None and adapter is None:
+        return _of_folder(folder, gpu), tokenizer_files.of_folder(folder)
+    opened = _open_quietly(source, adapter)
+    return _in_memory(opened.weights, opened.tokenizer), opened.tokenizer
+
+
+def _of_folder(folder: Path, gpu: bool) -> torch.nn.Module:
+    dtype = "auto" if gpu else torch.float32
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]}).") from error
 
 
-def _open_quietly(config: GenerateConfig) -> Any:
+def _open_quietly(source: str, adapter: str | None) -> Any:
     """The source as export opens it; megatron-core's notes about missing kernels are kept back."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from elm_megatron.hf.export import open_source
-    run = RunConfig("generate", "")
-    return open_source(ExportConfig(run=run, source=config.source, adapter=config.adapter))
+    return open_source(ExportConfig(run=RunConfig("generate", ""), source=source, adapter=adapter))
 
 
 def _in_memory(weights: Weights, tokenizer: TokenizerSource) -> torch.nn.Module:

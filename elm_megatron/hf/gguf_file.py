@@ -114,7 +114,7 @@ def export_gguf(config: ExportConfig, source: Any, run: RunFolder) -> dict[str, 
     began = time.perf_counter()
     writer = gguf.GGUFWriter(temporary, "llama")
     _add_settings(writer, model, dtype, source.path.name)
-    _add_tokenizer(writer, source.tokenizer)
+    _add_tokenizer(writer, source.tokenizer, model.vocab_size)
     for part in names.parts(model):
         for name, shape in names.hf_shapes(model, part).items():
             _add_tensor_info(writer, part_names(model, part)[name][0], shape, dtype)
@@ -134,6 +134,7 @@ def export_gguf(config: ExportConfig, source: Any, run: RunFolder) -> dict[str, 
     figures = {
         "path": GGUF_FILE,
         "source": str(source.path),
+        "adapter": source.adapter and str(source.adapter),
         "step": source.weights.step,
         "dtype": dtype,
         "files": {GGUF_FILE: {"bytes": size, "sha256": sha256(temporary)}},
@@ -170,14 +171,17 @@ def _add_settings(writer: gguf.GGUFWriter, model: ModelConfig, dtype: str, name:
     writer.add_layer_norm_rms_eps(model.norm_eps)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource, vocab_size: int) -> None:
+    """SentencePiece's pieces; llama.cpp wants a token for each row of the embedding, also for unused ones."""
     processor = Tokenizer.load(source.folder).processor
-    ids = range(processor.vocab_size())
+    ids, unused = range(processor.vocab_size()), range(processor.vocab_size(), vocab_size)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([processor.id_to_piece(i).encode() for i in ids])
-    writer.add_token_scores([processor.get_score(i) for i in ids])
-    writer.add_token_types([_token_type(processor, i) for i in ids])
+    pieces = [processor.id_to_piece(i).encode() for i in ids]
+    writer.add_token_list([*pieces, *(f"[PAD{i}]".encode() for i in unused)])
+    writer.add_token_scores([*(processor.get_score(i) for i in ids), *(0.0 for _ in unused)])
+    kinds = [_token_type(processor, i) for i in ids]
+    writer.add_token_types([*kinds, *(gguf.TokenType.UNUSED for _ in unused)])
     writer.add_unk_token_id(processor.unk_id())
     for add, value in (
         (writer.add_bos_token_id, source.info.bos_id),
@@ -186,7 +190,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource) -> None:
     ):
         if value is not None:
             add(value)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(source.adds_bos)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)
     writer.add_chat_template(jinja(Template.load(source.template), eos=True))

@@ -19,11 +19,11 @@ import torch
 from data_prep.errors import InputError
 from elm_megatron.engine import checkpoint as checkpoints
 from elm_megatron.engine.shards import Piece, Place, write_file
-from elm_megatron.hf import architecture, gate, names, tokenizer_files
+from elm_megatron.hf import architecture, names, tokenizer_files
 from elm_megatron.hf.config import ImportConfig
 from elm_megatron.hf.export import Source, run_gate
 from elm_megatron.hf.source import TOKENIZER_FOLDER, require_hf_folder
-from elm_megatron.hf.weights import FolderWeights, RunWeights
+from elm_megatron.hf.weights import CheckpointWeights, FolderWeights
 from elm_megatron.run_folder import RunFolder, write_atomically
 
 
@@ -40,43 +40,56 @@ def import_hf(config: ImportConfig) -> dict[str, Any]:
     weights = FolderWeights(folder)
     before = run.read().get("import")
     if checkpoints.committed(run):
-        if before and before["identity"] == weights.identity:
-            run.update(state="done")
-            print(f"{run.path} already holds {folder}", flush=True)
-            return before
-        raise InputError(f"run.dir={run.path}: holds another model's checkpoints; give another run.name.")
+        if before is None:
+            raise InputError(f"run.dir={run.path}: holds checkpoints of another run; give another run.name.")
+        if before["identity"] != weights.identity:
+            raise InputError(
+                f"run.dir={run.path}: holds {before['source']} as it was when it was imported; give another "
+                "run.name."
+            )
+        run.update(state="done")
+        print(f"{run.path} already holds {folder}", flush=True)
+        return before
     run.update(state="running", started=time.time())
-    began = time.perf_counter()
-    _copy_tokenizer(folder, run.path / TOKENIZER_FOLDER)
     temporary = run.checkpoints / f".{checkpoints.step_name(0)}.import.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # of an import that was killed
     temporary.mkdir(mode=0o700, parents=True)
-    manifest = _write(weights, temporary)
-    write_seconds = time.perf_counter() - began
-    final = run.checkpoints / checkpoints.step_name(0)
-    temporary.rename(final)
     try:
-        difference, gate_seconds = _gate(run, folder)
-    except gate.GateError:
-        shutil.rmtree(final)
-        raise
+        figures = _write_and_check(run, folder, weights, temporary)
+        # The record first: a checkpoint without it would be taken for another run's.
+        run.update(**{"import": figures})
+        final = run.checkpoints / checkpoints.step_name(0)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     write_atomically(run.latest, f"{final.name}\n")
-    figures = {
-        "source": str(folder),
-        "identity": weights.identity,
-        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
-        "write_seconds": write_seconds,
-        "gate_seconds": gate_seconds,
-        "gate": vars(difference),
-    }
-    run.update(state="done", step=0, seconds=write_seconds + gate_seconds, **{"import": figures})
+    run.update(state="done", step=0, seconds=figures["write_seconds"] + figures["gate_seconds"])
     print(
-        f"{final}: {figures['bytes'] / 1e6:,.1f} MB in {write_seconds:.1f} s; gate: logits equal "
-        f"transformers' within {difference.rounded:.1e} over {difference.tokens} tokens "
-        f"({gate_seconds:.1f} s)",
+        f"{final}: {figures['bytes'] / 1e6:,.1f} MB in {figures['write_seconds']:.1f} s; gate: logits equal "
+        f"transformers' within {figures['gate']['rounded']:.1e} over {figures['gate']['tokens']} tokens "
+        f"({figures['gate_seconds']:.1f} s)",
         flush=True,
     )
     return figures
+
+
+def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, target: Path) -> dict[str, Any]:
+    """Write the tokenizer and a step folder, and run the gate on it; returns the import's figures."""
+    began = time.perf_counter()
+    _copy_tokenizer(folder, run.path / TOKENIZER_FOLDER)
+    manifest = _write(weights, target)
+    written = time.perf_counter() - began
+    tokenizer = tokenizer_files.of_run(run, None)
+    source = Source(run.path, run, CheckpointWeights(weights.model, target), tokenizer)
+    difference, gated = run_gate(source, None, FolderWeights(folder), architecture.read_config(folder))
+    return {
+        "source": str(folder),
+        "identity": weights.identity,
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "write_seconds": written,
+        "gate_seconds": gated,
+        "gate": vars(difference),
+    }
 
 
 def _write(weights: FolderWeights, folder: Path) -> dict[str, Any]:
@@ -97,15 +110,9 @@ def _write(weights: FolderWeights, folder: Path) -> dict[str, Any]:
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
     """Keep the tokenizer's files and config.json, whose ids and dtype an export writes again."""
-    target.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(mode=0o700)
     for name in ("config.json", *tokenizer_files.COPIED):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     tokenizer_files.of_folder(target)
-
-
-def _gate(run: RunFolder, folder: Path) -> tuple[gate.Difference, float]:
-    """Megatron with the checkpoint just written against the folder, both in fp32."""
-    tokenizer = tokenizer_files.of_run(run, None)
-    source = Source(run.path, run, RunWeights(run, 0), tokenizer)
-    return run_gate(source, None, FolderWeights(folder), architecture.read_config(folder))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,49 @@ def hf_folder(source: str) -> Path | None:
     """The Hugging Face folder a source names or, being an export run, holds; None for other runs.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it is an export run that holds a GGUF file alone.
     """
     folder = locate(source)
     for candidate in (folder, folder / MODEL_FOLDER):
         if is_hf_folder(candidate):
             return candidate
+    if (folder / GGUF_FILE).is_file():
+        raise InputError(
+            f"source={source}: holds only {GGUF_FILE}, which llama.cpp alone reads; give what it was made "
+            "of, or an export with format=hf."
+        )
     return None
+
+
+def label(folder: Path) -> str:
+    """What a model is called beside others: its folder's name, or for `<run>/model` the export run's."""
+    folder = folder.expanduser().absolute()
+    return folder.parent.name if folder.name == MODEL_FOLDER else folder.name
+
+
+def side_by_side(sources: Sequence[str]) -> dict[str, Path]:
+    """{name: folder} of several models; the sources as given tell those apart whose labels are the same.
+
+    Raises:
+        InputError: a source does not exist, or two of them are one folder.
+    """
+    folders = [hf_folder(source) or locate(source) for source in sources]
+    places = [folder.resolve() for folder in folders]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            first = sources[places.index(place)]
+            raise InputError(f"source={first} and source={sources[number]} are the same model, {place}.")
+    labels = [label(folder) for folder in folders]
+    names = [s if labels.count(name) > 1 else name for s, name in zip(sources, labels, strict=True)]
+    return dict(zip(names, folders, strict=True))
+
+
+def export_record(folder: Path) -> dict[str, Any]:
+    """What its run.json says of the export that made a Hugging Face folder; {} for one from elsewhere."""
+    if folder.name != MODEL_FOLDER:
+        return {}
+    record = RunFolder(folder.absolute().parent).read().get("export") or {}
+    return record if record.get("path") == MODEL_FOLDER else {}
 
 
 def require_hf_folder(source: str) -> Path:
@@ -99,7 +137,7 @@ def base_of(run: RunFolder) -> str | None:
     config = run_config(run)
     if "tune" not in config or not config.get("source"):
         return None
-    return str(config["source"]).partition("@")[0]
+    return re.sub(r"@\d+$", "", str(config["source"]))
 
 
 def run_model(run: RunFolder) -> ModelConfig:
@@ -108,6 +146,9 @@ def run_model(run: RunFolder) -> ModelConfig:
     Raises:
         InputError: config.yaml holds none.
     """
-    model = typed.build(ModelConfig, run_config(run).get("model"), "model")
+    values = run_config(run).get("model")
+    if values is None:
+        raise InputError(f"{run.path} holds no model: {run.config.name} has no key model.")
+    model = typed.build(ModelConfig, values, "model")
     model.check()
     return model

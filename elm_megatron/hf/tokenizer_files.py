@@ -49,6 +49,27 @@ class TokenizerSource:
     template: str = PUBLISHED
     tuned: bool = False
 
+    @property
+    def adds_bos(self) -> bool:
+        """Whether a program puts BOS before a text: what tokenizer_config.json says; ours say no."""
+        path = self.folder / CONFIG_FILE
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            return settings.get("add_bos_token") is True
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+
+    def load(self) -> Tokenizer:
+        """The SentencePiece tokenizer itself, with the ids a sequence begins with.
+
+        Raises:
+            InputError: the folder holds none.
+        """
+        tokenizer = Tokenizer.load(self.folder)
+        if self.adds_bos:
+            tokenizer.begin = [tokenizer.bos_id]
+        return tokenizer
+
 
 def of_dataset(manifest: Manifest) -> TokenizerSource:
     """The tokenizer of a dataset.
@@ -101,10 +122,10 @@ def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
 
 
 def of_folder(folder: Path) -> TokenizerSource:
-    """The tokenizer of a Hugging Face folder, ids from its config.json.
+    """The tokenizer of a Hugging Face folder, special ids from its config.json.
 
     Raises:
-        InputError: it holds no tokenizer.
+        InputError: it holds no readable tokenizer, or one with more pieces than the model has.
     """
     import hashlib
 
@@ -115,9 +136,12 @@ def of_folder(folder: Path) -> TokenizerSource:
         raise InputError(f"{folder}: holds neither {MODEL_FILE} nor {JSON_FILE}.")
     raw = architecture.read_config(folder)
     eos = raw.get("eos_token_id")
+    pieces, held = _pieces(folder), raw.get("vocab_size")
+    if not isinstance(held, int) or pieces > held:  # fewer are fine: a vocabulary may be padded
+        raise InputError(f"{folder}: {files[0].name} has {pieces} pieces, config.json says {held}.")
     info = TokenizerInfo(
         sha256=hashlib.sha256(files[0].read_bytes()).hexdigest(),
-        vocab_size=raw["vocab_size"],
+        vocab_size=pieces,
         bos_id=raw.get("bos_token_id"),
         eos_id=eos[0] if isinstance(eos, list) else eos,
         pad_id=raw.get("pad_token_id"),
@@ -127,13 +151,26 @@ def of_folder(folder: Path) -> TokenizerSource:
     return TokenizerSource(folder, info, None)
 
 
+def _pieces(folder: Path) -> int:
+    if (folder / MODEL_FILE).is_file():
+        return Tokenizer.load(folder).vocab_size
+    return _fast(folder).get_vocab_size()
+
+
+def _fast(folder: Path) -> Any:
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        return Fast.from_file(str(folder / JSON_FILE))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError(f"{folder / JSON_FILE} is not a tokenizer ({error}).") from error
+
+
 def encoder(folder: Path) -> Callable[[str], list[int]]:
     """What gives the ids of a text under a folder's tokenizer, without special ids."""
     if (folder / MODEL_FILE).is_file():
         return Tokenizer.load(folder).encode
-    from tokenizers import Tokenizer as Fast
-
-    fast = Fast.from_file(str(folder / JSON_FILE))
+    fast = _fast(folder)
     fast.encode_special_tokens = True
     return lambda text: fast.encode(text, add_special_tokens=False).ids
 

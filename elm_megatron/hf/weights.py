@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from data_prep.errors import InputError
 from elm_megatron.config import ModelConfig
 from elm_megatron.engine.checkpoint import Checkpoint, step_folder
-from elm_megatron.hf import architecture, names
+from elm_megatron.hf import architecture, names, tokenizer_files
 from elm_megatron.hf.names import Part
 from elm_megatron.hf.source import run_model
 from elm_megatron.run_folder import RunFolder
@@ -45,20 +45,20 @@ class Weights(Protocol):
         ...
 
 
-class RunWeights:
-    """The weights of a run's checkpoint, verified when opened.
+class CheckpointWeights:
+    """The weights of a checkpoint, verified when opened.
 
     Args:
-        run: the run's folder.
-        step: which checkpoint; None is the newest.
+        model: its sizes.
+        folder: the step folder.
 
     Raises:
-        InputError: there is no such checkpoint, or it fails its verification.
+        InputError: it fails its verification.
     """
 
-    def __init__(self, run: RunFolder, step: int | None):
-        self.model = run_model(run)
-        self.checkpoint = Checkpoint.open(step_folder(run, step))
+    def __init__(self, model: ModelConfig, folder: Path):
+        self.model = model
+        self.checkpoint = Checkpoint.open(folder)
         self.checkpoint.verify()
         self.identity = json.dumps(self.checkpoint.manifest["files"], sort_keys=True)
         self.step = self.checkpoint.step
@@ -82,6 +82,21 @@ class RunWeights:
             except (SafetensorError, OSError) as error:
                 raise InputError(f"{self.checkpoint.folder}: {name} cannot be read ({error}).") from error
         return tensors
+
+
+class RunWeights(CheckpointWeights):
+    """The weights of a run.
+
+    Args:
+        run: the run's folder.
+        step: which checkpoint; None is the newest.
+
+    Raises:
+        InputError: there is no such checkpoint, or it fails its verification.
+    """
+
+    def __init__(self, run: RunFolder, step: int | None):
+        super().__init__(run_model(run), step_folder(run, step))
 
 
 class FolderWeights:
@@ -136,9 +151,10 @@ class FolderWeights:
 
 
 def identity(folder: Path) -> str:
-    """Names, sizes and times of a folder's files."""
-    found = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-    return json.dumps([str(folder), found])
+    """Names, sizes and times of the files that make a folder's model: what else lies there may change."""
+    names_ = ("config.json", INDEX_FILE, *tokenizer_files.COPIED)
+    files = sorted({*folder.glob("*.safetensors"), *(p for name in names_ if (p := folder / name).is_file())})
+    return json.dumps([str(folder), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]])
 
 
 def _opened(path: Path) -> safe_open:

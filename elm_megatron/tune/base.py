@@ -43,10 +43,10 @@ class Base:
         if source.is_run:
             run = RunFolder(source.folder)
             weights: Weights = RunWeights(run, source.step)
-            folder = tokenizer_files.of_run(run, None).folder
+            tokenizer = tokenizer_files.of_run(run, None)
         else:
-            weights, folder = FolderWeights(source.folder), source.folder
-        return cls(source, weights, Tokenizer.load(folder))
+            weights, tokenizer = FolderWeights(source.folder), tokenizer_files.of_folder(source.folder)
+        return cls(source, weights, tokenizer.load())
 
     @property
     def model(self) -> ModelConfig:

@@ -44,21 +44,25 @@ class Encoder:
         eos_id: closes each response.
         template: the texts around instructions.
         longest: ids of one example at most.
+        begin: ids before the first prompt.
     """
 
-    def __init__(self, encode: Encode, eos_id: int, template: Template, longest: int):
+    def __init__(
+        self, encode: Encode, eos_id: int, template: Template, longest: int, begin: Iterable[int] = ()
+    ):
         self._encode, self._eos_id, self._template, self._longest = encode, eos_id, template, longest
+        self._begin = list(begin)
         self.counts: Counter[str] = Counter()
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, template: Template, longest: int) -> Encoder:
         """An encoder with this suite's own tokenizer."""
-        return cls(tokenizer.encode, tokenizer.eos_id, template, longest)
+        return cls(tokenizer.encode, tokenizer.eos_id, template, longest, tokenizer.begin)
 
     def __call__(self, dialogue: Dialogue) -> Example | None:
         """The example, cut to the longest length; None when the cut leaves no answer to learn."""
-        ids: list[int] = []
-        answer: list[bool] = []
+        ids = list(self._begin)
+        answer = [False] * len(ids)
         for index, turn in enumerate(dialogue.turns):
             prompt = self._encode(self._template.prompt(dialogue, index))
             response = [*self._encode(turn.response), self._eos_id]

@@ -119,6 +119,16 @@ def import_hf(world: World, config: ImportConfig) -> str:
     return Import(config)(world)
 
 
+def import_to_refusal(world: World, config: ImportConfig) -> str:
+    """Import; the sentence it is refused with."""
+    from data_prep.errors import InputError
+
+    try:
+        return import_hf(world, config)
+    except InputError as error:
+        return str(error)
+
+
 def save_again(world: World, config: PretrainConfig, source: Path) -> None:
     """Load a run's newest weights into a trainer of another layout and save them as its first step."""
     from elm_megatron.engine import distributed, state

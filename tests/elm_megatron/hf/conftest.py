@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from data_prep.config import DataConfig, PreprocessConfig, TokenizerConfig
 from data_prep.job import Preprocess
 from tests.elm_megatron.hf import cases
+from tests.elm_megatron.hf.killed import Executioner
 from tests.elm_megatron.rank_pool import RankPool
 
 # (query groups, tied, layout)
@@ -48,3 +49,11 @@ def made(
         return cases.Made(folder / "run", folder / "export" / "model", config.model)
 
     return make
+
+
+@pytest.fixture
+def executioner(tmp_path: Path) -> Iterator[Executioner]:
+    """Ends exports and imports at a point."""
+    started = Executioner(tmp_path / "rendezvous")
+    yield started
+    started.close()

@@ -1,6 +1,6 @@
-"""Exports in processes that die without warning at a chosen point.
+"""Exports and imports in processes that die without warning at a chosen point.
 
-A process of its own imports torch and megatron-core once, starts no thread, and forks for each export.
+A process of its own imports torch and megatron-core once, starts no thread, and forks for each job.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from elm_megatron.hf.config import ExportConfig
+from elm_megatron.hf.job import Export, Import
 from elm_megatron.world import World
 
 SECONDS = 200
 
 
 class Executioner:
-    """Starts exports that end at a point.
+    """Starts jobs that end at a point.
 
     Args:
         folder: for rendezvous files.
@@ -32,11 +32,11 @@ class Executioner:
         self._process = context.Process(target=_serve, args=(theirs, folder), daemon=True)
         self._process.start()
 
-    def export(self, config: ExportConfig, point: str) -> int:
-        """Export; the process ends at `point` ("tensor-7": at the eighth tensor). Returns its status."""
-        self._pipe.send((config, point))
+    def do(self, job: Export | Import, point: str) -> int:
+        """Do it; the process ends at `point` ("tensor-7": at the eighth tensor). Returns its status."""
+        self._pipe.send((job, point))
         if not self._pipe.poll(SECONDS):
-            raise TimeoutError(f"the export to be ended at {point} did not end within {SECONDS} s")
+            raise TimeoutError(f"the job to be ended at {point} did not end within {SECONDS} s")
         return self._pipe.recv()
 
     def close(self) -> None:
@@ -52,11 +52,11 @@ def _serve(pipe: Connection, folder: Path) -> None:
     import elm_megatron.hf.export  # noqa: F401 - imported once, for all forks
 
     while True:
-        config, point = pipe.recv()
+        job, point = pipe.recv()
         child = os.fork()
         if child == 0:
             try:
-                _run(config, folder, point)
+                _run(job, folder, point)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -64,10 +64,9 @@ def _serve(pipe: Connection, folder: Path) -> None:
         pipe.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-def _run(config: ExportConfig, folder: Path, point: str) -> None:
+def _run(job: Export | Import, folder: Path, point: str) -> None:
     from elm_megatron.hf import card, gate, tokenizer_files, writer
     from elm_megatron.hf import export as exporting
-    from elm_megatron.hf.job import Export
 
     points = {
         "tensor": (writer.SafetensorsWriter, "write"),
@@ -89,4 +88,4 @@ def _run(config: ExportConfig, folder: Path, point: str) -> None:
         return original(*args, **kwargs)
 
     setattr(owner, attribute, dying)
-    Export(config)(World.single(folder))
+    job(World.single(folder))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from data_prep.manifest import Manifest
+from elm_megatron.config import ModelConfig
 from elm_megatron.hf import card
+from elm_megatron.hf.lineage import LOST, Stage, stages_of
+from elm_megatron.hf.source import base_of
 from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
+from tests.elm_megatron.tune import cases as tune_cases
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +121,6 @@ def test_it_renders(export: cases.Made):
 
 def test_energy_in_the_card(export: cases.Made, corpus: Path, ranks: RankPool, tmp_path: Path):
     """kWh as recorded, and the CO2 that follows from the factor given at export."""
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(export.run, run)
     record = json.loads((run / "run.json").read_text())
@@ -151,8 +155,86 @@ def test_the_parts_of_a_blend_are_told_apart(corpus: Path, tmp_path: Path):
         {**part, "dir": str(corpus), "manifest_sha256": manifest.sha256},
         {**part, "dir": str(tmp_path / "gone"), "manifest_sha256": "0" * 64},
     ]
-    text = card._all_data(manifest, [card.Stage(RunFolder(tmp_path), {"blend": blend}, {})])
+    text = card._all_data(manifest, [Stage(RunFolder(tmp_path), {"blend": blend}, {})])
     _, first, second, measured = text.split("### ")
     assert first.startswith("Dataset 1 of 2") and cells(first)["works read"] == str(manifest.works["in"])
     assert cells(second)["manifest_sha256"] == "0" * 64 and "unknown" in second
     assert measured.startswith("The dataset of the tokenizer") and manifest.sha256 in measured
+
+
+def finetune(ranks: RankPool, folder: Path, source: Path, model: ModelConfig, stage: str) -> Path:
+    """A tuning run of two steps."""
+    small = {"steps": 2, "seq_length": 128, "global_batch_size": 2, "micro_batch_size": 2, "r": 4, "alpha": 8}
+    config = tune_cases.finetune_config(folder, source, stage=stage, model=model, **small)
+    tune_cases.folder_of(config).update(verb="finetune")
+    assert ranks.run(1, tune_cases.finetune, config=config) == ["done"]
+    return folder
+
+
+def exported(ranks: RankPool, folder: Path, source: Path, **changes: Any) -> str:
+    """An export's card."""
+    ranks.run(1, cases.export, config=cases.export_config(folder, source, **changes))
+    return (folder / "model" / "README.md").read_text()
+
+
+def test_nothing_behind_a_model_is_lost(
+    made: Callable[[str], cases.Made], corpus: Path, ranks: RankPool, tmp_path: Path
+):
+    """Pretrained, tuned, exported, tuned on that, exported: data, both tunings and their files are named."""
+    one = made("mha")
+    tuned = finetune(ranks, tmp_path / "tuned", one.run, one.model, "sft")
+    first = exported(ranks, tmp_path / "export", tuned)
+    dpo = finetune(ranks, tmp_path / "dpo", tmp_path / "export", one.model, "dpo")
+    second = exported(ranks, tmp_path / "export-dpo", dpo)
+    manifest = Manifest.load(corpus)
+    for text, tunings in ((first, 1), (second, 2)):
+        assert f"`{manifest.sha256}`" in section(text, "Data")
+        assert "No BOS token was used" in section(text, "Tokenizer")
+        assert text.count("\n## Tuning\n") == tunings and text.count("\n## Pretraining\n") == 1
+        assert set(yaml.safe_load(text.split("---")[1])["tags"]) >= {"lora", "chat"}
+    assert "\n# dpo\n" in second
+    for text, stage, run, file in (
+        (first, "Tuning", tuned, "instructions.jsonl"),
+        (second.rpartition("\n## Tuning\n")[0], "Tuning", tuned, "instructions.jsonl"),
+        (second.replace("\n## Tuning\n", "\n## First\n", 1), "Tuning", dpo, "preferences.jsonl"),
+    ):
+        record, shown = json.loads((run / "run.json").read_text()), cells(section(text, stage))
+        assert (shown["stage"], shown["files"]) == ("sft" if run == tuned else "dpo", file)
+        assert shown["sha256"] == f"`{record['data_sha256']}`"
+        assert {key: number(shown[key]) for key in record["data_counts"]} == record["data_counts"]
+
+    # The same adapter merged by hand, and an export of that export: the same runs are behind them.
+    merged = exported(ranks, tmp_path / "merged", one.run, adapter=str(tuned))
+    again = exported(ranks, tmp_path / "again", tmp_path / "merged", dtype="bf16")
+    for text in (merged, again):
+        assert "\n# tuned\n" in text
+        assert section(text, "Tuning") == section(first, "Tuning")
+        assert section(text, "Data") == section(first, "Data")
+        assert set(yaml.safe_load(text.split("---")[1])["tags"]) >= {"lora", "chat"}
+
+    # What is gone is said to be, and nothing is refused for it.
+    shutil.copytree(tuned / "adapter", tmp_path / "peft")
+    alone = exported(ranks, tmp_path / "alone", one.hf, adapter=str(tmp_path / "peft"))
+    assert cells(section(alone, "Tuning"))["files"] == "unknown" and "\n# peft\n" in alone
+    shutil.rmtree(tuned)
+    lost = exported(ranks, tmp_path / "export-dpo", dpo, dtype="bf16")
+    assert "Earlier training, its records lost" in lost and "Training data: unknown" in lost
+
+
+def test_exports_in_a_circle_end(made: Callable[[str], cases.Made], tmp_path: Path):
+    """An export made anew from what was made of it: the way back ends."""
+    for name, source in (("a", "b"), ("b", "a")):
+        shutil.copytree(made("mha").hf, tmp_path / name / "model")
+        made_of = {"path": "model", "source": str(tmp_path / source / "model")}
+        RunFolder(tmp_path / name).update(export=made_of)
+    assert [stage.record["verb"] for stage in stages_of(tmp_path / "a" / "model")] == [LOST]
+
+
+@pytest.mark.parametrize("name", ["home@eur.nl/base", "base@home"])
+def test_only_digits_are_a_step(name: str, tmp_path: Path):
+    """A folder may hold an @."""
+    run = RunFolder(tmp_path / "tuned")
+    run.create()
+    for given in (f"/x/{name}", f"/x/{name}@12"):
+        run.config.write_text(yaml.safe_dump({"tune": {}, "source": given}))
+        assert base_of(run) == f"/x/{name}"

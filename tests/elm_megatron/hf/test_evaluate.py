@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.config import RunConfig
 from elm_megatron.hf import tasks_run
-from elm_megatron.hf.config import TASKS, DatasetChoice, EvalConfig
+from elm_megatron.hf.config import TASKS, DatasetChoice, EvalConfig, joined_names
 from elm_megatron.hf.perplexity import Document, documents, measure, windows
 from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.hf import cases
@@ -88,6 +89,63 @@ def test_task_files():
         tasks_run.load("hellaswag")
 
 
+def eval_config(folder: Path, sources: list[Path], **changes: Any) -> EvalConfig:
+    """A checked evaluation on one work, without tasks; its run folder is made."""
+    values = {"max_documents": 1, "tasks": [], **changes}
+    config = EvalConfig(RunConfig("eval", str(folder)), [str(source) for source in sources], **values)
+    config.check()
+    RunFolder(folder).create()
+    return config
+
+
+def test_models_of_one_name_are_told_apart(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
+    """Every export ends in `/model`: both have their row, named by the run; one model twice is refused."""
+    from elm_megatron.hf.evaluate import evaluate
+    from elm_megatron.hf.source import side_by_side
+
+    folders = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "c" / "a"]
+    for folder, name in zip(folders, ("gqa", "mha", "gqa"), strict=True):
+        shutil.copytree(made(name).hf, folder)
+    results = evaluate(
+        eval_config(tmp_path / "eval", folders[:2], data=DatasetChoice(str(corpus)), max_documents=1)
+    )
+    assert list(results) == ["a", "b"]
+    assert results["a"]["perplexity"]["all"]["loss"] != results["b"]["perplexity"]["all"]["loss"]
+    assert json.loads((tmp_path / "eval" / "evaluation.json").read_text()) == results
+    assert json.loads((tmp_path / "eval" / "run.json").read_text())["evaluation"] == results
+    assert (tmp_path / "eval" / "evaluation.md").read_text().startswith("| measure | a | b |")
+    assert "| measure | b |" in (folders[1] / "README.md").read_text()
+    assert joined_names([str(folder) for folder in folders]) == "a-b-a"
+    sources = [str(folder) for folder in folders]
+    assert list(side_by_side(sources)) == [sources[0], "b", sources[2]]
+    (tmp_path / "link").symlink_to(folders[0])
+    with pytest.raises(InputError, match=r"link and source=.* are the same model"):
+        side_by_side([str(tmp_path / "link"), str(folders[1]), str(folders[0])])
+
+
+def test_a_run_is_measured_as_its_export(made: Callable[[str], cases.Made], tmp_path: Path):
+    """source=<run> without an export of it; the dataset is the run's, also for a bare `…/model`."""
+    from elm_megatron.hf.evaluate import evaluate
+
+    one = made("gqa")
+    shutil.copytree(one.hf.parent, tmp_path / "export")
+    found = evaluate(eval_config(tmp_path / "eval", [tmp_path / "export" / "model", one.run]))
+    assert list(found) == ["export", "run"]
+    losses = [figures["perplexity"]["all"]["loss"] for figures in found.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_damaged_weights_are_a_sentence(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
+    from elm_megatron.hf.evaluate import evaluate
+
+    folder = tmp_path / "broken"
+    shutil.copytree(made("gqa").hf, folder)
+    shard = min(folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(InputError, match="broken: transformers cannot load it"):
+        evaluate(eval_config(tmp_path / "eval", [folder], data=DatasetChoice(str(corpus))))
+
+
 @pytest.mark.slow
 def test_side_by_side(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
     """Two models, perplexity and tasks, one table and picture; each card gets its section."""
@@ -98,19 +156,16 @@ def test_side_by_side(made: Callable[[str], cases.Made], corpus: Path, tmp_path:
     for name in ("gqa", "mha"):
         shutil.copytree(made(name).hf, tmp_path / name)
         folders.append(tmp_path / name)
-    config = EvalConfig(
-        RunConfig("eval", str(tmp_path / "eval")), [str(f) for f in folders], max_documents=1, limit=4,
-        tasks=list(TASKS), data=DatasetChoice(str(corpus)),
-    )  # fmt: skip
-    config.check()
-    RunFolder(config.run.dir).create()
-    results = evaluate(config)
-    assert set(results) == {"gqa", "mha"}
+    choice = DatasetChoice(str(corpus))
+    sources = [*folders, made("gqa").run]
+    results = evaluate(eval_config(tmp_path / "eval", sources, limit=4, tasks=list(TASKS), data=choice))
+    assert list(results) == ["gqa", "mha", "run"]
+    assert results["run"]["tasks"] == results["gqa"]["tasks"]
     for result in results.values():
         assert set(result["tasks"]) == set(TASKS)
         assert all(0 <= task["accuracy"] <= 1 and task["items"] == 4 for task in result["tasks"].values())
     table = (tmp_path / "eval" / "evaluation.md").read_text()
-    assert table.startswith("| measure | gqa | mha |")
+    assert table.startswith("| measure | gqa | mha | run |")
     assert f"{results['mha']['perplexity']['all']['bits_per_byte']:.4g}" in table
     assert (tmp_path / "eval" / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     for folder in folders:

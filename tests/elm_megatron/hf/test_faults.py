@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from data_prep.errors import InputError
 from elm_megatron.engine.shards import sha256
 from elm_megatron.hf.export import open_source
+from elm_megatron.hf.job import Export
 from elm_megatron.run_folder import RunFolder
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.hf.killed import Executioner
@@ -39,31 +40,23 @@ def test_gate_refuses(fault: str, run: Path, ranks: RankPool, tmp_path: Path):
     assert files(tmp_path / "export") == set()
 
 
-@pytest.fixture
-def executioner(tmp_path: Path) -> Iterator[Executioner]:
-    """Ends exports at a point."""
-    started = Executioner(tmp_path / "rendezvous")
-    yield started
-    started.close()
-
-
 def test_killed_at_any_point(run: Path, ranks: RankPool, executioner: Executioner, tmp_path: Path):
     """kill -9 leaves either no model or the earlier one, whole; the next export succeeds and cleans up."""
     config = cases.export_config(tmp_path / "export", run)
     target = RunFolder(config.run.dir)
     points = ["tensor-0", "tensor-7", "tensor-38", "finish", "tokenizer", "gate", "card", "replace"]
     for point in points:
-        assert executioner.export(config, point) == 9
+        assert executioner.do(Export(config), point) == 9
         assert not (target.path / "model").exists()
     ranks.run(1, cases.export, config=config)
     assert files(target.path) == {"model"}
     first = {path.name: path.read_bytes() for path in (target.path / "model").iterdir()}
     config.dtype = "bf16"
     for point in [*points, "rename-0"]:
-        assert executioner.export(config, point) == 9
+        assert executioner.do(Export(config), point) == 9
         assert {path.name: path.read_bytes() for path in (target.path / "model").iterdir()} == first
     # Between the two renames there is no model for a moment, and never half a one.
-    assert executioner.export(config, "rename-1") == 9
+    assert executioner.do(Export(config), "rename-1") == 9
     assert not (target.path / "model").exists()
     ranks.run(1, cases.export, config=config)
     assert files(target.path) == {"model"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.hf.config import GenerateConfig
-from elm_megatron.hf.source import locate, require_hf_folder
+from elm_megatron.hf.source import locate, parameters_of, require_hf_folder
 from elm_megatron.tune.examples import Encoder
 from elm_megatron.tune.template import Dialogue, Template, Turn
 from tests.elm_megatron.hf import cases
@@ -76,6 +78,16 @@ def test_sources(made: Callable[[str], cases.Made], tmp_path: Path, monkeypatch:
     assert require_hf_folder(str(one.hf)) == require_hf_folder(str(one.hf.parent)) == one.hf
     with pytest.raises(InputError, match=r"python launch/export\.py source="):
         require_hf_folder(str(one.run))
+    for run, said in (
+        ("gguf", "holds only model.gguf, which llama.cpp alone reads"),
+        ("empty", "no key model"),
+    ):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.yaml").write_text("source: x\n")
+        (tmp_path / run / "run.json").write_text('{"schema": 1}')
+        (tmp_path / run / "model.gguf").touch() if run == "gguf" else None
+        with pytest.raises(InputError, match=said):
+            parameters_of(str(tmp_path / run))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").symlink_to(one.hf.parent)
@@ -112,3 +124,28 @@ def test_chat_template_gives_the_ids_of_tuning(made: Callable[[str], cases.Made]
     tokenizer.chat_template = jinja(template, eos=True)
     text = template.prompt(dialogue, 0) + " Een  plek.</s>" + prompt + " Nee. </s></s>"
     assert tokenizer.apply_chat_template(messages, tokenize=False) == text
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
+    made: Callable[[str], cases.Made], tmp_path: Path, bos: bool
+):
+    """Generating and tuning begin as transformers does; ids without a piece are no text."""
+    from elm_megatron.hf.generate import Generator
+    from elm_megatron.tune.base import Base
+    from elm_megatron.tune.source import resolve
+
+    folder = shutil.copytree(made("gqa").hf, tmp_path / "foreign")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "add_bos_token": bos}))
+    tokenizer = Generator.of(GenerateConfig(source=str(folder))).tokenizer
+    ids = tokenizer.encode("De haven")
+    started = [tokenizer.bos_id, *ids] if bos else ids
+    assert Generator.of(GenerateConfig(source=str(folder))).ids("De haven", chat=False) == started
+    dialogue = Dialogue((Turn("De haven", "", "Ja."), Turn("Nu?", "", "Nee.")))
+    template = Template.load("dialogue")
+    found = Encoder.of(Base.open(resolve(str(folder))).tokenizer, template, 10_000)(dialogue)
+    plain = Encoder(tokenizer.encode, tokenizer.eos_id, template, 10_000)(dialogue)
+    assert found.ids.tolist() == [*([tokenizer.bos_id] if bos else []), *plain.ids.tolist()]
+    assert found.answer.sum() == plain.answer.sum() and not found.answer[0]
+    assert tokenizer.decode([*ids, tokenizer.vocab_size + 3]) == "De haven"

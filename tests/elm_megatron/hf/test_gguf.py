@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from data_prep.tokenizer import Tokenizer
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
 
-pytest.importorskip("gguf", reason="needs the hf extra")
+gguf = pytest.importorskip("gguf", reason="needs the hf extra")
 
 PROMPTS = (
     "De haven van Rotterdam",
@@ -106,3 +107,53 @@ def test_q8_0_needs_whole_blocks(dtype: str, named: str | None, corpus: Path):
     model = ModelConfig("x", 48, 96, 1, 2, 2, 64, cases.VOCAB)
     with pytest.raises(InputError, match=named) if named else contextlib.nullcontext():
         gguf_file._check(model, dtype, tokenizer)
+
+
+def foreign(folder: Path, corpus: Path, rows: int, adds_bos: bool | None) -> Path:
+    """A Hugging Face folder whose embedding has `rows` rows for the 501 pieces of its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=rows, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    shutil.copy(corpus / "tokenizer.model", folder)
+    if adds_bos is not None:
+        settings = {"add_bos_token": adds_bos, "bos_token": "<s>", "tokenizer_class": "LlamaTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("adds_bos", [True, False, None])
+def test_padded_vocabularies_load(adds_bos: bool | None, ranks: RankPool, corpus: Path, tmp_path: Path):
+    """Rows without a piece become unused tokens, and BOS is put before a text where the source says so."""
+    file = gguf_export(foreign(tmp_path / "hf", corpus, 512, adds_bos), tmp_path / "gguf", ranks, "f32")
+    fields = gguf.GGUFReader(file).fields
+    tokens, scores, kinds = (
+        fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "scores", "token_type")
+    )
+    assert len(tokens) == len(set(tokens)) == len(scores) == len(kinds) == 512
+    assert set(kinds[cases.VOCAB :]) == {gguf.TokenType.UNUSED}
+    assert gguf.TokenType.UNUSED not in kinds[: cases.VOCAB]
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is bool(adds_bos)
+    pytest.importorskip("xllamacpp", reason="needs the xllamacpp package")
+    prompt = PROMPTS[0]
+    out = subprocess.run(
+        [sys.executable, "-c", LLAMA, str(file)],
+        input=json.dumps([prompt]), capture_output=True, text=True, timeout=200, check=True,
+    ).stdout  # fmt: skip
+    ((_, prompt_tokens),) = json.loads(out.rpartition("RESULT ")[2])
+    assert prompt_tokens == len(Tokenizer.load(corpus).encode(prompt)) + bool(adds_bos)
+
+
+def test_more_pieces_than_rows_are_refused(corpus: Path, tmp_path: Path):
+    """Ids the model has no row for: one sentence, whatever is made of the folder."""
+    from elm_megatron.hf.export import open_source
+
+    folder = foreign(tmp_path / "hf", corpus, 500, None)
+    config = cases.export_config(tmp_path / "gguf", folder, format="gguf")
+    with pytest.raises(InputError, match=r"tokenizer\.model has 501 pieces, config\.json says 500\.$"):
+        open_source(config)

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from data_prep.errors import InputError
 from elm_megatron.config import ModelConfig
 from elm_megatron.hf import tokenizer_files
 from elm_megatron.hf.architecture import model_config
+from elm_megatron.hf.job import Import
 from elm_megatron.hf.weights import FolderWeights
 from tests.elm_megatron.hf import cases
+from tests.elm_megatron.hf.killed import Executioner
 from tests.elm_megatron.rank_pool import RankPool
 
 
@@ -88,11 +91,46 @@ def test_imported_run_exports(ranks: RankPool, corpus: Path, tmp_path: Path):
     assert model_config(model, "x") == model_config(source, "x")
 
 
+PLAIN = {
+    "model_type": "llama", "vocab_size": 501, "hidden_size": 64, "intermediate_size": 160,
+    "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 8,
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+DEFAULT = {"rope_type": "default"}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {},
+        {"rope_theta": 5e5},
+        {"rope_theta": 5e5, "rope_scaling": None, "rope_parameters": None},
+        {"rope_parameters": DEFAULT},
+        {"rope_parameters": DEFAULT, "rope_theta": 5e5},
+        {"rope_parameters": {**DEFAULT, "rope_theta": 2e4}, "rope_theta": 5e5},
+        {"rope_scaling": {}, "rope_theta": 5e5},
+        {"rope_scaling": {"type": "default"}, "rope_theta": 5e5},
+        {"rope_scaling": {**DEFAULT, "rope_theta": 3e4}, "rope_parameters": {**DEFAULT, "rope_theta": 2e4}},
+    ],
+)
+def test_rotary_base_is_transformers(spelling: dict[str, Any], tmp_path: Path):
+    """However a config.json spells it."""
+    from transformers import LlamaConfig
+
+    (tmp_path / "config.json").write_text(json.dumps({**PLAIN, **spelling}))
+    theirs = LlamaConfig.from_pretrained(tmp_path).rope_parameters
+    assert theirs["rope_type"] == "default"
+    assert model_config(tmp_path, "x").rope_theta == theirs["rope_theta"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
         ("model_type", "gpt2", "model_type='gpt2'"),
         ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1.0}, "rope_type='llama3'"),
+        ("rope_parameters", {"type": "linear", "factor": 2.0}, "rope_type='linear'"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_type='linear'"),
+        ("rope_scaling", "linear", "rope_scaling='linear'"),
         ("attention_bias", True, "attention_bias=True"),
         ("head_dim", 32, "head_dim=32"),
         ("num_key_value_heads", 3, "num_query_groups=3"),
@@ -101,12 +139,7 @@ def test_imported_run_exports(ranks: RankPool, corpus: Path, tmp_path: Path):
 )
 def test_other_models_are_refused(key: str, value: object, named: str, tmp_path: Path):
     """One sentence names what is not a Llama as this suite builds it."""
-    plain = {
-        "model_type": "llama", "vocab_size": 501, "hidden_size": 64, "intermediate_size": 160,
-        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 8,
-        "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps({**plain, key: value}))
+    (tmp_path / "config.json").write_text(json.dumps({**PLAIN, key: value}))
     with pytest.raises(InputError, match=r"\.$") as refusal:
         model_config(tmp_path, "x")
     assert named in str(refusal.value)
@@ -139,6 +172,39 @@ def test_incomplete_folders_are_refused(corpus: Path, tmp_path: Path):
     save_file({**tensors, name: tensors[name][:-1].clone()}, source / "model.safetensors")
     with pytest.raises(InputError, match=name):
         FolderWeights(source).hf_part(1)
+
+
+def test_killed_in_its_gate(corpus: Path, executioner: Executioner, ranks: RankPool, tmp_path: Path):
+    """kill -9 leaves no checkpoint that was not checked; the next import of the folder succeeds."""
+    from elm_megatron.engine.checkpoint import committed
+    from elm_megatron.run_folder import RunFolder
+
+    source = hf_model(tmp_path / "hf", corpus, 2, False)
+    config = cases.import_config(tmp_path / "imported", source)
+    run = RunFolder(config.run.dir)
+    for point in ("gate", "rename-0"):
+        assert executioner.do(Import(config), point) == 9
+        assert committed(run) == []
+    (run.path / "tokenizer" / "chat_template.jinja").write_text("of another model")
+    ranks.run(1, cases.import_hf, config=config)
+    assert {path.name for path in run.checkpoints.iterdir()} == {"step-00000000", "latest"}
+    assert not (run.path / "tokenizer" / "chat_template.jinja").exists()
+
+
+def test_same_import_is_found(corpus: Path, ranks: RankPool, tmp_path: Path):
+    """A card written anew changes no model; other weights, or another run's folder, are told as they are."""
+    from elm_megatron.run_folder import RunFolder
+
+    source = hf_model(tmp_path / "hf", corpus, 2, False)
+    config = cases.import_config(tmp_path / "imported", source)
+    ranks.run(1, cases.import_hf, config=config)
+    (source / "README.md").write_text("evaluated")
+    ranks.run(1, cases.import_hf, config=config)
+    (source / "model.safetensors").touch()
+    said = ranks.run(1, cases.import_to_refusal, config=config)[0]
+    assert f"holds {source} as it was when it was imported" in said
+    RunFolder(config.run.dir).update(**{"import": None})
+    assert "holds checkpoints of another run" in ranks.run(1, cases.import_to_refusal, config=config)[0]
 
 
 def test_padded_shapes():
