@@ -94,9 +94,9 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
         InputError: wrong settings, no works, or a dataset folder that cannot be written.
     """
     config.check()
-    scan = raw.scan(config.corpus)
-    _check_writable(data_dir)
     stones = tombstones.load(config)
+    scan = raw.scan(config.corpus, stones.names)
+    _check_writable(data_dir)
     settings = to_mapping(config)
     del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
@@ -246,21 +246,34 @@ def _tokenizer(
 
 
 def training_texts(path: Path, config: PreprocessConfig) -> Iterator[str]:
-    """Training documents for the tokenizer: a seeded share of at most ``tokenizer.sample_mb``."""
+    """Training documents for the tokenizer: a seeded share of at most ``tokenizer.sample_mb``.
+
+    Where no whole work of the share fits, the start of the corpus' first training work stands for it.
+    """
     file = pq.ParquetFile(path)
-    groups = range(file.num_row_groups)
     column = SCHEMA.get_field_index("text")
-    size = sum(file.metadata.row_group(group).column(column).total_uncompressed_size for group in groups)
-    share = config.tokenizer.sample_mb * raw.MEGABYTE / max(size, 1)
-    left = config.tokenizer.sample_mb * raw.MEGABYTE
-    for group in groups:
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    size = sum(group.column(column).total_uncompressed_size for group in groups)
+    most = config.tokenizer.sample_mb * raw.MEGABYTE
+    share = most / max(size, 1)
+    taken, first = 0, ""
+    for identifier, text in _training_rows(file):
+        first = first or text[:most]
+        if not in_sample(identifier, config.tokenizer.seed, share):
+            continue
+        if taken + len(text) > most:
+            break
+        taken += len(text)
+        yield text
+    if not taken:
+        yield first
+
+
+def _training_rows(file: pq.ParquetFile) -> Iterator[tuple[str, str]]:
+    """(id, text) of what is not validation."""
+    for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=["id", "split", "text"])
         for row in zip(table["id"], table["split"], table["text"], strict=True):
             identifier, split, text = (item.as_py() for item in row)
-            if split == "valid" or not in_sample(identifier, config.tokenizer.seed, share):
-                continue
-            text = cut_for_validation(text)[0] if split == "both" else text
-            left -= len(text)
-            if left < 0:
-                return
-            yield text
+            if split != "valid":
+                yield identifier, cut_for_validation(text)[0] if split == "both" else text

@@ -16,7 +16,7 @@ from data_prep.config import CleanConfig
 from data_prep.encoder import SPACE
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop
-from data_prep.redact import redact
+from data_prep.redact import TooManyPeople, redact
 
 BLOCK_BREAK = "\n\n"  # between the blocks of a document; inside a block lines end in one line break
 # UTF-8 that was read as Windows-1252: a lead byte and one to three continuation bytes, as they look there.
@@ -39,6 +39,9 @@ INVISIBLE = {"\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "", "\u200e": "
 # Control characters other than tab and line break; private-use and unassigned characters stay, as bytes.
 CONTROL = {chr(code): "" for code in [*range(9), 11, 12, *range(14, 32), *range(127, 160)]}
 ALWAYS = str.maketrans({**INVISIBLE, **CONTROL})
+# Normalising sorts a run of combining marks by insertion. No language needs more than 30 of them (UAX #15,
+# stream-safe text format), so a longer run is cut behind the thirtieth.
+TOO_MANY_MARKS = re.compile(r"(?<=[^\w\s\x00-\x7f]{30})")
 REPAIR = str.maketrans(LIGATURES)
 
 
@@ -67,7 +70,10 @@ def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
     """Apply every rule that is switched on to the blocks of one work."""
     repairs: Counter[str] = Counter()
     blocks = [normalise(repair(block, repairs) if config.mojibake else block) for block in blocks]
-    blocks, redactions = redact(blocks, config.redact)
+    try:
+        blocks, redactions = redact(blocks, config.redact)
+    except TooManyPeople:
+        return Cleaned(blocks, repairs=repairs, reason="too_many_names")
     reasons = drop_boilerplate(blocks) if config.boilerplate else [""] * len(blocks)
     if config.references:
         for place in reference_blocks(blocks):
@@ -121,6 +127,7 @@ def normalise(block: str) -> str:
 
     U+2581, SentencePiece's own sign for a space, becomes ``_``: the one character that it cannot give back.
     """
-    block = unicodedata.normalize("NFC", block.translate(ALWAYS))
+    parts = TOO_MANY_MARKS.split(block.translate(ALWAYS))
+    block = "".join(unicodedata.normalize("NFC", part) for part in parts)
     lines = (" ".join(line.split()) for line in block.split("\n"))
     return "\n".join(line for line in lines if line)

@@ -137,9 +137,12 @@ class CorpusConfig:
         """The absolute folder of raw files."""
         if self.path.startswith(PACKAGE):
             package, _, rest = self.path.removeprefix(PACKAGE).partition("/")
-            spec = find_spec(package)
+            try:
+                spec = find_spec(package)
+            except (ImportError, ValueError):  # of a.b where there is no package a; of a name that is none
+                spec = None
             if spec is None or not spec.submodule_search_locations:
-                raise InputError(f"corpus.path={self.path}: there is no package {package!r}")
+                raise InputError(f"corpus.path={self.path}: there is no package {package!r}.")
             return Path(next(iter(spec.submodule_search_locations))) / rest
         return Path(self.path).expanduser().absolute()
 

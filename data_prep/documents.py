@@ -153,11 +153,7 @@ def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones, cou
         blocks = blocks_of(work.path, data, corpus.max_text_mb * raw.MEGABYTE)
     except Unreadable as reason:
         if not corpus.quarantine and str(reason) not in ("empty", "taken_down", "no_text"):
-            why = REASONS.get(str(reason), str(reason))
-            raise InputError(
-                f"corpus.path={corpus.path}: {work.path} cannot be used ({why}); "
-                "repair or remove it, or set corpus.quarantine=true to go on without it."
-            ) from reason
+            raise raw.cannot_be_used(corpus, work.path, str(reason)) from reason
         raise
     result = clean(blocks, config.clean)
     counts.blocks_in += len(blocks)
@@ -185,16 +181,6 @@ def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones, cou
         "signature": prints.document,
         "blocks": prints.blocks,
     }
-
-
-REASONS = {
-    "not_utf8": "it is not UTF-8 text",
-    "binary": "it holds NUL bytes, so it is not text",
-    "text_too_long": "it holds more text than corpus.max_text_mb",
-    "pdf_encrypted": "the PDF is encrypted",
-    "pdf_damaged": "the PDF is damaged",
-    "cannot_be_opened": "it cannot be opened",
-}
 
 
 def cut_for_validation(text: str) -> tuple[str, str]:

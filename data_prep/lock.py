@@ -1,4 +1,7 @@
-"""One at a time in a dataset folder: a build or a take-down. The kernel lets go when its process ends."""
+"""One at a time in a dataset or corpus folder: a build, a harvest or a take-down.
+
+The kernel lets go of a folder when the process that holds it ends.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.errors import InputError
+from data_prep.errors import InputError, disk_full
 
 LOCK = ".lock"
 
 
-def take(data_dir: Path) -> int:
-    """Take a dataset folder, which is made where it is missing; returns the handle for `release`.
+def take(folder: Path) -> int:
+    """Take a folder, which is made where it is missing; returns the handle for `release`.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, it cannot be written, or its file system has no locks.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if disk_full(error):
+            raise
+        raise InputError(f"{folder} cannot be written ({error.strerror}).") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(handle).st_nlink == 0:  # its holder finished, and removed it, a moment ago
             raise BlockingIOError
+    except BlockingIOError as error:
+        os.close(handle)
+        raise InputError(
+            f"another process is working in {folder} now (a build, harvest or take-down)."
+        ) from error
     except OSError as error:
         os.close(handle)
-        raise InputError(f"data.dir={data_dir}: another process is building this dataset now.") from error
+        (folder / LOCK).unlink(missing_ok=True)
+        raise InputError(
+            f"{folder}: its file system has no locks ({error.strerror}), without which two builds could mix; "
+            "have it mounted with flock, or choose another folder."
+        ) from error
     return handle
 
 
-def release(data_dir: Path, handle: int) -> None:
-    """Let go of a dataset folder."""
-    (data_dir / LOCK).unlink(missing_ok=True)
-    os.close(handle)
+def release(folder: Path, handle: int) -> None:
+    """Let go of a folder."""
+    try:
+        (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
-def held(data_dir: Path) -> Iterator[None]:
-    """Hold a dataset folder for a while."""
-    handle = take(data_dir)
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder for a while."""
+    handle = take(folder)
     try:
         yield
     finally:
-        release(data_dir, handle)
+        release(folder, handle)

@@ -23,6 +23,21 @@ OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl", "tombstones.jsonl
 HARVESTED = "files/"  # where the harvest puts works
 LINE_BREAK = "\\n"  # two characters, as EUR publishes it
 MEGABYTE = 10**6
+WHY = {  # reasons that a sentence must spell out
+    "not_utf8": "it is not UTF-8 text",
+    "binary": "it holds NUL bytes, so it is not text",
+    "text_too_long": "it holds more text than corpus.max_text_mb",
+    "file_too_large": "it is larger than corpus.max_file_mb",
+    "file_missing": "the harvest kept it, but the file is gone",
+    "no_record": "the harvest has no record of it",
+    "same_id": "another file has the same name before the suffix",
+    "strange_name": "its name holds signs that cannot be printed",
+    "symbolic_link": "it is a symbolic link",
+    "not_a_file": "it is no regular file",
+    "pdf_encrypted": "the PDF is encrypted",
+    "pdf_damaged": "the PDF is damaged",
+    "cannot_be_opened": "it cannot be opened",
+}
 
 
 class Unreadable(Exception):
@@ -65,26 +80,33 @@ class Scan:
     ignored: Counter[str]
 
 
-def scan(corpus: CorpusConfig) -> Scan:
+def scan(corpus: CorpusConfig, taken_down: frozenset[str] = frozenset()) -> Scan:
     """List a corpus folder without opening works. Links are never followed.
 
+    Args:
+        corpus: the folder and what counts as a work in it.
+        taken_down: ids of works whose files are gone for that reason.
+
     Raises:
-        InputError: the folder is missing, is no folder, cannot be listed, or holds no work.
+        InputError: the folder is missing, is no folder, cannot be listed, or holds no work; or a file would
+            be set aside and ``corpus.quarantine`` is false.
     """
-    root = corpus.folder()
-    if not root.exists():
-        raise InputError(f"corpus.path={corpus.path}: {root} does not exist; give a folder of raw works.")
-    if not root.is_dir():
-        raise InputError(
-            f"corpus.path={corpus.path}: {root} is a file; give the folder that holds the works."
-        )
+    root = _existing_folder(corpus)
     journal = read_journal(root)
-    records = {entry["file"]: entry for entry in journal.values() if entry.get("status") == "kept"}
+    records = {entry["file"]: entry for entry in journal.values() if entry["status"] == "kept"}
     refused = [
-        (entry["id"], entry.get("reason", "")) for entry in journal.values() if entry["status"] != "kept"
+        (entry["id"], str(entry.get("reason", ""))) for entry in journal.values() if entry["status"] != "kept"
     ]
     works, rejected, ignored = [], [], Counter()
-    for path, info in files(root):
+
+    def set_aside(identifier: str, path: str, reason: str) -> None:
+        if not corpus.quarantine and reason != "taken_down":
+            raise cannot_be_used(corpus, path, reason)
+        rejected.append((_shown(identifier), reason))
+
+    found = files(root)
+    gone = [(path, None) for path in sorted(records.keys() - {path for path, _ in found})]
+    for path, info in [*found, *gone]:
         suffix = Path(path).suffix.lower().removeprefix(".")
         if path in OWN_FILES:
             continue
@@ -94,25 +116,45 @@ def scan(corpus: CorpusConfig) -> Scan:
         record = records.get(path, {})
         identifier = str(record.get("id") or path[: -len(suffix) - 1])
         if not _printable(identifier):
-            rejected.append((identifier.encode("unicode_escape").decode(), "strange_name"))
+            set_aside(identifier, path, "strange_name")
+        elif info is None:
+            set_aside(identifier, path, "taken_down" if identifier in taken_down else "file_missing")
         elif stat.S_ISLNK(info.st_mode):
-            rejected.append((identifier, "symbolic_link"))
+            set_aside(identifier, path, "symbolic_link")
         elif not stat.S_ISREG(info.st_mode):
-            rejected.append((identifier, "not_a_file"))
+            set_aside(identifier, path, "not_a_file")
         elif journal and not record and path.startswith(HARVESTED):
-            rejected.append(
-                (identifier, "no_record")
-            )  # of a harvest that was killed: where it is from is unknown
+            set_aside(identifier, path, "no_record")  # of a killed harvest: where it is from is unknown
         elif info.st_size > corpus.max_file_mb * MEGABYTE:
-            rejected.append((identifier, "file_too_large"))
+            set_aside(identifier, path, "file_too_large")
         else:
             works.append(Work(identifier, path, info.st_size, info.st_mtime_ns, record))
-    works.sort(key=lambda work: (work.id, work.path))
     works, twice = _unique(works)
-    if not (works or rejected or twice or refused):
+    for work in twice:
+        set_aside(f"{work.id} ({work.path})", work.path, "same_id")
+    if not (works or rejected or refused):
         kinds = " or ".join(f".{item}" for item in corpus.formats)
         raise InputError(f"corpus.path={corpus.path}: {root} holds no work, that is no {kinds} file.")
-    return Scan(works, rejected + twice, refused, ignored)
+    return Scan(works, rejected, refused, ignored)
+
+
+def _existing_folder(corpus: CorpusConfig) -> Path:
+    root = corpus.folder()
+    if not root.exists():
+        raise InputError(f"corpus.path={corpus.path}: {root} does not exist; give a folder of raw works.")
+    if not root.is_dir():
+        raise InputError(
+            f"corpus.path={corpus.path}: {root} is a file; give the folder that holds the works."
+        )
+    return root
+
+
+def cannot_be_used(corpus: CorpusConfig, path: str, reason: str) -> InputError:
+    """What a build says that stops at a file instead of setting it aside."""
+    return InputError(
+        f"corpus.path={corpus.path}: {_shown(path)} cannot be used ({WHY.get(reason, reason)}); "
+        "repair or remove it, or set corpus.quarantine=true to go on without it."
+    )
 
 
 def files(root: Path) -> list[tuple[str, os.stat_result]]:
@@ -141,12 +183,20 @@ def _printable(name: str) -> bool:
     return name.isprintable() and not any(0xD800 <= ord(char) <= 0xDFFF for char in name)
 
 
-def _unique(works: list[Work]) -> tuple[list[Work], list[tuple[str, str]]]:
-    """Keep the first of works with one id (a.txt beside a.pdf); the text file comes first."""
+def _shown(name: str) -> str:
+    """A name as it may be printed and stored."""
+    return name if _printable(name) else name.encode("unicode_escape").decode()
+
+
+def _unique(works: list[Work]) -> tuple[list[Work], list[Work]]:
+    """The first of works with one id (a.txt beside a.pdf) in canonical order, and the others.
+
+    The text file comes first.
+    """
     kept, twice, seen = [], [], set()
     for work in sorted(works, key=lambda work: (work.id, not work.path.endswith(".txt"))):
         if work.id in seen:
-            twice.append((f"{work.id} ({work.path})", "same_id"))
+            twice.append(work)
         else:
             seen.add(work.id)
             kept.append(work)
@@ -154,20 +204,35 @@ def _unique(works: list[Work]) -> tuple[list[Work], list[tuple[str, str]]]:
 
 
 def read_journal(root: Path) -> dict[str, dict]:
-    """The harvest's last entry on each id; a torn last line is left out."""
+    """The harvest's last entry on each id; a line that a kill or a full disk left torn is left out.
+
+    Raises:
+        InputError: a whole line is no entry of a harvest.
+    """
     path = root / RECORDS_FILE
     entries: dict[str, dict] = {}
     if not path.is_file():
         return entries
     with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-                entries[entry["id"]] = entry
+            if not _is_entry(entry):
+                raise InputError(
+                    f"{path}: line {number} is no record of a harvest, which has an id, a status and, "
+                    "when it was kept, a file; repair or remove the line."
+                )
+            entries[entry["id"]] = entry
     return entries
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    needed = ("id", "status", "file") if entry.get("status") == "kept" else ("id", "status")
+    return all(isinstance(entry.get(key), str) for key in needed)
 
 
 def read_bytes(root: Path, work: Work) -> bytes:

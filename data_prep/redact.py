@@ -3,6 +3,9 @@
 Rules: e-mail addresses; telephone numbers (international, or ten digits from 0); IBANs that pass ISO 7064
 mod 97-10; Dutch citizen numbers (BSN) that pass the eleven test; student numbers; the names of student and
 supervisors on a thesis' cover, there and wherever the work repeats them.
+
+Works are strangers' files: every pattern takes time in proportion to the text, whatever the text is. So runs
+are bounded where a match may begin at each of their characters.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from data_prep.config import RedactConfig
 
 COVER_BLOCKS = 12  # a cover with its colophon is over by then
-EMAIL = re.compile(
-    r"[\w.%+-]+\s?(?:@|\(at\)|\[at\])\s?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}|\{[\w.,\s-]+\}@[\w.-]+\w"
+MOST_PEOPLE = 1000  # names and student numbers of a cover; each is looked for in the whole work
+EMAIL = re.compile(  # RFC 5321, section 4.5.3.1.1: at most 64 characters before the at-sign
+    r"[\w.%+-]{1,64}+\s?(?:@|\(at\)|\[at\])\s?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}|\{[\w.,\s-]+\}@[\w.-]+\w"
 )
 PHONE = re.compile(
     r"(?<![\w.,/+-])(?:(?:\+|00)[1-9]\d{0,2}[\s.()/-]{0,3}(?:\(0\)[\s]?)?(?:\d[\s.()/-]{0,2}){6,11}\d"
@@ -44,12 +48,16 @@ TITLES = re.compile(r"\b(?:prof|dr|drs|mr|ir|ing|msc|ma|bsc|ba|phd|llm|mrs|ms|em
 NAME = re.compile(r"[^\W\d_][\w'’.-]*(?:\s+[^\W\d_][\w'’.-]*){0,5}")
 
 
-@dataclass
-class Cover:
-    """What a cover tells of people; lives only while one work is cleaned."""
+class TooManyPeople(Exception):
+    """The first blocks label more people than a work can have."""
 
-    names: set[str] = field(default_factory=set)
-    numbers: set[str] = field(default_factory=set)
+
+@dataclass(frozen=True)
+class Cover:
+    """What a cover tells of people, as patterns; lives only while one work is cleaned."""
+
+    names: re.Pattern[str] | None
+    numbers: re.Pattern[str] | None
 
 
 def redact(blocks: list[str], config: RedactConfig) -> tuple[list[str], Counter[str]]:
@@ -57,6 +65,9 @@ def redact(blocks: list[str], config: RedactConfig) -> tuple[list[str], Counter[
 
     Returns:
         The blocks and the number of replacements of each kind.
+
+    Raises:
+        TooManyPeople: more than `MOST_PEOPLE` names or numbers stand after labels on the cover.
     """
     counts: Counter[str] = Counter()
     cover = _read_cover(blocks[:COVER_BLOCKS], config)
@@ -73,15 +84,12 @@ def _redact_block(text: str, cover: Cover, config: RedactConfig, counts: Counter
 
         return replace
 
-    if config.cover_names:
-        for name in sorted(cover.names, key=len, reverse=True):
-            text = re.sub(_name_pattern(name), replaced("name", "[name]"), text, flags=re.I)
+    if cover.names:
+        text = cover.names.sub(replaced("name", "[name]"), text)
     if config.student_number:
         text = STUDENT_NUMBER.sub(replaced("student number", "[student number]"), text)
-        for number in cover.numbers:
-            text = re.sub(
-                rf"(?<!\w){re.escape(number)}(?!\w)", replaced("student number", "[student number]"), text
-            )
+        if cover.numbers:
+            text = cover.numbers.sub(replaced("student number", "[student number]"), text)
     if config.email and ("@" in text or "at" in text):
         text = EMAIL.sub(replaced("e-mail", "[e-mail]"), text)
     if config.iban:
@@ -137,7 +145,8 @@ def _is_phone(text: str) -> bool:
 
 def _read_cover(blocks: list[str], config: RedactConfig) -> Cover:
     """Names after labels such as "Supervisor:", on the same line or the next, and student numbers."""
-    cover = Cover()
+    names: set[str] = set()
+    numbers: set[str] = set()
     for block in blocks:
         lines = block.split("\n")
         for place, line in enumerate(lines):
@@ -146,9 +155,9 @@ def _read_cover(blocks: list[str], config: RedactConfig) -> Cover:
                 continue
             value = (found["value"] or "").strip() or (lines[place + 1] if place + 1 < len(lines) else "")
             if len(value) <= 100:  # longer is a sentence, not a cover line
-                cover.names.update(_names(value))
-        cover.numbers.update(match[2] for match in STUDENT_NUMBER.finditer(block))
-    return cover
+                names.update(_names(value))
+        numbers.update(match[2] for match in STUDENT_NUMBER.finditer(block))
+    return Cover(_any_of(names, re.I), _any_of(numbers))
 
 
 def _names(value: str) -> set[str]:
@@ -165,6 +174,12 @@ def _names(value: str) -> set[str]:
     return found
 
 
-def _name_pattern(name: str) -> str:
-    """The name with any white space between its words."""
-    return r"(?<!\w)" + r"\s+".join(map(re.escape, name.split())) + r"(?!\w)"
+def _any_of(values: set[str], flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str] | None:
+    """One pattern for all values, the longest first, with any white space between their words."""
+    if not values:
+        return None
+    if len(values) > MOST_PEOPLE:
+        raise TooManyPeople
+    longest_first = sorted(values, key=lambda value: (-len(value), value))
+    words = (r"\s+".join(map(re.escape, value.split())) for value in longest_first)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", flags)

@@ -32,6 +32,7 @@ class Removal:
 
     Attributes:
         signatures: by the sha256 of the work's files, "" where its text could not be had.
+        skipped: what could not be searched, and why.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Removal:
     deleted: list[Path] = field(default_factory=list)
     datasets: list[Path] = field(default_factory=list)
     derived: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The account of it, for a person."""
@@ -46,51 +48,81 @@ class Removal:
         yield from (f"deleted           {path}" for path in self.deleted)
         yield from (f"to build again    {path}, whose .bin holds it until then" for path in self.datasets)
         yield from (f"learnt from it    {path}" for path in self.derived)
+        yield from (f"not searched      {reason}" for reason in self.skipped)
         if not self.derived:
             yield "no run or model has learnt from it"
 
 
 def take_down(config: PreprocessConfig) -> Removal:
-    """Remove the work ``config.remove``.
+    """Remove the work ``config.remove``; killed at any point, the same call does what is left.
 
     Raises:
-        InputError: no raw file, dataset or tombstone knows the id, or one of the datasets is being built.
+        InputError: no raw file, dataset or tombstone knows the id, or another process works in the corpus
+            folder or in one of the datasets.
     """
+    removal, root = Removal(str(config.remove)), config.corpus.folder()
+    ours = root.is_dir() and not config.corpus.path.startswith(PACKAGE)  # or the code's own, never changed
+    with ExitStack() as stack:
+        if ours:
+            stack.enter_context(locked(root))
+        files, known = _find_raw(root, removal, config)
+        removal.datasets = held = _find_datasets(config.data_dir().parent, removal)
+        if not (files or held or known):
+            raise InputError(
+                f"remove={removal.id}: no work of that id in {root} or in {config.data_dir().parent}"
+                + "".join(f"; not searched: {reason.rstrip('.')}" for reason in removal.skipped)
+                + "."
+            )
+        datasets = sorted({*held, config.data_dir()}) if config.data_dir().is_dir() else held
+        for folder in datasets:
+            if not (ours and folder.samefile(root)):
+                stack.enter_context(locked(folder))
+        manifests: set[str] = set()
+        for folder in datasets:
+            manifests |= _bury(folder, removal, _builds(folder) if folder in held else set())
+        if ours:
+            manifests |= _bury(root, removal, manifests)
+            for path in files:
+                (root / path).unlink()
+                removal.deleted.append(root / path)
+        for folder in datasets:
+            for work in folder.glob(".build-*"):
+                shutil.rmtree(work)
+        for folder in held:
+            _clear_dataset(folder, removal)
+    removal.derived = sorted(_derived(Path(config.runs_dir).absolute(), manifests, removal))
+    return removal
+
+
+def _find_raw(root: Path, removal: Removal, config: PreprocessConfig) -> tuple[list[str], bool]:
+    """The work's raw files, and whether a journal or a tombstone knows it; their hashes go into `removal`."""
     from data_prep import raw
 
-    removal = Removal(str(config.remove))
-    root = config.corpus.folder()
+    entry = raw.read_journal(root).get(removal.id, {}) if root.is_dir() else {}
+    stones = [item for folder in (root, config.data_dir()) for item in _stones(folder, removal)]
+    for item in (entry, *stones):
+        if item.get("sha256") and not removal.signatures.get(item["sha256"]):
+            removal.signatures[item["sha256"]] = item.get("minhash") or ""
     files = [path for path, _ in _raw_files(root, removal.id)] if root.is_dir() else []
     for path in files:
         data = (root / path).read_bytes()
         removal.signatures[hashlib.sha256(data).hexdigest()] = _signature(path, data, config)
-    entry = raw.read_journal(root).get(removal.id, {}) if root.is_dir() else {}
-    if entry.get("sha256"):
-        removal.signatures.setdefault(entry["sha256"], "")
-    folders = [path.parent for path in sorted(config.data_dir().parent.glob(f"*/{MANIFEST}"))]
-    held = [folder for folder in folders if _holds(folder, removal)]
-    if not (files or held or entry or removal.id in tombstones.load(config).names):
-        raise InputError(
-            f"remove={removal.id}: no work of that id in {root} or in {config.data_dir().parent}."
-        )
-    datasets = sorted({*held, config.data_dir()}) if config.data_dir().is_dir() else held
-    with ExitStack() as stack:
-        for folder in datasets:
-            stack.enter_context(locked(folder))
-        manifests: set[str] = set()
-        for folder in datasets:
-            before = {Manifest.load(folder).sha256, *_earlier(folder)} if folder in held else set()
-            manifests |= _bury(folder, removal, before)
-        if not config.corpus.path.startswith(PACKAGE) and root.is_dir():
-            _bury(root, removal, manifests)
-            for path in files:
-                (root / path).unlink()
-                removal.deleted.append(root / path)
-        for folder in held:
-            _clear_dataset(folder, removal)
-    removal.datasets = held
-    removal.derived = sorted(_derived(Path(config.runs_dir).absolute(), manifests))
-    return removal
+    return files, bool(entry or stones)
+
+
+def _find_datasets(parent: Path, removal: Removal) -> list[Path]:
+    """The datasets beside each other whose text or ``.bin`` holds the work; what is no dataset is skipped."""
+    held = []
+    for path in sorted(parent.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = Manifest.load(path.parent)
+            if _holds(path.parent, removal) or _held_when_built(manifest, removal):
+                held.append(path.parent)
+        except InputError as error:
+            removal.skipped.append(str(error))
+        except (OSError, ValueError, KeyError) as error:
+            removal.skipped.append(f"{path.parent}: {' '.join(str(error).split())}")
+    return held
 
 
 def _signature(path: str, data: bytes, config: PreprocessConfig) -> str:
@@ -141,16 +173,27 @@ def _holds(folder: Path, removal: Removal) -> bool:
     return found
 
 
+def _held_when_built(manifest: Manifest, removal: Removal) -> bool:
+    """Whether a tombstone says that the build which stands there held the work, whose text may be gone."""
+    lineage = _lineage(manifest.folder)
+    build = lineage[-1] if manifest.stale and lineage else manifest.sha256
+    return any(build in item.get("manifests", []) for item in _stones(manifest.folder, removal))
+
+
+def _stones(folder: Path, removal: Removal) -> list[dict]:
+    """The work's tombstones in a folder."""
+    return [entry for entry in tombstones.read(folder) if entry["id"] == removal.id]
+
+
 def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
     """Write the tombstones that are not there yet, with the manifests of the builds that may hold the work.
 
     Returns:
         Those manifests and the ones that earlier tombstones of the work name.
     """
-    known = [entry for entry in tombstones.read(folder) if entry.get("id") == removal.id]
-    for entry in known:
-        if entry.get("sha256") and not removal.signatures.get(entry["sha256"]):
-            removal.signatures[entry["sha256"]] = entry.get("minhash", "")
+    known: dict[str | None, set[str]] = {}  # manifests by the sha256 of the work's file
+    for entry in _stones(folder, removal):
+        known.setdefault(entry.get("sha256"), set()).update(entry.get("manifests", []))
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     new = [
         {
@@ -161,19 +204,26 @@ def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
             "minhash": removal.signatures.get(digest, ""),
         }
         for digest in sorted(removal.signatures) or [None]
-        if manifests or digest not in {entry.get("sha256") for entry in known}
+        if digest not in known or not manifests <= known[digest]
     ]
-    tombstones.add(folder, new)
-    return manifests.union(*(entry.get("manifests", []) for entry in known))
+    if new:
+        tombstones.add(folder, new)
+    return manifests.union(*known.values())
 
 
 def _clear_dataset(folder: Path, removal: Removal) -> None:
-    """Take the clean text out of ``documents.parquet``, drop half-made builds, and mark the dataset."""
+    """Mark the dataset to be built again, then take the clean text out of ``documents.parquet``.
+
+    In this order, so that no moment finds the text gone and the dataset taken for whole.
+    """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from data_prep.documents import DOCUMENTS
+    from data_prep.finish import write_whole
 
+    marked = replace(Manifest.load(folder), stale="a work was taken down")
+    write_whole(folder / MANIFEST, marked.dumps())
     path = folder / DOCUMENTS
     source = pq.ParquetFile(path)
     temporary = path.with_suffix(".tmp")
@@ -186,14 +236,8 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
             )
             writer.write_table(table.filter(pc.invert(gone)))
     temporary.replace(path)
-    for work in folder.glob(".build-*"):
-        shutil.rmtree(work)
-    manifest = Manifest.load(folder)
     info = FileInfo(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-    changed = replace(manifest, files={**manifest.files, DOCUMENTS: info}, stale="a work was taken down")
-    temporary = folder / f"{MANIFEST}.tmp"
-    temporary.write_bytes(changed.dumps())
-    temporary.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, replace(marked, files={**marked.files, DOCUMENTS: info}).dumps())
 
 
 def _strings(values: set[str]):
@@ -202,21 +246,30 @@ def _strings(values: set[str]):
     return pa.array(sorted(values), pa.string())
 
 
-def _earlier(folder: Path) -> set[str]:
-    """The manifests of earlier builds of a dataset; what they held is not known, so they count."""
+def _lineage(folder: Path) -> list[str]:
+    """The manifests of the builds that stood in a dataset folder, the present one last."""
     path = folder / LINEAGE
-    return (
-        {json.loads(line)["manifest"] for line in path.read_text().splitlines()} if path.exists() else set()
-    )
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["manifest"] for line in lines]
 
 
-def _derived(runs: Path, manifests: set[str]) -> set[Path]:
+def _builds(folder: Path) -> set[str]:
+    """The manifests of a dataset's builds; what the earlier ones held is not known, so they count."""
+    manifest, lineage = Manifest.load(folder), _lineage(folder)
+    return {*lineage} if manifest.stale and lineage else {*lineage, manifest.sha256}
+
+
+def _derived(runs: Path, manifests: set[str], removal: Removal) -> set[Path]:
     """Folders below `runs` whose records or model cards name one of the manifests."""
     found = set()
     for pattern in ("run.json", "README.md", "lineage.json"):
         for path in runs.rglob(pattern):
-            if path.is_file() and path.stat().st_size <= SMALL:
-                text = path.read_text(encoding="utf-8", errors="replace")
-                if any(digest in text for digest in manifests):
-                    found.add(path.parent)
+            try:
+                small = path.is_file() and path.stat().st_size <= SMALL
+                text = path.read_text(encoding="utf-8", errors="replace") if small else ""
+            except OSError as error:
+                removal.skipped.append(f"{path}: {error.strerror}")
+                continue
+            if any(digest in text for digest in manifests):
+                found.add(path.parent)
     return found

@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep.config import DedupConfig, PreprocessConfig
 from data_prep.dedup import DOCUMENT_RECORD, fingerprints
+from data_prep.errors import InputError
 
 FILE = "tombstones.jsonl"
 
@@ -56,11 +57,44 @@ def load(config: PreprocessConfig) -> Tombstones:
 
 
 def read(folder: Path) -> list[dict]:
-    """The entries in one folder; a missing file holds none."""
+    """The entries in one folder; a missing file holds none.
+
+    Raises:
+        InputError: a line is no tombstone. None is passed over: the work it names would come back.
+    """
     path = folder / FILE
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    entries = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not _is_tombstone(entry):
+            raise InputError(
+                f"{path}: line {number} is no tombstone, and the work it names could come back: repair it."
+            )
+        entries.append(entry)
+    return entries
+
+
+def _is_tombstone(entry: object) -> bool:
+    """Whether its values are of the kinds that a take-down writes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        return False
+    digest, manifests = entry.get("sha256"), entry.get("manifests", [])
+    texts = isinstance(digest, str | None) and isinstance(manifests, list)
+    return texts and all(isinstance(item, str) for item in manifests) and _is_signature(entry.get("minhash"))
+
+
+def _is_signature(text: object) -> bool:
+    try:
+        return not text or len(bytes.fromhex(text)) == DOCUMENT_RECORD.itemsize
+    except (TypeError, ValueError):
+        return False
 
 
 def add(folder: Path, entries: list[dict]) -> None:

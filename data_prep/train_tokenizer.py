@@ -83,13 +83,17 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
     """The non-empty lines of texts, none longer than `LINE_BYTES`, cut at a space where there is one."""
     for text in texts:
         for line in text.split("\n"):
-            while len(line) > LINE_BYTES // 4 and len(line.encode()) > LINE_BYTES:
-                cut = line.rfind(" ", 1, LINE_BYTES // 4)
-                cut = cut if cut > 0 else LINE_BYTES // 4
-                yield line[:cut]
-                line = line[cut:]
-            if line.strip():
-                yield line
+            start = 0  # what is left is copied only once it is short, for a line may have megabytes
+            while (left := len(line) - start) > LINE_BYTES // 4 and (
+                left > LINE_BYTES or len(line[start:].encode()) > LINE_BYTES
+            ):
+                end = start + LINE_BYTES // 4
+                cut = line.rfind(" ", start + 1, end)
+                cut = cut if cut > 0 else end
+                yield line[start:cut]
+                start = cut
+            if line[start:].strip():
+                yield line[start:]
 
 
 def in_sample(identifier: str, seed: int, share: float) -> bool:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import re
 import sys
@@ -41,8 +39,8 @@ from omegaconf.errors import (
 )
 
 from data_prep.errors import InputError
-from elm_megatron import typed
-from elm_megatron.run_folder import write_atomically
+from elm_megatron import points, typed
+from elm_megatron.points import Point
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXIT_INPUT = 2
@@ -61,10 +59,6 @@ HYDRA_SETTINGS = (
 
 # Shell lines and variables of a job: whoever may write conf/ decides on them.
 FILE_ONLY = ("cluster.setup", "cluster.env", "cluster.executor", "cluster.name", "cluster.site")
-
-# What a point of a sweep is not named by: the default name holds it, or it does not change what is learnt.
-UNNAMED = ("run.name", "run.dir", "dry_run", "model", "corpus", "corpus.name", "corpus.path", "cluster")
-UNNAMED += ("cluster.slurm_conf", "cluster.account", "cluster.partition", "cluster.time", "cluster.qos")
 
 # What no value of this suite needs, and what a shell, sbatch, YAML or OmegaConf would act upon.
 FORBIDDEN = (
@@ -135,32 +129,30 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         _hydra(verb, lambda config: None, argv)
         return 0
     overrides = check_overrides(args.overrides, schema)
-    points: list[tuple[DictConfig, Sequence[str]]] = []
+    found: list[Point] = []
 
     def collect(config: DictConfig) -> None:
-        points.append((config, list(HydraConfig.get().overrides.task)))
+        found.append(Point.of(config, HydraConfig.get().overrides.task))
 
     with translated(schema), tempfile.TemporaryDirectory(prefix="elm-hydra-") as scratch:
         mode = ["--multirun", f"hydra.sweep.dir={scratch}"] if args.multirun else []
         _hydra(verb, collect, [*mode, *overrides])
-    configs = []
-    sweep: list[dict[str, str]] = []
-    parts = [own_parts(task_overrides) for _, task_overrides in points]
-    common = set.intersection(*map(set, parts)) if args.multirun and parts else set()
-    for (config, _), own in zip(points, parts, strict=True):
-        if args.cfg and "???" in OmegaConf.to_yaml(config):
-            print(OmegaConf.to_yaml(config), end="")  # as it stands: what is missing shows as ???
-            return 0
-        if args.multirun and "run" in config:
-            config.run.name = config.run.name + suffix(own)
-            varies = " ".join(part for part in own if part not in common)
-            sweep.append({"dir": str(Path(config.run.dir).absolute()), "overrides": varies})
-        configs.append(make(schema, config))
+    unset = [point.config for point in found if args.cfg and "???" in OmegaConf.to_yaml(point.config)]
+    if unset:
+        print(OmegaConf.to_yaml(unset[0]), end="")  # as it stands: what is missing shows as ???
+        return 0
+    is_sweep = args.multirun and all("run" in point.config for point in found)
+    if is_sweep:
+        with translated(schema):
+            points.name(found)
+    configs = [make(schema, point.config) for point in found]
+    if is_sweep:
+        points.check_apart(found, configs)
     if args.cfg:
         print("---\n".join(as_yaml(config) for config in configs), end="")
         return 0
-    if sweep and not any(getattr(config, "dry_run", False) for config in configs):
-        keep_sweep(verb, overrides, sweep)
+    if is_sweep and not any(getattr(config, "dry_run", False) for config in configs):
+        points.keep(verb, overrides, found)
     worst = 0
     for config in configs:
         status = int(function(config) or 0)
@@ -168,15 +160,6 @@ def run(verb: str, schema: type, function: Callable[[Any], int | None], argv: Se
         if status > 128:
             break  # interrupted: the points behind it are not wanted either
     return worst
-
-
-def keep_sweep(verb: str, overrides: Sequence[str], runs: list[dict[str, str]]) -> None:
-    """Note which runs belong to a sweep, in runs/.sweeps/<key>.json; the same command has the same key."""
-    key = hashlib.sha256("\n".join([verb, *sorted(overrides)]).encode()).hexdigest()[:12]
-    folder = Path(runs[0]["dir"]).parent / ".sweeps"
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"verb": verb, "overrides": list(overrides), "runs": runs}
-    write_atomically(folder / f"{verb}-{key}.json", json.dumps(record, indent=1))
 
 
 def parse_flags(argv: Sequence[str]) -> Any:
@@ -203,8 +186,10 @@ def check_overrides(overrides: Sequence[str], schema: type) -> list[str]:
     """
     parsed = []
     for text in overrides:
+        # Features of nodes are joined by & and |; the pattern of the key allows no more than that.
+        searched = re.sub("[&|]", "", text) if text.startswith("cluster.constraint=") else text
         for pattern, what in FORBIDDEN:
-            if pattern.search(text):
+            if pattern.search(searched):
                 raise InputError(f"override {typed.shown(text)!s} holds {what}.")
         try:
             parsed += OverridesParser.create().parse_overrides([text])
@@ -312,28 +297,6 @@ def make(schema: type, config: DictConfig) -> Any:
         if hasattr(part, "check"):
             part.check()
     return result
-
-
-def own_parts(overrides: Sequence[str]) -> list[str]:
-    """A point's overrides, sorted, in letters fit for a folder and a job.
-
-    Left out: choices that the default name already holds, and where the point runs.
-    """
-    parts: list[str] = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.key_or_group not in UNNAMED:
-            parts.append(f"{override.key_or_group}={_value_text(override)}")
-    return [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in sorted(parts)]
-
-
-def suffix(parts: Sequence[str]) -> str:
-    """What a point of a sweep adds to run.name; a long one is cut and ends in a hash of the whole."""
-    text = "".join(f"-{part}" for part in parts)
-    return text if len(text) <= 100 else f"{text[:90]}-{hashlib.sha256(text.encode()).hexdigest()[:9]}"
-
-
-def _value_text(override: Override) -> str:
-    return str(override.get_value_element_as_str()).replace(" ", "").strip("'\"[]{}")
 
 
 def as_yaml(config: Any) -> str:

@@ -242,6 +242,6 @@ class PreprocessCommand(PreprocessConfig):
             f"cluster.nodes={self.cluster.nodes}, so that every node has as many.",
         )
 
-    def job_config(self) -> PreprocessConfig:
+    def building(self) -> PreprocessConfig:
         """The build's part alone, which a rank reads."""
         return PreprocessConfig(**{item.name: getattr(self, item.name) for item in fields(PreprocessConfig)})

@@ -127,6 +127,14 @@ class TrainConfig:
             f"{group}.warmup_steps={self.warmup_steps} and {group}.warmup_tokens={self.warmup_tokens}: give "
             "one of the two, and 0 for the other.",
         )
+        require(self.lr > 0, f"{group}.lr={self.lr}: must be above 0.")
+        require(
+            self.schedule == "constant" or 0 <= self.min_lr <= self.lr,
+            f"{group}.min_lr={self.min_lr}: must be 0 to {group}.lr={self.lr}, from where {group}.schedule="
+            f"{self.schedule} falls to it.",
+        )
+        for key in ("weight_decay", "clip_grad"):
+            require(getattr(self, key) >= 0, f"{group}.{key}={getattr(self, key)}: must be at least 0.")
         require(0 <= self.z_loss < 1, f"{group}.z_loss={self.z_loss}: must be at least 0 and below 1.")
         require(
             self.seq_length <= model.max_position_embeddings,

@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_prep.config import BuildConfig, CleanConfig, CorpusConfig, DataConfig, TokenizerConfig
+from data_prep.config import (
+    BuildConfig,
+    CleanConfig,
+    CorpusConfig,
+    DataConfig,
+    PreprocessConfig,
+    TokenizerConfig,
+)
 from elm_megatron.cluster import ClusterConfig
 from elm_megatron.config import (
     ModelConfig,
@@ -65,6 +72,10 @@ class PipelineConfig(Ranks):
             run=self.stage_run("preprocess"),
             cluster=replace(self.cluster, nodes=1),  # its nodes are meant for training
         )
+
+    def building(self) -> PreprocessConfig:
+        """What the first stage's ranks read."""
+        return self.preprocessing().building()
 
     def pretraining(self) -> PretrainConfig:
         """The second stage's."""

@@ -89,7 +89,7 @@ class RunFolder:
         """run.json as a dict, or {} when there is none yet.
 
         Raises:
-            InputError: the file is not JSON or was written by a newer suite.
+            InputError: the file is not a record in JSON, or was written by a newer suite.
         """
         try:
             data = json.loads(self.run_json.read_text(encoding="utf-8"))
@@ -97,6 +97,8 @@ class RunFolder:
             return {}
         except (json.JSONDecodeError, UnicodeDecodeError) as e:
             raise InputError(f"{self.run_json}: not readable as JSON ({e}).") from e
+        if not isinstance(data, dict):
+            raise InputError(f"{self.run_json}: does not hold a run's record.")
         if data.get("schema") != SCHEMA:
             raise InputError(
                 f"{self.run_json}: schema {data.get('schema')!r}, this suite reads schema {SCHEMA}."

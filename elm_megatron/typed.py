@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -89,6 +90,8 @@ def _convert_union(args: tuple[object, ...], value: object, key: str) -> object:
 def _convert_scalar(hint: object, value: object, key: str) -> object:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float and number:
+        if not math.isfinite(typing.cast(float, value)):
+            raise InputError(f"{key}={shown(value)}: must be a finite number.")
         return float(typing.cast(float, value))
     if hint is int and number and float(typing.cast(float, value)).is_integer():
         return int(typing.cast(float, value))  # 1e6 is how people write a million

@@ -12,13 +12,16 @@ from slurm.stages import stages
 @main("pipeline", PipelineConfig)
 def launch(config: PipelineConfig) -> int:
     """Run what is missing, then show what came out; on Slurm, queue it and show the queue."""
+    links = stages(config)
     if config.dry_run:
         from slurm.dry_run import show
 
-        return chain_report.show_plan(stages(config)) or show(config.pretraining())
+        if config.cluster.executor == "slurm":
+            chain.check_scripts(links)
+        return chain_report.show_plan(links) or show(config.pretraining())
     if config.cluster.executor == "slurm":
-        return chain_report.show_queue(chain.queue(stages(config)))
-    status, rows = chain.run_here(stages(config))
+        return chain_report.show_queue(chain.queue(links))
+    status, rows = chain.run_here(links)
     return status or chain_report.show(config, rows)
 
 

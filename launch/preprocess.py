@@ -17,7 +17,7 @@ def launch(config: PreprocessCommand) -> int:
         from slurm.dry_run import show_plain
 
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
-    job = Preprocess(config.job_config())
+    job = Preprocess(config.building())
     if config.cluster.executor == "slurm" and job.finished():
         print(f"{config.data.dir} is finished and up to date: nothing to do.")
         return 0

@@ -24,8 +24,16 @@ JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 EARLY_SECONDS = 60  # "Slurm may send the signal up to 60 seconds earlier than specified", sbatch(1)
 START_SECONDS = 120  # a few ranks are at their first step by then
 EXIT_STOPPED = 143  # 128 + SIGTERM
+CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
+
+
+def for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
+    """What a verb asks of a cluster: some no GPUs, and of those only the one with MPI several nodes."""
+    if verb in CPU_VERBS:
+        return cluster.without_gpus(cluster.nodes if verb == "preprocess" else 1)
+    return cluster.for_one_process() if verb == "eval" else cluster
 
 
 def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bool) -> dict[str, Any]:
@@ -140,7 +148,12 @@ def teardown_lines(run: Path) -> list[str]:
         "}",
         f'if [ -e "$meeting/{task.HOLD}" ]; then again requeuehold; fi',
         f'if [ -e "$meeting/{task.REQUEUE}" ]; then again requeue; fi',
-        f'if [ -e "$meeting/{task.STOPPED}" ]; then exit {EXIT_STOPPED}; fi',
+        f'if [ -e "$meeting/{task.STOPPED}" ]; then',
+        # Slurm itself would requeue a job that it preempts with a grace time, but only at that time's end.
+        '  shown=$(scontrol -o show job "$SLURM_JOB_ID")',
+        '  if [[ "$shown" =~ JobState=RUNNING.*PreemptTime=[0-9] ]]; then again requeue; fi',
+        f"  exit {EXIT_STOPPED}",
+        "fi",
         "exit $status",
     ]
 
@@ -207,9 +220,27 @@ def named_paths(config: Any) -> list[Path]:
     return found
 
 
-def notes(cluster: ClusterConfig, run: Path) -> list[str]:
-    """What is allowed and hardly meant: shown by a dry run, and when the job is handed in."""
+def notes(cluster: ClusterConfig, run: Path, verb: str = "") -> list[str]:
+    """What is allowed and hardly meant: shown by a dry run, and when the job is handed in.
+
+    Args:
+        cluster: as asked for, before `for_verb`.
+        run: absolute run folder.
+        verb: decides on the nodes.
+    """
     found = []
+    if verb in CPU_VERBS and cluster.cpu_partition not in (None, cluster.partition):
+        said = f"{verb} runs on cluster.cpu_partition={cluster.cpu_partition}"
+        said += f", not on cluster.partition={cluster.partition}" if cluster.partition else ""
+        left = [f"cluster.{key}={getattr(cluster, key)}" for key in cluster.meant_for_gpu_nodes()]
+        said += f", and there without {', '.join(left)}; cluster.cpu_partition=null takes all" if left else ""
+        found.append(said)
+    chosen = for_verb(cluster, verb)
+    ranks, gpus = chosen.tasks_per_node, chosen.gpus_per_node
+    if chosen.device == "gpu" and ranks and ranks < gpus:
+        found.append(
+            f"cluster.tasks_per_node={ranks} leaves {gpus - ranks} of the {gpus} GPUs of each node idle"
+        )
     if cluster.time:
         left = seconds(cluster.time) - cluster.signal_seconds - EARLY_SECONDS
         if left < START_SECONDS:

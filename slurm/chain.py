@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.errors import InputError
 from elm_megatron.run_folder import RunFolder
 from slurm import queue_state
-from slurm.submit import Job, submit
+from slurm.submit import Job, script, submit
 
 
 @dataclass
@@ -126,12 +126,24 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
     return 0, rows
 
 
+def check_scripts(stages: list[Stage]) -> None:
+    """Make the batch script of every stage, so that one that cannot be made is refused before any is queued.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    for stage in stages:
+        script(stage.config, stage.ranks, stage.verb)
+
+
 def queue(stages: list[Stage]) -> list[Link]:
     """Hand every missing stage to Slurm, each after the one before; all, or none of those that were missing.
 
     Raises:
-        InputError: Slurm refused a stage; those queued by this call are cancelled again.
+        InputError: a stage cannot be a batch job; or Slurm refused it, and those queued by this call are
+            cancelled again.
     """
+    check_scripts(stages)
     links: list[Link] = []
     ours: list[RunFolder] = []
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig, seconds
 from slurm.finding import OK, PROBLEM, WARNING, Check, Finding, environment, output
+from slurm.tracker.fields import gpus_of_gres
 
 
 def controller(cluster: ClusterConfig) -> list[Finding]:
@@ -88,7 +89,7 @@ def _nodes(cluster: ClusterConfig) -> list[Finding]:
     if not rows:
         return [Finding(WARNING, "nodes", "sinfo shows none", "see: sinfo -s")]
     cores, memory = min(int(row[0]) for row in rows), min(int(row[1]) for row in rows) / 1024
-    gpus = min(sum(map(int, re.findall(r"gpu(?::[A-Za-z]\w*)?:(\d+)", row[2]))) for row in rows)
+    gpus = min(gpus_of_gres(row[2]) for row in rows)
     site = cluster.site
     findings = []
     for key, ours, theirs in (

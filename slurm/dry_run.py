@@ -24,6 +24,7 @@ from elm_megatron.config import PretrainConfig, RunConfig, TrainConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.training_data import TrainingData
 from slurm.batch import notes
+from slurm.price import per_hour
 from slurm.record import check_folder
 from slurm.submit import script
 
@@ -94,7 +95,7 @@ def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
 def show_start(config: Any, ranks: int, verb: str) -> None:
     """The batch script, or what would be started here."""
     if config.cluster.executor == "slurm":
-        for note in notes(config.cluster, RunFolder(config.run.dir).path):
+        for note in notes(config.cluster, RunFolder(config.run.dir).path, verb):
             line("note", note)
         print("script")
         print(script(config, ranks, verb))
@@ -168,12 +169,8 @@ def estimate(config: PretrainConfig) -> Estimate:
     units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
     flops = config.model.flops_per_token(train.seq_length) * tokens
     hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
-    shares = [
-        (site.gpu_hour_rate or 0) * config.cluster.gpus_per_node,
-        (site.core_hour_rate or 0) * (site.cores or 0),
-    ]
-    rate = max(shares) * config.cluster.nodes  # a job pays the largest of its shares, not their sum
-    return Estimate(steps, tokens, basis, hours, hours * rate or None)
+    rate = per_hour(config.cluster, config.world_size)
+    return Estimate(steps, tokens, basis, hours, None if rate is None else hours * rate)
 
 
 def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from data_prep.errors import InputError
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.world import Outcome, World
 from slurm import task
+from slurm.tracker import fields
 
 FENCE_SECONDS = 2.0
 BEGIN_SECONDS = 600.0
@@ -80,7 +81,8 @@ def why_held(job_id: str, lives: list[dict[str, Any]]) -> str:
         shortest = min(life["ended"] - life["time"] for life in lives)
         return (
             f"{said}: the save signal came {shortest:.0f} s after the start, before the first step. Starting "
-            "takes longer than cluster.time leaves before cluster.signal_seconds; raise cluster.time"
+            "takes longer than cluster.time leaves before cluster.signal_seconds. A longer time needs "
+            f"scancel {job_id} and the command again: scontrol release {job_id} goes on unchanged"
         )
     if all("outcome" not in life for life in lives):
         return f"{said}: each time its tasks were lost without a word"
@@ -99,9 +101,10 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
         run.update(state="requeued", reason=reason, lives=lives)
         leave_word(world, task.REQUEUE)
     elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
-        leave_word(world, task.STOPPED)
-        state, reason = why_stopped(world.job_id, world.restart)
+        leave_word(world, task.STOPPED)  # at once: this rank may be killed while it asks
+        state, reason, word = why_stopped(world.job_id, world.restart)
         run.update(state=state, reason=reason, lives=lives)
+        leave_word(world, word)
 
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:
@@ -115,16 +118,20 @@ def leave_word(world: World, name: str) -> None:
     (world.rendezvous / name).touch()
 
 
-def why_stopped(job_id: str, restart: int) -> tuple[str, str]:
-    """State and reason of a job that was told to stop.
+def why_stopped(job_id: str, restart: int) -> tuple[str, str, str]:
+    """State and reason of a job that was told to stop, and the word for its batch script.
 
     Slurm starts a preempted job again by itself, and has then counted the restart already; a cancelled one
     ends for good. While a job is ending, `scontrol` says COMPLETING in either case; accounting knows more.
+    A job preempted with a grace time still runs, and would be requeued only at the end of that time. It has
+    saved and is gone by then, so it requeues itself.
     """
     shown = dict(re.findall(r"(\w+)=(\S*)", _ask("scontrol", "show", "job", job_id)))
+    if shown.get("JobState") == "RUNNING" and fields.word(shown.get("PreemptTime", "")):
+        return "requeued", "preempted with a grace time", task.REQUEUE
     word = _ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "state").strip()
     said = f"Slurm says {word or shown.get('JobState', 'nothing')}"
-    return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said
+    return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said, task.STOPPED
 
 
 def _ask(*command: str) -> str:

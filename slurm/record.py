@@ -22,6 +22,7 @@ import yaml
 
 from data_prep.errors import InputError
 from elm_megatron.compose import plain
+from elm_megatron.hf.source import run_config
 from elm_megatron.resume import check_resume
 from elm_megatron.run_folder import RunFolder, git_commit, write_atomically
 
@@ -50,14 +51,13 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
         Why there is nothing to do (one sentence), or None when it can start or go on.
 
     Raises:
-        InputError: the folder holds another run.
+        InputError: the folder holds another run, or its config.yaml cannot be read.
     """
     record = run.read()
     if not record:
         return None
     if run.config.exists():
-        old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        check_resume(old, plain(config), str(config.run.dir))
+        check_resume(run_config(run), plain(config), str(config.run.dir))
     before = record.get("manifest_sha256")
     if None not in (before, manifest_sha256) and before != manifest_sha256:
         raise InputError(
@@ -70,10 +70,10 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
 
 
 def _asks_more(record: dict[str, Any], config: Any) -> bool:
-    """Whether the command's step count lies beyond what was done."""
+    """Whether the command's step count lies beyond what was asked for, of which early stop may leave some."""
     part = getattr(config, "train", None) or getattr(config, "tune", None)
     steps = getattr(part, "steps", None)
-    return steps is not None and steps > record.get("step", steps)
+    return steps is not None and steps > record.get("steps", record.get("step", steps))
 
 
 def describe(config: Any, verb: str) -> dict[str, Any]:

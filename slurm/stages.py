@@ -25,7 +25,7 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
         sizes = config.model.vocab_size, config.train.seq_length
         return open_dataset(config.data.dir, config.corpus, *sizes).sha256
 
-    making = Preprocess(build.job_config())
+    making = Preprocess(build.building())
     here = config.cluster.executor != "slurm"
     links = [
         chain.Stage(

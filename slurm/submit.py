@@ -30,7 +30,6 @@ from elm_megatron.world import Outcome, World
 from slurm import allocation, batch, lives, local, queue_state, record, task
 
 Job = Callable[[World], Outcome]
-CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 LOCAL_MINUTES = 30 * 24 * 60
 QUEUED: list[str] = []  # job ids of this command, in order: the points of a sweep, the stages of a chain
 
@@ -143,9 +142,11 @@ class BatchExecutor(submitit.SlurmExecutor):
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what sbatch said."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("sbatch: error: ").rstrip(".") if lines else repr(error)
+    """The last two lines of what sbatch said: the limit may be named in the line before the last."""
+    lines = [
+        line.removeprefix("sbatch: error: ").rstrip(".") for line in str(error).splitlines() if line.strip()
+    ]
+    return "; ".join(lines[-2:]) or repr(error)
 
 
 class AllocationExecutor(BatchExecutor):
@@ -192,8 +193,9 @@ def submit(
     Raises:
         InputError: the run folder cannot be used; nothing was started.
     """
-    config = replace(config, cluster=_for_verb(config.cluster, verb))
     run = RunFolder(config.run.dir)
+    notes = batch.notes(config.cluster, run.path, verb)
+    config = replace(config, cluster=batch.for_verb(config.cluster, verb))
     record.check_folder(run.path)
     nothing = record.resumable(run, config, manifest_sha256) if resumes else None
     if nothing:
@@ -213,7 +215,7 @@ def submit(
                 return 0
             if config.cluster.executor == "slurm":
                 try:
-                    return _queue(job, config, run, ranks, verb)
+                    return _queue(job, config, run, ranks, verb, notes)
                 except InputError:
                     record.remove_unused(run.path, made)
                     raise
@@ -234,8 +236,18 @@ def submit(
 
 
 def _is_queued(run: RunFolder, config: Any) -> bool:
-    """Whether Slurm has this run already, which is said then."""
-    live = queue_state.live_job(run.read())
+    """Whether Slurm has this run already, which is said then.
+
+    Raises:
+        InputError: Slurm holds it, so that it would wait for ever.
+    """
+    known = run.read()
+    live = queue_state.live_job(known)
+    if live and known.get("state") == "held":
+        raise InputError(
+            f"{config.run.name} is held: {known.get('reason')}; scontrol release {live} lets it go on as it "
+            f"is; for other settings, scancel {live} and give this command again."
+        )
     if live:
         print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
         QUEUED.append(live)
@@ -272,7 +284,7 @@ def _run_in_allocation(job: Job, config: Any, run: RunFolder, ranks: int, verb: 
         return allocation.watch(executor.steps)
 
 
-def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
+def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str, notes: Sequence[str]) -> int:
     """Hand the job to sbatch; nothing of this command waits for it."""
     config = _in_turn(config)
     cluster = config.cluster
@@ -281,7 +293,7 @@ def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str) -> int:
     job_id = executor.submit(Task(job, run.path, ranks, cluster)).job_id
     QUEUED.append(job_id)
     print(f"{config.run.name}: job {job_id} queued on {cluster.name}; logs in {run.logs}", flush=True)
-    for note in batch.notes(cluster, run.path):
+    for note in notes:
         print(f"note: {note}.", file=sys.stderr)
     return 0
 
@@ -296,14 +308,7 @@ def _in_turn(config: Any) -> Any:
     return replace(config, cluster=replace(cluster, dependency=dependency))
 
 
-def _for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
-    """What a verb asks of a cluster: some no GPUs, and of those only the one with MPI several nodes."""
-    if verb not in CPU_VERBS:
-        return cluster
-    return cluster.without_gpus(cluster.nodes if verb == "preprocess" else 1)
-
-
 def script(config: Any, ranks: int, verb: str) -> str:
     """The exact text that sbatch would get, without submitting it."""
-    config = replace(config, cluster=_for_verb(config.cluster, verb))
+    config = replace(config, cluster=batch.for_verb(config.cluster, verb))
     return BatchExecutor(config, ranks, verb).text()

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_prep.errors import InputError
+from elm_megatron import typed
+from elm_megatron.cluster import ClusterConfig
+from elm_megatron.hf.source import run_config
 from elm_megatron.run_folder import RunFolder
+from slurm import price
 
 FOLDER = ".sweeps"
 
@@ -67,8 +69,12 @@ def newest(runs: Path) -> Path:
 
 
 def points(sweep: Path) -> list[Point]:
-    """The rows of a sweep's report, in the order of its points."""
-    rows = [_point(Path(item["dir"]), item["overrides"]) for item in json.loads(sweep.read_text())["runs"]]
+    """The rows of a sweep's report, in the order of its points.
+
+    Raises:
+        InputError: the file is no sweep, or a point's folder cannot be read.
+    """
+    rows = [_point(Path(folder), overrides) for folder, overrides in _listed(sweep)]
     measured = [row for row in rows if row.tokens_per_second and row.ranks]
     if measured:
         base = min(measured, key=lambda row: row.ranks)
@@ -81,6 +87,19 @@ def points(sweep: Path) -> list[Point]:
     return rows
 
 
+def _listed(sweep: Path) -> list[tuple[str, str]]:
+    """Folder and overrides of each run that a sweep's file names."""
+    try:
+        runs = [
+            (item["dir"], item["overrides"]) for item in json.loads(sweep.read_text(encoding="utf-8"))["runs"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{sweep} is no sweep: files in {FOLDER} are.") from error
+    if not runs:
+        raise InputError(f"{sweep} names no runs.")
+    return runs
+
+
 def _same_batch(row: Point, base: Point) -> bool:
     return row.global_batch_size == base.global_batch_size
 
@@ -88,7 +107,7 @@ def _same_batch(row: Point, base: Point) -> bool:
 def _point(folder: Path, overrides: str) -> Point:
     run = RunFolder(folder)
     record: dict[str, Any] = run.read()
-    config = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
+    config = run_config(run) if run.config.exists() else {}
     cluster, loop = config.get("cluster", {}), config.get("train") or config.get("tune") or {}
     rows = run.read_metrics()
     speeds = [row["tokens_per_second"] for row in rows[len(rows) // 2 :] if row.get("tokens_per_second")]
@@ -107,17 +126,15 @@ def _point(folder: Path, overrides: str) -> Point:
         loss=rows[-1].get("loss") if rows else None,
         valid_loss=record.get("valid_loss"),
         hours=hours,
-        cost=_cost(cluster, hours),
+        cost=_cost(cluster, record.get("world_size", 0), hours),
         unit=cluster.get("site", {}).get("budget_unit", ""),
     )
 
 
-def _cost(cluster: dict[str, Any], hours: float) -> float | None:
-    """Budget units: a job pays the largest of its shares."""
-    site = cluster.get("site", {})
-    by_gpu = (site.get("gpu_hour_rate") or 0) * cluster.get("gpus_per_node", 0)
-    by_core = (site.get("core_hour_rate") or 0) * (site.get("cores") or 0)
-    return max(by_gpu, by_core) * cluster.get("nodes", 1) * hours or None
+def _cost(cluster: dict[str, Any], ranks: int, hours: float) -> float | None:
+    """Budget units for what the job asked for."""
+    rate = price.per_hour(typed.build(ClusterConfig, cluster, "cluster"), ranks) if ranks else None
+    return None if rate is None else rate * hours or None
 
 
 def write_report(sweep: Path) -> list[Path]:

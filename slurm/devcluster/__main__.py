@@ -10,9 +10,9 @@ files are in `build/devcluster/<name>/` of the checkout; `cluster=dev` reads `sl
 and `cluster.slurm_conf=FILE` names another. Several clusters run side by side under different `--name`s.
 
 Each node has 16 cores, 16 GB and 4 GPUs that do not exist. Partition `low` is the default one; a job in
-`high` preempts it by requeue. Accounting enforces associations, limits and QOS, so `sacctmgr` can set any
-limit. Nothing listens outside loopback where the host's own name is a loopback address; `status` says so
-otherwise.
+`high` preempts it by requeue, and one in `grace` with twenty seconds' notice. Accounting enforces
+associations, limits and QOS, so `sacctmgr` can set any limit. Nothing listens outside loopback where the
+host's own name is a loopback address; `status` says so otherwise.
 Needs Debian's packages slurm-wlm, slurmdbd, munge and mariadb-server, whose own services stay stopped.
 """
 

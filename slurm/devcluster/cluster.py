@@ -269,7 +269,7 @@ class DevCluster:
 
     def _cancel_all(self) -> None:
         """Cancels every job, and kills the tasks at once instead of after `KillWait`."""
-        for partition in ("low", "high"):
+        for partition in ("low", "grace", "high"):
             self.command("scancel", f"--partition={partition}", check=False)
         for task in self._tasks():
             task.signal(signal.SIGKILL)

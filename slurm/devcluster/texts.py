@@ -93,6 +93,7 @@ GresTypes=gpu
 {node_lines}
 PartitionName=DEFAULT Nodes=ALL DefaultTime=10:00 MaxTime=1-0 State=UP
 PartitionName=low Default=YES PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=grace PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=high PriorityTier=10 PreemptMode=OFF
 """
 

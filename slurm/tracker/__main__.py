@@ -174,8 +174,10 @@ def budget_(arguments: argparse.Namespace) -> int:
     from slurm.tracker import budget
 
     grants = dict(grant(text) for text in arguments.grant)
+    if grants and arguments.since is None:
+        raise InputError("--grant: needs --since, how long ago the grant began, as --since 26w")
+    days = period(arguments.since or "30d") / DAY
     picture = poll.picture()
-    days = period(arguments.since) / DAY
     history, failure = synced_history(days)
     rates, now = Rates(arguments.sites), time.time()
     found = budget.accounts(history, picture.jobs, rates, days, now)

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--html", type=Path, required=True, help="file to write")
 
     one = commands.add_parser("budget", help="spent, committed and forecast per account")
-    one.add_argument("--since", default="30d", help="period up to now (default: %(default)s)")
+    one.add_argument("--since", help="period up to now (default: 30d); with --grant, since the grants began")
     one.add_argument("--grant", action="append", default=[], metavar="ACCOUNT=UNITS", help="may be repeated")
 
     one = commands.add_parser("metrics", help="Prometheus text")

@@ -84,7 +84,7 @@ def held(history: History, begin: float, now: float) -> list[tuple]:
 def text(
     found: list[Account], rates: Rates, days: float, grants: dict[str, float], now: float | None = None
 ) -> str:
-    """The table; a grant adds what is left of it and the day on which it ends at the present rate."""
+    """The table; a grant that began with the period adds what is left of it and how long that lasts."""
     now = time.time() if now is None else now
     header = ["ACCOUNT", f"SPENT {days:g} DAYS", "RUNNING", "WAITING", "A DAY", "IN 30 DAYS", "LEFT", "LASTS"]
     rows = []

@@ -2,8 +2,10 @@
 
 Cores and memory come from the job's steps as Slurm's accounting sampled them, GPUs only where the site
 records their use (Slurm 23.02 and later with AutoDetect). A job without finished steps has no figures yet.
+A job that was requeued has a line for each of its lives.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,7 +32,7 @@ SHORT_SECONDS = 60
 
 @dataclass
 class Efficiency:
-    """One job's shares, each between 0 and about 1, None when unknown."""
+    """One life's shares, each between 0 and about 1, None when unknown."""
 
     shown_id: str
     user: str
@@ -52,7 +54,7 @@ class Efficiency:
 
 
 def measure(*selection: str) -> list[Efficiency]:
-    """Efficiency of the jobs that sacct selects, as `-j 4711` or `-S now-1day`.
+    """Efficiency of every life of the jobs that sacct selects, as `-j 4711` or `-S now-1day`.
 
     Raises:
         Unreachable: sacct does not answer.
@@ -60,7 +62,7 @@ def measure(*selection: str) -> list[Efficiency]:
     separator = command.separator()
     text = command.run(
         [
-            *("sacct", "--noheader", "--parsable", f"--delimiter={separator}"),
+            *("sacct", "--duplicates", "--noheader", "--parsable", f"--delimiter={separator}"),
             *(f"--format={','.join(FIELDS)}", *selection),
         ]
     )
@@ -68,7 +70,7 @@ def measure(*selection: str) -> list[Efficiency]:
 
 
 def parse(text: str, separator: str) -> list[Efficiency]:
-    """The jobs in sacct's text, each followed by its steps there."""
+    """The lives in sacct's text, each followed by its steps there."""
     found: list[Efficiency] = []
     for row in records(text, separator, len(FIELDS)):
         values = dict(zip(FIELDS, row, strict=True))
@@ -76,8 +78,9 @@ def parse(text: str, separator: str) -> list[Efficiency]:
             found.append(job_of(values))
         elif found:
             add_step(found[-1], values)
+    lives = Counter(job.shown_id for job in found)
     for job in found:
-        job.advice = advice(job)
+        job.advice = advice(job, lives[job.shown_id])
     return found
 
 
@@ -113,10 +116,13 @@ def add_step(job: Efficiency, values: dict[str, str]) -> None:
         job.gpu = max(job.gpu or 0.0, float(busy) / 100)
 
 
-def advice(job: Efficiency) -> list[str]:
-    """What to ask for next time; nothing for jobs too short to judge."""
+def advice(job: Efficiency, lives: int) -> list[str]:
+    """What to ask for next time; nothing for jobs too short to judge.
+
+    One of several lives says nothing of the time limit: what they did together went over several of them.
+    """
     if job.state == "PENDING":
-        return ["it has not run yet"]
+        return ["it has not run yet" if lives == 1 else "it waits to go on"]
     if job.elapsed < SHORT_SECONDS:
         return []
     lines = []
@@ -130,7 +136,7 @@ def advice(job: Efficiency) -> list[str]:
             lines.append(f"{used}: ask for {job.used_mib * 1.3:.0f} MiB")
     if job.state == "TIMEOUT":
         lines.append("its time limit ended it: ask for more time or save and requeue before it")
-    elif job.state == "COMPLETED" and job.time is not None and job.time < LOW_TIME:
+    elif job.state == "COMPLETED" and lives == 1 and job.time is not None and job.time < LOW_TIME:
         lines.append(
             f"it ended after {span(job.elapsed)} of {span(job.limit)}: a shorter limit starts sooner"
         )

@@ -1,21 +1,27 @@
 """The whole stage on small corpora: what comes out, what is refused, how it goes on when interrupted."""
 
+import errno
+import fcntl
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_prep import binarize, build, finish
 from data_prep.comm import Alone
+from data_prep.documents import SCHEMA
 from data_prep.errors import InputError
 from data_prep.indexed import read_index
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
 from data_prep.progress import Progress
 from data_prep.tokenizer import Tokenizer
+from data_prep.train_tokenizer import LINE_BYTES, lines
 from tests.data_prep.conftest import SAMPLE, settings, write_corpus
 
 
@@ -162,6 +168,39 @@ def test_a_second_builder_is_turned_away(tmp_path):
     with build._held(config.data_dir(), Alone()), pytest.raises(InputError, match="another process"):
         Preprocess(config)()
     make(config)
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_builder(tmp_path, monkeypatch):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)  # as on Lustre that is mounted without flock
+    config = settings(tmp_path / "made" / "data")
+    with pytest.raises(InputError, match=r"made/data.*has no locks \(Function not implemented\).*with flock"):
+        Preprocess(config)()
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tokenizer_has_text_where_no_whole_work_fits_its_sample(tmp_path, seed):
+    rows = [(f"work-{number}", "train", "een zin van woorden. " * 75_000) for number in range(3)]
+    columns = dict(zip(("id", "split", "text"), zip(*rows, strict=True), strict=True))
+    blank = {name: [None] * len(rows) for name in SCHEMA.names if name not in columns}
+    pq.write_table(pa.table(columns | blank, SCHEMA), tmp_path / "documents.parquet")
+    config = settings(tmp_path, tokenizer__sample_mb=1, tokenizer__seed=seed)
+    assert [len(text) for text in build.training_texts(tmp_path / "documents.parquet", config)] == [10**6]
+    config.tokenizer.sample_mb = 200
+    assert len(list(build.training_texts(tmp_path / "documents.parquet", config))) == 3
+
+
+def test_a_line_of_megabytes_is_cut_for_the_tokenizer_in_linear_time():
+    text = "één woord " * 500_000
+    start = time.process_time()
+    pieces = list(lines([text, "x" * 9000, "\n \n", "é" * 1999, "é" * 2001]))
+    assert time.process_time() - start < 2  # a hundredth is usual, copying the rest each time takes many
+    assert "".join(pieces) == text + "x" * 9000 + "é" * 4000
+    assert max(len(piece.encode()) for piece in pieces) <= LINE_BYTES
+    assert [len(piece) for piece in pieces[-4:]] == [4000, 1999, 1000, 1001]
 
 
 class Stop(BaseException):

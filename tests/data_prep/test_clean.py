@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 
 import pytest
@@ -77,6 +78,52 @@ def test_boilerplate_and_references():
     assert clean(blocks, CleanConfig(boilerplate=False, min_block_tokens=0)).dropped == {}
 
 
+RUNS = [
+    "a",
+    "A",
+    "1",
+    "0",
+    ".",
+    ". ",
+    "-",
+    "_",
+    "é",
+    "i",
+    "1.",
+    "1 ",
+    "1-",
+    "+31 (0)",
+    "AB12",
+    "(",
+    "(a",
+    "{a",
+    "{a,",
+]
+RUNS += [
+    "@",
+    "a@",
+    "a@a.",
+    "(at)",
+    "…",
+    "Ã©",
+    "\u0316\u0301",
+    "student-",
+    "student no.",
+    "ANR.",
+    "BSN 1",
+    "by (",
+    "by\n",
+]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_long_run_takes_time_in_proportion_to_its_length(run):
+    text = (run * 50_000)[:50_000]
+    start = time.process_time()
+    clean([f"Look at {text} end 12", "contents 1"], CleanConfig())
+    assert time.process_time() - start < 1  # a hundredth is usual; what grows with the square takes many
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -93,3 +140,25 @@ def test_quality_rules_have_a_reason_each(text, reason):
     assert reason_to_drop(text, QualityConfig()) == reason
     off = QualityConfig(**dict.fromkeys(vars(QualityConfig())))
     assert reason_to_drop(text, off) == ""
+
+
+def test_marks_upon_a_letter_are_normalised_and_none_is_lost():
+    assert normalise("e" + "\u0301\u0323") == "\u1eb9\u0301"
+    assert sorted(normalise("x" + "\u0301\u0323" * 100)) == sorted("x" + "\u0301\u0323" * 100)
+
+
+def people(count):
+    """Labelled names, each of two words of its own."""
+    letters = "abcdefghijkl"
+    names = [f"A{x}{y}{z}" for x in letters for y in letters for z in letters][:count]
+    return "\n".join(f"Author: {name} Person" for name in names)
+
+
+def test_many_names_on_a_cover_cost_one_search_and_too_many_cost_the_work():
+    text = " ".join(f"{EN} Aaaa Person" for _ in range(2_500))  # 0.5 MB
+    start = time.process_time()
+    result = clean([people(1000), text], CleanConfig(boilerplate=False))
+    assert time.process_time() - start < 4  # one search for each name takes twice that
+    assert result.redactions["name"] == 3_500
+    result = clean([people(1001), EN], CleanConfig())
+    assert (len(result.blocks), result.reason) == (2, "too_many_names")

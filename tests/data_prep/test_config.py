@@ -29,6 +29,15 @@ def test_wrong_values_are_refused_naming_the_key(tmp_path, key, value, says):
     assert key.replace("__", ".") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "package", ["no_such", "no_such.thing", "", ".data_prep", "__main__", "json.decoder"]
+)
+def test_a_package_that_is_not_there_is_named(tmp_path, package):
+    config = settings(tmp_path, corpus__path=f"pkg://{package}/x")
+    with pytest.raises(InputError, match=f"corpus.path=pkg://{package}/x: there is no package '{package}'"):
+        config.corpus.folder()
+
+
 def test_a_corpus_takes_its_name_from_its_folder(tmp_path):
     assert folder_name("pkg://data_prep/sample") == "sample"
     assert folder_name(f"{tmp_path}/Mijn scripties (2024)/") == "Mijn-scripties-2024"

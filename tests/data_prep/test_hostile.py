@@ -1,12 +1,16 @@
 """Files that mean harm, or were never works: set aside with a reason, and nothing written elsewhere."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep import raw
 from data_prep.errors import InputError
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
@@ -67,6 +71,90 @@ def test_everything_is_set_aside_with_its_reason(tmp_path, hostile):
     assert manifest.works["in"] == len(GOOD) + len(expected) and manifest.works["out"] == len(GOOD)
     changed = {path for path in tmp_path.rglob("*") if before.get(path) != path.lstat().st_mtime_ns}
     assert all(path.is_relative_to(config.data_dir()) or path == tmp_path for path in changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("link.txt", r"link\.txt cannot be used \(it is a symbolic link"),
+        ("pipe.txt", r"pipe\.txt cannot be used \(it is no regular file"),
+        ("big.txt", r"big\.txt cannot be used \(it is larger than corpus\.max_file_mb"),
+        ("a\nb.txt", r"a\\nb\.txt cannot be used \(its name holds signs"),
+        (f"{GOOD[0].stem}.pdf", r"\.pdf cannot be used \(another file has the same name"),
+    ],
+)
+def test_without_quarantine_the_build_stops_there(tmp_path, name, says):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "corpus"))
+    config = settings(tmp_path / "data", corpus__path=str(corpus), corpus__max_file_mb=1)
+    config.corpus.formats = ["txt", "pdf"]
+    if name.startswith("link"):
+        (corpus / name).symlink_to(GOOD[0])
+    elif name.startswith("pipe"):
+        os.mkfifo(corpus / name)
+    else:
+        (corpus / name).write_bytes(b"woord " * (200_000 if name.startswith("big") else 200))
+    with pytest.raises(InputError, match=says + r".*set corpus\.quarantine=true"):
+        Preprocess(config)()
+    assert not config.data_dir().exists()
+    config.corpus.quarantine = True
+    assert len(raw.scan(config.corpus).rejected) == 1
+
+
+def journal(corpus, *entries):
+    """A harvested corpus with the sample's first works, and the settings that build it."""
+    (corpus / "files").mkdir(parents=True)
+    for number, path in enumerate(GOOD[: len(entries)]):
+        shutil.copy(path, corpus / "files" / f"{number}.txt")
+    (corpus / "records.jsonl").write_text("".join(f"{entry}\n" for entry in entries))
+    return settings(
+        corpus.parent / "data", corpus__path=str(corpus), corpus__quarantine=True, tokenizer__vocab_size=400
+    )
+
+
+def kept(number):
+    return json.dumps({"id": f"s:{number}", "status": "kept", "file": f"files/{number}.txt"})
+
+
+def test_a_harvested_work_whose_file_is_gone_is_counted(tmp_path):
+    corpus = tmp_path / "corpus"
+    outside = json.dumps({"id": "s:out", "status": "kept", "file": "../outside.txt"})
+    config = journal(corpus, *map(kept, range(4)), outside)
+    shutil.copy(GOOD[4], tmp_path / "outside.txt")
+    (corpus / "files" / "2.txt").unlink()
+    (corpus / "files" / "4.txt").unlink()
+    Preprocess(config)()
+    assert Manifest.load(config.data_dir()).works == {"in": 5, "out": 3, "dropped": {"file_missing": 2}}
+    config.corpus.quarantine = False
+    with pytest.raises(
+        InputError, match=r"outside\.txt cannot be used \(the harvest kept it, but the file is gone"
+    ):
+        Preprocess(config)()
+
+
+@pytest.mark.parametrize("quarantine", [True, False])
+def test_a_harvested_work_that_was_taken_down_is_not_missing(tmp_path, quarantine):
+    config = journal(tmp_path / "corpus", *map(kept, range(4)))
+    config.corpus.quarantine = quarantine
+    config.remove = "s:2"
+    Preprocess(config)()
+    config.remove = None
+    Preprocess(config)()
+    assert Manifest.load(config.data_dir()).works == {"in": 4, "out": 3, "dropped": {"taken_down": 1}}
+
+
+@pytest.mark.parametrize(
+    "line", ['{"id": "s:1"}', '{"id": "s:1", "status": "kept"}', '{"status": "kept"}', "[]", "7"]
+)
+def test_a_line_that_is_no_record_of_a_harvest_is_named(tmp_path, line):
+    config = journal(tmp_path / "corpus", kept(0), kept(1), line)
+    with pytest.raises(InputError, match=r"records\.jsonl: line 3 is no record of a harvest"):
+        Preprocess(config)()
+    assert not config.data_dir().exists()
+
+
+def test_a_torn_line_of_the_harvests_journal_is_passed_over(tmp_path):
+    config = journal(tmp_path / "corpus", kept(0), kept(1)[:30], kept(1), kept(2)[:-3])
+    assert [work.id for work in raw.scan(config.corpus).works] == ["s:0", "s:1"]
 
 
 def test_memory_stays_bounded(tmp_path, hostile):

@@ -16,6 +16,7 @@ def counts(*blocks):
         ("Mail to a.b-c@students.example.nl today", "e-mail"),
         ("Mail {first,second}@example.org", "e-mail"),
         ("Mail someone (at) example.nl", "e-mail"),
+        ("Mail " + "x" * 64 + "@example.nl", "e-mail"),
         ("Bel 010-408 1111 of later", "phone"),
         ("Call +31 (0)10 408 1111 now", "phone"),
         ("Bel 06 12 34 56 78.", "phone"),
@@ -35,6 +36,10 @@ def test_each_kind_is_found_and_gone(text, kind):
     assert found == {kind: 1}
     assert f"[{kind}]" in result
     assert not any(char.isdigit() for char in result.replace("[IBAN]", "")) and "@" not in result
+
+
+def test_one_address_that_sticks_to_another():
+    assert counts("a@eur.nl_b@eur.nl,c@eur.nl.d@eur.nl")[1] == {"e-mail": 4}
 
 
 @pytest.mark.parametrize(

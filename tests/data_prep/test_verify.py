@@ -1,12 +1,14 @@
 """Verify, take-down and the report."""
 
 import html.parser
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.errors import InputError
@@ -146,12 +148,138 @@ def test_a_copy_of_a_work_that_was_taken_down_stays_out(tmp_path, raw_is_there):
     assert Manifest.load(config.data_dir()).works["out"] == 15
 
 
+class Stop(BaseException):
+    """Stands for the end of the process."""
+
+
+def stop_at(patch, count):
+    """Let the process end instead of moving or deleting a file for the `count`th time."""
+    calls = itertools.count(1)
+
+    def stopping(real):
+        def instead(path, *args, **options):
+            if next(calls) == count:
+                raise Stop
+            return real(path, *args, **options)
+
+        return instead
+
+    for name in ("replace", "unlink"):
+        patch.setattr(Path, name, stopping(getattr(Path, name)))
+
+
+def test_a_take_down_that_is_killed_anywhere_goes_on(tmp_path, monkeypatch):
+    whole, at = tmp_path / "whole", tmp_path / "at"
+    shutil.copytree(SAMPLE, whole / "raw")
+    config = settings(at / "data" / "sample", corpus__path=str(at / "raw"), runs_dir=str(at / "runs"))
+    whole.rename(at)
+    Preprocess(config)()
+    run = at / "runs" / "pretrain"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(Manifest.load(config.data_dir()).sha256)
+    at.rename(whole)
+    config.remove = "09-central-bank-words"
+    raw = at / "raw" / f"{config.remove}.txt"
+
+    def names():
+        return pq.read_table(config.data_dir() / "documents.parquet")["id"].to_pylist()
+
+    for count in range(1, 100):
+        shutil.copytree(whole, at)
+        with monkeypatch.context() as patch:
+            stop_at(patch, count)
+            try:
+                take_down(config)
+                killed = False
+            except Stop:
+                killed = True
+        if killed and config.remove not in names():
+            assert Manifest.load(config.data_dir()).stale, count  # no moment takes it for whole
+        removal = take_down(config)
+        assert (removal.datasets, removal.derived) == ([config.data_dir()], [run]), count
+        assert not raw.exists() and Manifest.load(config.data_dir()).stale, count
+        Manifest.load(config.data_dir()).check_files()
+        assert config.remove not in names()
+        stones = (at / "raw" / "tombstones.jsonl").read_text().splitlines()
+        assert len(stones) == len(set(stones)) <= 2, count
+        if not killed:
+            break
+        shutil.rmtree(at)
+    assert count > 6
+    config.remove = None
+    Preprocess(config)()
+    assert Manifest.load(config.data_dir()).works == {"in": 14, "out": 14, "dropped": {}}
+    config.remove = "09-central-bank-words"
+    assert take_down(config).datasets == []  # what was built since does not hold it
+
+
+def test_a_take_down_passes_over_what_is_no_dataset(tmp_path):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
+    Preprocess(config)()
+    for name in ("website", "half"):
+        (tmp_path / "data" / name).mkdir()
+    (tmp_path / "data" / "website" / "manifest.json").write_text('{"name": "my web app"}')
+    shutil.copy(config.data_dir() / "manifest.json", tmp_path / "data" / "half")
+    shutil.copytree(config.data_dir(), tmp_path / "data" / "damaged")
+    (tmp_path / "data" / "damaged" / "documents.parquet").write_bytes(b"PAR1")
+    config.remove = "no such work"
+    with pytest.raises(InputError, match=r"no work of that id.*not searched: .*website"):
+        take_down(config)
+    config.remove = "09-central-bank-words"
+    removal = take_down(config)
+    assert removal.datasets == [config.data_dir()] and len(removal.deleted) == 1
+    said = [line for line in removal.lines() if line.startswith("not searched")]
+    assert [name for line in said for name in ("damaged", "half", "website") if f"/{name}" in line] == [
+        "damaged",
+        "half",
+        "website",
+    ]
+
+
+def test_a_take_down_drops_the_text_of_a_half_made_build(tmp_path):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
+    (config.data_dir() / ".build-0" / "parts").mkdir(parents=True)
+    config.remove = "09-central-bank-words"
+    take_down(config)
+    assert [path.name for path in config.data_dir().iterdir()] == ["tombstones.jsonl"]
+
+
+def test_a_take_down_waits_for_no_harvest_and_not_for_itself(tmp_path):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    config = settings(corpus, corpus__path=str(corpus))  # works and dataset in one folder
+    Preprocess(config)()
+    config.remove = "09-central-bank-words"
+    with held(corpus), pytest.raises(InputError, match=f"another process is working in {corpus} now"):
+        take_down(config)
+    assert take_down(config).datasets == [corpus]
+    assert not list(corpus.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"id": "a", ', '["a"]', '"a"', "{}", '{"id": 1}', '{"id": "a", "minhash": "zz"}', "\xff",
+     '{"id": "a", "minhash": "00"}', '{"id": "a", "sha256": 1}', '{"id": "a", "manifests": "b"}'],
+)  # fmt: skip
+def test_a_damaged_tombstone_is_never_passed_over(tmp_path, line):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    (corpus / "tombstones.jsonl").write_bytes(b'{"id": "b"}\n\n' + line.encode("latin-1") + b"\n")
+    config = settings(tmp_path / "data", corpus__path=str(corpus))
+    with pytest.raises(InputError, match=r"raw/tombstones\.jsonl: line 3 is no tombstone"):
+        Preprocess(config)()
+    config.remove = "09-central-bank-words"
+    with pytest.raises(InputError, match=r"raw/tombstones\.jsonl: line 3 is no tombstone"):
+        take_down(config)
+    assert len(list(corpus.glob("*.txt"))) == 15 and not config.data_dir().exists()
+
+
 def test_a_dataset_that_is_being_built_is_not_taken_apart(tmp_path):
     corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
     config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
     Preprocess(config)()
     config.remove = "09-central-bank-words"
-    with held(config.data_dir()), pytest.raises(InputError, match="building this dataset"):
+    with held(config.data_dir()), pytest.raises(InputError, match="another process is working"):
         take_down(config)
     assert (corpus / "09-central-bank-words.txt").exists() and not (corpus / "tombstones.jsonl").exists()
     take_down(config)

@@ -102,6 +102,20 @@ def test_a_run_folder_of_another_run(dataset: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("text", [b"", b"a: [", b"a: \xff", b"[1]"])
+def test_a_run_whose_config_cannot_be_read(dataset: Path, text: bytes) -> None:
+    run = dataset / "runs/mine"
+    run.mkdir(parents=True)
+    try:
+        (run / "run.json").write_text('{"schema": 1, "state": "failed"}')
+        (run / "config.yaml").write_bytes(text)
+        refused(command("pretrain", dataset, "run.name=mine"), "runs/mine/config.yaml")
+        (run / "run.json").write_text("[1]")
+        refused(command("pretrain", dataset, "run.name=mine"), "runs/mine/run.json")
+    finally:
+        shutil.rmtree(dataset / "runs")
+
+
 def test_an_output_folder_that_cannot_be_written(dataset: Path, tmp_path: Path) -> None:
     """A file in the way: permissions alone do not stop root, who may run these tests."""
     (tmp_path / "file").touch()
@@ -109,6 +123,12 @@ def test_an_output_folder_that_cannot_be_written(dataset: Path, tmp_path: Path) 
         keys = [*keys, f"run.dir={tmp_path}/file/run"]
         refused(command(verb, dataset if verb == "pretrain" else tmp_path, *keys), "cannot be written")
     assert files(tmp_path) == ["file"]
+
+
+def test_a_dry_run_of_a_chain_refuses_what_queueing_would(tmp_path: Path) -> None:
+    done = command("pipeline", tmp_path, "cluster=dev", "run.name='a b'", "dry_run=true")
+    refused(done, "run.name=a b-preprocess: must be letters")
+    assert files(tmp_path) == []
 
 
 def test_a_slurm_that_is_not_there(dataset: Path) -> None:

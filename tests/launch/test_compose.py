@@ -10,7 +10,9 @@ import pytest
 
 from data_prep.errors import InputError
 from elm_megatron import compose, typed
-from elm_megatron.config import PretrainConfig
+from elm_megatron.config import PreprocessCommand, PretrainConfig
+from elm_megatron.hf.config import EvalConfig
+from elm_megatron.pipeline import PipelineConfig
 
 SCRIPT = """
 from elm_megatron.compose import main
@@ -79,6 +81,9 @@ def test_corpus_path_names_the_dataset(tmp_path: Path) -> None:
         ("train.steps=1.5", ["train.steps=1.5", "a whole number"]),
         ("train.steps=true", ["train.steps=true", "a whole number"]),
         ("train.lr=fast", ["train.lr=fast", "a number"]),
+        ("train.lr=nan", ["train.lr=nan", "a finite number"]),
+        ("train.lr=inf", ["train.lr=inf", "a finite number"]),
+        ("train.clip_grad=nan", ["train.clip_grad=nan", "a finite number"]),
         ("parallel.sp=2", ["parallel.sp=2", "true or false"]),
         ("train={steps:3}", ["train"]),
         ("data=x", ["data is a group of keys"]),
@@ -131,6 +136,66 @@ def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() ->
     with pytest.raises(InputError, match=r"train\.steps=x"):
         compose.run("pretrain", PretrainConfig, called.append, ["-m", "train.steps=1,x"])
     assert called == []
+
+
+def test_points_that_differ_only_in_where_they_run_have_names_of_their_own() -> None:
+    sites = points("-m", "cluster=snellius,snellius_a100", "model=small,large", "dry_run=true")
+    assert [c.run.name for c in sites] == [
+        "pretrain-small-eur-cluster=snellius-model=small",
+        "pretrain-large-eur-cluster=snellius-model=large",
+        "pretrain-small-eur-cluster=snellius_a100-model=small",
+        "pretrain-large-eur-cluster=snellius_a100-model=large",
+    ]
+    times = points("-m", "cluster=snellius", "cluster.time=60,120", "dry_run=true")
+    assert [c.run.name for c in times] == [f"pretrain-tiny-sample-cluster.time={t}" for t in (60, 120)]
+    named = points("-m", "model=tiny,small", "run.name=x", "dry_run=true")
+    assert [c.run.name for c in named] == ["x-model=tiny", "x-model=small"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "first", "second"),
+    [
+        (["run.dir=x", "train.steps=1,2"], "train.steps=1", "train.steps=2"),
+        (["run.dir=x,./x"], "run.dir=x", "run.dir=./x"),
+        (["cluster.modules=[a/b],[a_b]"], "cluster.modules=a/b", "cluster.modules=a_b"),
+        (["train.steps=5,5"], "points 1", "and 2"),
+    ],
+)
+def test_points_that_would_write_one_run_are_refused(keys: list[str], first: str, second: str) -> None:
+    text = refusal("-m", "dry_run=true", *keys)
+    assert "share run.dir=" in text and first in text and second in text
+
+
+def test_points_that_would_replace_each_others_dataset_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def build(verb: str, schema: type, *keys: str) -> int:
+        found: list[object] = []
+        compose.run(verb, schema, lambda config: found.append(config), ["-m", *keys])
+        return len(found)
+
+    paths = "corpus.path=/a/texts,/b/texts"
+    for verb, schema in (("preprocess", PreprocessCommand), ("pipeline", PipelineConfig)):
+        with pytest.raises(InputError) as caught:
+            build(verb, schema, paths)
+        for word in ("corpus.path=/a/texts", "corpus.path=/b/texts", "data.dir=data/texts"):
+            assert word in str(caught.value)
+    assert build("preprocess", PreprocessCommand, "corpus.path=/a/texts,/b/books") == 2
+    assert build("preprocess", PreprocessCommand, "remove=a,b") == 2
+    assert build("pipeline", PipelineConfig, "train.lr=1e-3,2e-3") == 2  # the same dataset, made once
+    lives = ["train.lr=1e-3,2e-3", "cluster=dev"]
+    with pytest.raises(InputError, match=r"at the same time.*python launch/preprocess\.py"):
+        build("pipeline", PipelineConfig, *lives)
+    Path("data/sample").mkdir(parents=True)
+    Path("data/sample/manifest.json").touch()
+    assert build("pipeline", PipelineConfig, *lives) == 2
+
+
+def test_what_a_sweep_lacks_is_named() -> None:
+    with pytest.raises(InputError, match="source is not set"):
+        compose.run("eval", EvalConfig, lambda config: pytest.fail("called"), ["-m", "limit=1,2"])
 
 
 def test_an_interrupted_point_ends_the_sweep() -> None:

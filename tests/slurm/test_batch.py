@@ -15,6 +15,7 @@ from elm_megatron.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
 from elm_megatron.config import PreprocessCommand, PretrainConfig
 from elm_megatron.hf.config import EvalConfig, ExportConfig
 from elm_megatron.pipeline import PipelineConfig
+from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.config import FinetuneConfig
 from slurm import batch, record, submit
 from slurm.environment import exported, scrubbed
@@ -98,6 +99,112 @@ def test_notes_on_what_is_hardly_meant() -> None:
     assert note.startswith("cluster.time=1 may leave 0 s for the start")
 
 
+def test_one_process_asks_for_one_gpu_and_its_share() -> None:
+    keys = ["cluster=snellius", "cluster.nodes=2", "train.micro_batch_size=2"]
+    text = submit.script(config(*keys), 1, "eval")
+    for words in (
+        "--nodes=1",
+        "--gpus-per-node=1",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=16",
+        "--mem=180G",
+    ):
+        assert f"#SBATCH {words}\n" in text
+    assert "--partition=gpu_h100\n" in text
+    assert "--gpus-per-node" not in submit.script(config("cluster=dev", "cluster.nodes=2"), 1, "eval")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["cluster.tasks_per_node=8"], "cluster.tasks_per_node=8: must be at most cluster.gpus_per_node=4"),
+        (["cluster.gpus_per_node=0"], "cluster.gpus_per_node=0: must be at least 1 with cluster.device=gpu"),
+        (["cluster.device=cpu"], "cluster.gpus_per_node=4: must be 0 with cluster.device=cpu"),
+    ],
+)
+def test_ranks_gpus_and_device_fit_each_other(keys: list[str], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config("cluster=snellius", *keys)
+    assert words in str(caught.value)
+
+
+def test_gpus_that_do_not_exist_are_booked_for_ranks_on_the_cpu() -> None:
+    chosen = config("cluster=dev", "cluster.gpus_per_node=2")
+    assert "--gpus-per-node=2\n" in submit.script(chosen, 2, "pretrain")
+
+
+def notes(verb: str, chosen: PretrainConfig) -> list[str]:
+    return batch.notes(chosen.cluster, Path("/home/elm/runs/a"), verb)
+
+
+def test_idle_gpus_are_noted() -> None:
+    (one,) = notes("pretrain", config("cluster=snellius", "cluster.tasks_per_node=2"))
+    assert one.startswith("cluster.tasks_per_node=2 leaves 2 of the 4 GPUs of each node idle")
+    assert notes("pretrain", config("cluster=snellius", "cluster.gpus_per_node=2")) == []
+
+
+def test_a_cpu_partition_is_not_asked_for_what_gpu_nodes_have() -> None:
+    keys = ["cluster.partition=genoa", "cluster.memory_gb=720", "cluster.constraint=h100"]
+    keys += ["cluster.gpu_type=h100", "cluster.reservation=course"]
+    chosen = config("cluster=snellius", *keys)
+    text = submit.script(chosen, 1, "preprocess")
+    assert "--partition=rome\n" in text
+    for word in ("--mem", "--constraint", "--gpus", "--reservation"):
+        assert word not in text
+    (note,) = notes("preprocess", chosen)
+    assert note.startswith("preprocess runs on cluster.cpu_partition=rome, not on cluster.partition=genoa")
+    for word in ("memory_gb=720", "constraint=h100", "reservation=course"):
+        assert f"cluster.{word}" in note
+    assert notes("pretrain", chosen) == []
+    chosen.cluster.cpu_partition = None
+    text = submit.script(chosen, 1, "preprocess")
+    assert "--partition=genoa\n" in text and "--mem=720G\n" in text and "--constraint=h100\n" in text
+    assert notes("preprocess", chosen) == []
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for two of Slurm's commands: `sbatch` says what stands in `refusal`, or takes the job."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    refusal = folder / "refusal"
+    sbatch = f"if [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi; echo x >> {folder}/taken; "
+    for name, text in (("sbatch", f"{sbatch} echo Submitted batch job 9"), ("squeue", "echo PENDING")):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_what_sbatch_said_is_told_whole(slurm: Path) -> None:
+    said = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit)"
+    (slurm / "refusal").write_text(f"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: {said}\n")
+    with pytest.raises(InputError) as caught:
+        submit.submit(print, config("cluster=snellius"), 4, "pretrain")
+    assert f"refused the job: QOSMaxSubmitJobPerUserLimit; {said}." in str(caught.value)
+    (slurm / "refusal").write_text("sbatch: error: Unable to contact slurm controller\n")
+    with pytest.raises(InputError, match=r"refused the job: Unable to contact slurm controller\.$"):
+        submit.submit(print, config("cluster=snellius"), 4, "pretrain")
+
+
+def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixture) -> None:
+    assert submit.submit(print, config("cluster=snellius"), 4, "pretrain") == 0
+    assert submit.submit(print, config("cluster=snellius"), 4, "pretrain") == 0
+    assert "is live already: job 9" in capsys.readouterr().out
+    RunFolder("runs/pretrain-tiny-sample").update(state="held", reason="job 9 made no new checkpoint")
+    with pytest.raises(InputError) as caught:
+        submit.submit(print, config("cluster=snellius", "cluster.time=4-00:00:00"), 4, "pretrain")
+    for words in ("job 9 made no new checkpoint", "scontrol release 9", "scancel 9"):
+        assert words in str(caught.value)
+    assert (slurm / "taken").read_text() == "x\n"
+
+
+def test_features_may_be_joined_by_and_and_or() -> None:
+    text = submit.script(config("cluster=snellius", "cluster.constraint='(a&b)|c'"), 4, "pretrain")
+    assert "#SBATCH --constraint='(a&b)|c'\n" in text
+
+
 def test_ranks_must_spread_evenly() -> None:
     with pytest.raises(InputError, match=r"cluster\.nodes=3 does not divide the 4 ranks"):
         batch.parameters(ClusterConfig(executor="slurm", nodes=3), Path("/r"), "n", 4, mpi=False)
@@ -125,12 +232,18 @@ LISTS = ["cluster.modules", "cluster.binds"]
 TEXT_KEYS = [f"cluster.{key}" for key in PATTERNS if key != "name"] + ["run.name", "run.dir", *LISTS]
 
 
+def may_hold(key: str, value: str) -> bool:
+    """Features of nodes are joined by & and |."""
+    return key == "cluster.constraint" and value in ("a|b", "a&b")
+
+
 @pytest.mark.parametrize("key", TEXT_KEYS)
 def test_hostile_values_are_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line, bare and quoted: the script is never made and no canary appears."""
     monkeypatch.chdir(tmp_path)
     wrap = "[{}]" if key in LISTS else "{}"
-    for value in [*HOSTILE, *(f"'{value}'" for value in HOSTILE), *QUOTES]:
+    hostile = [value for value in HOSTILE if not may_hold(key, value)]
+    for value in [*hostile, *(f"'{value}'" for value in hostile), *QUOTES]:
         with pytest.raises(InputError):
             chosen = config("cluster=dev", f"{key}={wrap.format(value)}")
             record.check_folder(Path(chosen.run.dir))
@@ -156,7 +269,7 @@ def test_no_key_of_any_verb_takes_what_a_shell_or_yaml_would_act_upon(
     keys = [key for key in texts(SCHEMAS[verb]) if not key.startswith("cluster.site")]
     assert {"run.name", "run.dir", "cluster.account"} <= set(keys) and len(keys) > 20
     for key in keys:
-        for value in EVERYWHERE:
+        for value in [value for value in EVERYWHERE if not may_hold(key, value)]:
             with pytest.raises(InputError):
                 compose.run(verb, SCHEMAS[verb], lambda one: pytest.fail(f"came through: {one}"),
                             [f"{key}={value}"])  # fmt: skip

@@ -18,6 +18,7 @@ from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
 from slurm import chain, chain_report
 from slurm.devcluster.cluster import DevCluster
+from slurm.stages import stages
 from tests.slurm.accounting import final_states
 
 HERE = Path(__file__).parent
@@ -114,6 +115,24 @@ def test_here_a_stage_is_skipped_while_its_source_stays(
         chain.run_here([one, two])
 
 
+def test_what_a_late_stage_refuses_is_said_before_the_first_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stepping_stages(tmp_path, monkeypatch)
+    made[2].config.run.name = "a b"
+    monkeypatch.setattr(chain, "submit", lambda *_: pytest.fail("queued"))
+    with pytest.raises(InputError, match=r"run\.name=a b"):
+        chain.queue(made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stage_of_a_pipeline_on_several_nodes_has_a_script() -> None:
+    keys = ["cluster=snellius", "cluster.nodes=2", "parallel.tp=1", "train.micro_batch_size=2"]
+    planned = stages(pipeline(*keys, "tune.micro_batch_size=1"))
+    assert planned[-1].verb == "eval"
+    chain.check_scripts(planned)
+
+
 def states(cluster: DevCluster, links: list[chain.Link]) -> list[str]:
     """How the jobs ended, once all have."""
     return [final_states(cluster, link.job or "")[-1] for link in links]
@@ -137,12 +156,12 @@ def test_a_stage_that_fails_cancels_those_behind_it(
 def test_a_stage_that_slurm_refuses_takes_back_those_before_it(
     devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = stepping_stages(tmp_path, monkeypatch)
-    stages[0].config.cluster.dependency = "afterany:1"
-    stages[2].config.cluster.partition = "nowhere"
+    made = stepping_stages(tmp_path, monkeypatch)
+    made[0].config.cluster.dependency = "afterany:1"
+    made[2].config.cluster.partition = "nowhere"
     with pytest.raises(InputError, match="sbatch refused the job"):
-        chain.queue(stages)
-    jobs = [stage.run.read()["job_ids"][-1] for stage in stages[:2]]
-    found = [chain.Link(stage, job, None) for stage, job in zip(stages, jobs, strict=False)]
+        chain.queue(made)
+    jobs = [stage.run.read()["job_ids"][-1] for stage in made[:2]]
+    found = [chain.Link(stage, job, None) for stage, job in zip(made, jobs, strict=False)]
     assert states(devcluster, found) == ["CANCELLED"] * 2
-    assert [link.state() for link in found] == ["cancelled"] * 2 and not stages[2].run.path.exists()
+    assert [link.state() for link in found] == ["cancelled"] * 2 and not made[2].run.path.exists()

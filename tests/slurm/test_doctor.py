@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def test_a_controller_that_does_not_answer_is_one_line(
     monkeypatch.setattr(doctor, "gpus", lambda cluster: [])
     last = doctor.examine(ClusterConfig(executor="slurm", slurm_conf=str(tmp_path / "none")))[-1]
     assert last.level == PROBLEM and "slurm.devcluster up" in last.todo
+
+
+@pytest.mark.parametrize(
+    ("gres", "count"),
+    [
+        ("gpu:h100:4(S:0-1)", 4),
+        ("gpu:4", 4),
+        ("gpu:nvidia_a100-sxm4-80gb:4(S:0-1)", 4),
+        ("gpu:a100-40:2,gpu:a100-80:2,nvme:1", 4),
+        ("(null)", 0),
+    ],
+)
+def test_the_gpus_of_a_node_are_counted_whatever_their_type_is_called(
+    gres: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text(f"#!/bin/sh\necho '64|737280|{gres}'\n")
+    sinfo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (found,) = doctor_slurm._nodes(ClusterConfig(executor="slurm", site=SiteConfig(gpus=4)))
+    assert found.found == f"4, nodes have {count}"
 
 
 @pytest.mark.slurm

@@ -6,7 +6,7 @@ import pytest
 
 from elm_megatron import compose
 from elm_megatron.config import PretrainConfig
-from slurm import dry_run
+from slurm import dry_run, price
 
 
 def config_of(*argv: str) -> PretrainConfig:
@@ -33,6 +33,30 @@ def test_time_and_budget_are_those_of_the_site() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "per_hour"),
+    [
+        ([], 192),  # a quarter of a node's GPUs, and the cores and memory that go with them
+        (["cluster.exclusive=true"], 768),
+        (["cluster.memory_gb=720"], 768),
+        (["cluster.cpus_per_task=32"], 384),
+        (["cluster.cpus_per_task=32", "cluster.nodes=2"], 768),
+    ],
+)
+def test_the_budget_is_that_of_the_largest_share_asked_for(keys: list[str], per_hour: float) -> None:
+    guess = dry_run.estimate(config_of("model=large", "cluster=snellius", "cluster.gpus_per_node=1", *keys))
+    assert guess.budget == pytest.approx(guess.hours * per_hour)
+
+
+def test_a_job_on_cpu_nodes_pays_their_rate() -> None:
+    cluster = config_of("cluster=snellius").cluster.without_gpus()
+    cluster.site.core_hour_rate = 1
+    cluster.cpus_per_task, cluster.memory_gb = 4, 100
+    assert price.per_hour(cluster, 8) == 32
+    cluster.exclusive = True
+    assert price.per_hour(cluster, 8) is None, "nobody says how many cores such a node has"
+
+
+@pytest.mark.parametrize(
     ("keys", "time", "budget"),
     [
         (["cluster=snellius", "train.precision=fp32"], "peak_tflops is that of bf16", "the hours are not"),
@@ -47,7 +71,7 @@ def test_what_cannot_be_estimated_is_said(
     ranks = [{"rank": 0} | {f"{name}_bytes": 0 for name in names}]
     monkeypatch.setattr(dry_run, "preflight", lambda _: {"parameters": 1, "ranks": ranks})
     config = config_of(*keys)
-    config.cluster.site.gpu_hour_rate = None
+    config.cluster.site.gpu_hour_rate = config.cluster.site.core_hour_rate = None
     assert dry_run.show(config) == 0
     out = capsys.readouterr().out
     assert time in told(out, "time") and budget in told(out, "budget")

@@ -81,7 +81,7 @@ def test_a_start_that_outlasts_the_limit_is_named_as_the_reason(
     with pytest.raises(SystemExit):
         lives.begin(run, world(tmp_path, 2), 2)
     assert "signal came 0 s after the start, before the first step" in run.read()["reason"]
-    assert "raise cluster.time" in run.read()["reason"]
+    assert "scancel 7 and the command again: scontrol release 7 goes on unchanged" in run.read()["reason"]
 
 
 def test_a_job_without_checkpoints_says_how_far_it_is(

@@ -119,6 +119,20 @@ def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> Non
     assert set(requeues) == {"REQUEUED"} and last == "COMPLETED"
 
 
+def test_preempted_with_a_grace_time(devcluster: DevCluster, tmp_path: Path) -> None:
+    """Slurm would requeue the job at the end of the grace time, when the ranks are long gone."""
+    run = tmp_path / "run"
+    submit(run, 80, "partition=grace", "nodes=4", ranks=4)
+    wait_step(run, 12)
+    high = ("sbatch", "-o", "/dev/null", "-p", "high", "-N4", "--exclusive", "--wrap", "true")
+    devcluster.command(*high)
+    wait_state(run, "requeued")
+    assert "preempted" in record(run)["reason"]
+    wait_state(run, "done")
+    assert losses(run) == undisturbed(80) and restarts(run) == [0, 1]
+    assert final_states(devcluster, job_of(run)) == ["REQUEUED", "COMPLETED"]
+
+
 def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
     submit(run, 2000)

@@ -16,7 +16,7 @@ def make(runs: Path, name: str, ranks: int, batch: int, speed: float, seconds: f
     folder = runs / name
     folder.mkdir(parents=True)
     site = {"core_hour_rate": 1.0, "cores": 16, "gpu_hour_rate": 128.0, "budget_unit": "SBU"}
-    cluster = {"nodes": ranks, "gpus_per_node": 0, "site": site}
+    cluster = {"nodes": ranks, "gpus_per_node": 0, "exclusive": True, "site": site}
     (folder / "config.yaml").write_text(
         yaml.safe_dump({"cluster": cluster, "train": {"global_batch_size": batch}})
     )
@@ -61,6 +61,26 @@ def test_report(tmp_path: Path) -> None:
     assert [path.suffix for path in written] == [".csv", ".md", ".png"]
     assert written[0].read_text().count("\n") == 5 and written[2].read_bytes()[:4] == b"\x89PNG"
     assert "| cluster.nodes=2 | done | 4 | 2 | 150 | 75% strong |" in written[1].read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{}", '{"runs": [1]}', '{"runs": [{"dir": "a"}]}', '{"runs": []}']
+)
+def test_a_file_that_is_no_sweep_is_a_sentence(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"bad\.json"):
+        sweep.write_report(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_point_whose_config_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    listed = make(tmp_path / "runs", "one", 1, 8, 100.0, 3600)
+    (Path(listed["dir"]) / "config.yaml").write_text("[")
+    file = tmp_path / "sweep.json"
+    file.write_text(json.dumps({"runs": [listed]}))
+    with pytest.raises(InputError, match=r"one/config\.yaml"):
+        sweep.points(file)
 
 
 def test_no_sweep_is_a_sentence(tmp_path: Path) -> None:

@@ -31,6 +31,26 @@ def test_cosine_with_warm_up() -> None:
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", 0.0),
+        ("lr", -1.0),
+        ("min_lr", -1e-5),
+        ("min_lr", 2e-3),
+        ("weight_decay", -0.1),
+        ("clip_grad", -1.0),
+    ],
+)
+def test_rates_that_cannot_train_are_refused(key: str, value: float) -> None:
+    train = TrainConfig(steps=1, lr=1e-3, min_lr=1e-4, seq_length=64)
+    train.check(small_model(), 1)
+    replace(train, clip_grad=0.0, weight_decay=0.0, min_lr=0.0).check(small_model(), 1)
+    replace(train, schedule="constant", min_lr=1.0).check(small_model(), 1)  # which never comes to min_lr
+    with pytest.raises(InputError, match=f"train.{key}="):
+        replace(train, **{key: value}).check(small_model(), 1)
+
+
 def test_wsd_and_constant_do_not_depend_on_the_length_before_the_decay() -> None:
     train = TrainConfig(lr=1.0, min_lr=0.0, schedule="wsd", wsd_decay_steps=5)
     assert [learning_rate(step, 20, train) for step in range(1, 16)] == [1.0] * 15

@@ -10,9 +10,11 @@ import pytest
 from data_prep.errors import InputError
 from elm_megatron.compose import plain
 from elm_megatron.resume import check_resume
+from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.config import run_name
 from elm_megatron.tune.prepare import prepare
 from elm_megatron.tune.source import adopt, resolve
+from slurm.record import resumable
 from tests.elm_megatron.tune import cases
 
 
@@ -63,6 +65,19 @@ def test_what_may_change_on_resume() -> None:
     ]:
         with pytest.raises(InputError, match=key):
             check_resume(old, plain(config(**changes)), "runs/x")
+
+
+def test_a_run_that_stopped_early_is_finished_until_more_is_asked_for(tmp_path: Path) -> None:
+    changes = {"schedule": "constant", "patience": 1}
+    (tmp_path / "x").mkdir()
+    RunFolder(tmp_path / "x").update(state="done", step=3, steps=8)
+
+    def told(steps: int) -> str | None:
+        asked = cases.finetune_config(tmp_path / "x", tmp_path, steps=steps, **changes)
+        return resumable(RunFolder(tmp_path / "x"), asked, None)
+
+    assert told(8) == f"x is finished: 3 steps, see {tmp_path / 'x'}."
+    assert told(12) is None
 
 
 def test_a_missing_source_names_the_command() -> None:

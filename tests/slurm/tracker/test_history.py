@@ -305,7 +305,7 @@ def test_a_site_inherits_and_prices_its_cpu_partition(tmp_path: Path) -> None:
 
 
 def test_the_repositorys_own_sites_have_rates() -> None:
-    assert {"gpu_h100", "gpu_a100"} <= set(Rates().by_partition)
+    assert {"gpu_h100", "gpu_a100", "rome"} <= set(Rates().by_partition)
 
 
 # ---- eta

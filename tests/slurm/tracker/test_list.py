@@ -233,6 +233,7 @@ def test_a_list_says_what_its_filters_left_out(fake_slurm, rows) -> None:
         (["report", "--since", "7y", "--html", "x"], "--since: found '7y'"),
         (["report", "--html", "/no/such/x.html"], "--html: the folder /no/such does not exist"),
         (["budget", "--grant", "eur"], "--grant: found 'eur'; allowed is ACCOUNT=UNITS"),
+        (["budget", "--grant", "eur=9"], "--grant: needs --since, how long ago the grant began, as "),
         (["metrics", "--port", "99999"], "--port: found 99999"),
         (["metrics", "--textfile", "/no/such/x"], "--textfile: /no/such/x cannot be written (No such file"),
         (["top"], "top: found no terminal; elm-queue list prints the queue once"),

@@ -189,6 +189,16 @@ def test_what_slurm_ended_is_told_apart() -> None:
     assert runs_still.cpu is None
 
 
+def test_earlier_lives_count_against_the_advice_on_time() -> None:
+    """A run that requeued itself used its whole limit before; its last life says little of the next job."""
+    earlier = JOB | {"State": "REQUEUED", "ElapsedRaw": "36000"}
+    first, last = efficiency.parse(steps_text(earlier, JOB), "|")
+    (other,) = efficiency.parse(steps_text(JOB), "|")
+    assert (first.elapsed, last.elapsed) == (36000, 3600)
+    assert any("a shorter limit" in line for line in other.advice)
+    assert not any("a shorter limit" in line for line in first.advice + last.advice)
+
+
 # ---- metrics
 
 
