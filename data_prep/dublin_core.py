@@ -14,18 +14,27 @@ from collections.abc import Iterator
 from data_prep.config import HarvestSource
 from data_prep.web import Refused
 
-EMBARGO = re.compile(r"(?<!no )(?<!geen )embargo|access_right/c_f1cf", re.I)
-# In prose a year alone may be that of the copyright, and the first of two dates is not the end.
+EMBARGO = re.compile(r"embargo|access_right/c_f1cf", re.I)
+# What says that there is none, taken out before the rest is read.
+DENIED = re.compile(
+    r"\b(?:no|non|not|geen|niet|zonder|without)\b[ -]*(?:longer )?(?:under |onder )?"
+    r"(?:embargo|confidential|vertrouwelijk)\w*|embargo\W*(?:none|geen|lifted|expired|opgeheven|verlopen)\b(?!\D{0,40}\d)",
+    re.I,
+)
+DATE = r"\d{4}-\d{2}(?:-\d{2})?|\d{1,2}-\d{1,2}-\d{4}"
+# In prose a year alone may be that of the copyright; of two dates the last is the end.
 EMBARGO_END = re.compile(
     r"embargoEnd/(\d{4}(?:-\d{2}){0,2})"
-    r"|embargo(?:ed)?(?:\W|access|until|till|tot|ends?|on)*(\d{4}-\d{2}(?:-\d{2})?)"
-    r"(?!\s*(?:[\d/–-]|to\b|until\b|till\b|tot\b))",
+    rf"|embargo(?:ed)?(?:\W|access|period|date|from|since|until|till|tot|ended|ends?|lifted|lifts?|on|op|{DATE})*"
+    rf"(?<!\d)({DATE})(?!\d)",
     re.I,
 )
 CLOSED = re.compile(
-    r"(closed|restricted)\s*access|metadata[ -]?only|access\W*(closed|restricted|denied)|confidential"
-    r"|\bno access\b(?! restrictions)|\b(not|non|niet)[ -](open|public|publicly|openbaar)\b"
-    r"|(geen|gesloten|beperkte) toegang|vertrouwelijk|^\W*(closed|restricted)\W*$|access_right/c_1(4cb|6ec)",
+    r"(closed|restricted)\s*access|metadata[ -]?only|access\s*[:=-]?\s*(closed|restricted|denied)\b(?! to)"
+    r"|confidential|vertrouwelijk|(geen|gesloten|beperkte) toegang"
+    r"|\bno access\b(?! (?:restriction|constraint|limitation|fee|charge))"
+    r"|\b(not|non|niet)[ -](open|public|openbaar|publicly (?:available|accessible))\b(?! (?:for|voor) )"
+    r"|^\W*(closed|restricted)\W*$|access_right/c_1(4cb|6ec)",
     re.I,
 )
 OPEN = re.compile(
@@ -47,7 +56,7 @@ def describe(metadata: dict, source: HarvestSource, today: datetime.date | None 
         Refused: ``embargo``, ``closed_access`` or ``access_unknown``.
     """
     today = today or datetime.datetime.now(datetime.UTC).date()
-    rights, end = _rights(metadata), embargo_end(metadata)
+    rights, end = _rights(metadata), embargo_end(metadata, today)
     stated = any(EMBARGO.search(value) for value in [*rights, *_values(metadata, "date")])
     if stated and (end or "9999") > today.isoformat():
         raise Refused("embargo")
@@ -71,18 +80,25 @@ def describe(metadata: dict, source: HarvestSource, today: datetime.date | None 
     }
 
 
-def embargo_end(metadata: dict) -> str | None:
-    """The last day of an embargo, ``YYYY-MM-DD``, or None; of a year or a month alone it is the last day."""
-    ends = [
-        found[1] or found[2]
-        for value in [*_rights(metadata), *_values(metadata, "date")]
-        for found in EMBARGO_END.finditer(value)
-    ]
+def embargo_end(metadata: dict, today: datetime.date | None = None) -> str | None:
+    """The last day of an embargo, ``YYYY-MM-DD``, or None; of a year or a month alone it is the last day.
+
+    A date in Europe's order counts as its year, and a year to come that stands beside an embargo as its end.
+    """
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    ends = []
+    for value in [*_rights(metadata), *_values(metadata, "date")]:
+        found = [match[1] or match[2] for match in EMBARGO_END.finditer(value)]
+        if EMBARGO.search(value):
+            found += [year for year in re.findall(r"\b2\d{3}\b(?!-\d)", value) if int(year) > today.year]
+        ends += [end[-4:] if re.match(r"\d{1,2}-", end) else end for end in found]
     return max((end + "-12-31"[len(end) - 4 :] for end in ends), default=None)
 
 
 def _rights(metadata: dict) -> list[str]:
-    return _values(metadata, "rights") + _values(metadata, "accessRights")
+    return [
+        DENIED.sub("", value) for value in _values(metadata, "rights") + _values(metadata, "accessRights")
+    ]
 
 
 def _values(metadata: dict, name: str) -> list[str]:

@@ -35,6 +35,7 @@ STATE_FILE = "harvest.json"
 UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
 HTTP = "http_"  # begins the reason of a file that was refused with that status, as while it is being moved
 SILENT = 3  # files one after another that cannot be had before the server counts as down
+PATIENCE = 30  # days after which a file that was refused with an HTTP status is asked for again
 RESTARTS = 3  # of a pass whose resumption tokens its server does not know any more
 
 
@@ -123,6 +124,7 @@ class Harvest:
             state["from"] = started  # the next pass asks for what changed since this one began
         self._save({**state, "page": 0})
         for identifier in self._unlisted():
+            self.silent = 0  # what could not be had before is no sign that the server is down
             done[self._again(identifier)] += 1
 
     def _list(self, state: dict, done: Counter[str], say: Callable[[str], None]) -> None:
@@ -152,11 +154,17 @@ class Harvest:
             for identifier, entry in self.known.items()
             if identifier not in self.seen
             and entry.get("source") == self.source.name
-            and (
-                (entry.get("reason") or "").startswith((UNREACHABLE, HTTP))
-                or (entry.get("reason") == "embargo" and (entry.get("embargo") or "9999") <= self.today)
-            )
+            and self._may_be_had_now(entry)
         ]
+
+    def _may_be_had_now(self, entry: dict) -> bool:
+        """Whether what a record was refused for may be over."""
+        reason = str(entry.get("reason"))
+        if reason == "embargo":
+            return (entry.get("embargo") or "9999") <= self.today
+        last = datetime.date.fromisoformat(self.today) - datetime.timedelta(PATIENCE)
+        tried_long_ago = entry.get("tried", "") <= last.isoformat()
+        return reason == UNREACHABLE or (reason.startswith(HTTP) and tried_long_ago)
 
     def _again(self, identifier: str) -> str:
         """Ask for one record by name and decide on it anew; returns the decision."""
@@ -223,7 +231,8 @@ class Harvest:
             self.silent = 0
             if str(reason) == "embargo":
                 entry["embargo"] = embargo_end(record.metadata)
-            self._decide({**entry, "status": "rejected", "reason": str(reason), "settings": self.settings})
+            entry |= {"status": "rejected", "reason": str(reason)}
+            self._decide({**entry, "settings": self.settings, "tried": self.today})
             return str(reason)
         except Unreachable:
             earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}

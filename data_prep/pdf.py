@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import math
 import re
 import resource
 import signal
@@ -129,7 +130,8 @@ def _pieces(page: PdfTextPage) -> Iterator[Line]:
         char = chr(raw.FPDFText_GetUnicode(page, index))
         inked = not char.isspace() and raw.FPDFText_GetCharBox(page, index, *addresses)
         box = tuple(edge.value for edge in edges)
-        if char in "\r\n" or (inked and boxes and _is_below(box, boxes[-1])):
+        below = inked and boxes and _is_below(box, boxes[-1]) and _is_upright(page, index)
+        if char in "\r\n" or below:
             yield from _piece(text, boxes)
             text, boxes = [], []
         if char != "\0":  # a glyph of which the file does not say what it means
@@ -142,6 +144,13 @@ def _pieces(page: PdfTextPage) -> Iterator[Line]:
 def _is_below(box: tuple[float, ...], before: tuple[float, ...]) -> bool:
     """Whether a character begins a line below that of the one before; boxes are left, right, bottom, top."""
     return box[0] < before[0] and (box[2] + box[3]) / 2 < before[2]
+
+
+def _is_upright(page: PdfTextPage, index: int) -> bool:
+    """Whether a character stands upright; in a text that reads downwards each is below the one before."""
+    from pypdfium2 import raw
+
+    return math.cos(raw.FPDFText_GetCharAngle(page, index)) > 0.9
 
 
 def _piece(text: list[str], boxes: list[tuple[float, ...]]) -> Iterator[Line]:

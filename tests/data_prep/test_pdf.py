@@ -65,6 +65,15 @@ def test_raised_and_lowered_characters_keep_the_words_around_them_apart(leading)
     assert extract(drawn([page])) == ["physiology by day\nAs Jones12 wrote, mc2 is xi in all cases.\nplain"]
 
 
+@pytest.mark.parametrize("turn", ["0 -1 1 0", "0 1 -1 0", "1 0 0 1"])
+def test_text_that_reads_down_or_up_the_page_stays_whole(turn):
+    lines = ["Table 3: statistics of the sample", "Variable Mean Minimum", "Income 1.20 0.10"]
+    text = "".join(f"({line}) Tj T*\n" for line in lines)
+    blocks = extract(drawn([f"BT /F1 12 Tf 14.4 TL {turn} 300 420 Tm\n{text}ET"], "Helvetica"))
+    read = " ".join("\n".join(blocks).split())
+    assert all(line in read for line in lines)
+
+
 def test_a_drop_cap_does_not_draw_the_lines_beside_it_together():
     page = (
         "BT /F1 36 Tf 60 680 Td (T) Tj ET BT /F1 12 Tf 82 697 Td (his stands beside it) Tj ET "
