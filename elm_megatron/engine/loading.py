@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def named(source: str, world: World, device: torch.device) -> Checkpoint:
     Raises:
         InputError: there is no such run or step, or it is damaged.
     """
-    name, _, step = source.partition("@")
+    name, _, step = source.rpartition("@") if re.search(r"@\d+$", source) else (source, "", "")
     return verified(step_folder(RunFolder(locate(name)), int(step) if step else None), world, device)
 
 

@@ -23,7 +23,7 @@ from elm_megatron.hf import architecture, names, tokenizer_files
 from elm_megatron.hf.config import ImportConfig
 from elm_megatron.hf.export import Source, run_gate
 from elm_megatron.hf.source import TOKENIZER_FOLDER, require_hf_folder
-from elm_megatron.hf.weights import CheckpointWeights, FolderWeights
+from elm_megatron.hf.weights import CheckpointWeights, FolderWeights, is_same
 from elm_megatron.run_folder import RunFolder, write_atomically
 
 
@@ -42,7 +42,7 @@ def import_hf(config: ImportConfig) -> dict[str, Any]:
     if checkpoints.committed(run):
         if before is None:
             raise InputError(f"run.dir={run.path}: holds checkpoints of another run; give another run.name.")
-        if before["identity"] != weights.identity:
+        if not is_same(before["identity"], weights.identity):
             raise InputError(
                 f"run.dir={run.path}: holds {before['source']} as it was when it was imported; give another "
                 "run.name."

@@ -1,7 +1,8 @@
 """The runs behind a model, from what run.json and config.yaml say of each: pretraining, then every tuning.
 
-A run is followed back to its base, an exported folder to what was exported, adapter included. What lies in
-no run (a foreign folder) has no runs behind it; a run that is gone stands there as lost.
+A run is followed back to its base or to the run it began with, an import and an exported folder to what
+they were made of, adapters included. What lies in no run (a foreign folder) has no runs behind it; a run that
+is gone stands there as lost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest
-from elm_megatron.hf.source import base_of, export_record, hf_folder, is_hf_folder, locate, run_config
+from elm_megatron.hf.source import (
+    base_of,
+    export_record,
+    hf_folder,
+    is_hf_folder,
+    locate,
+    run_config,
+    without_step,
+)
 from elm_megatron.run_folder import RunFolder
 
 LOST = "Earlier training, its records lost"
@@ -72,8 +81,13 @@ def _behind(folder: Path, followed: Sequence[Path]) -> list[Stage]:
     run = RunFolder(folder)
     if not run.config.is_file():
         return [Stage(run, {"verb": LOST}, {})]
-    base = base_of(run)
-    return [*(stages_of(_place(base), None, followed) if base is not None else []), Stage.read(run)]
+    stage = Stage.read(run)
+    if made := stage.record.get("import"):
+        return stages_of(Path(made["source"]), None, [*followed, folder]) or [stage]
+    before = base_of(run) or (stage.config.get("train") or {}).get("init_from")
+    if folder in followed or before is None:
+        return [stage]
+    return [*stages_of(_place(without_step(before)), None, [*followed, folder]), stage]
 
 
 def _place(source: str) -> Path:

@@ -137,7 +137,12 @@ def base_of(run: RunFolder) -> str | None:
     config = run_config(run)
     if "tune" not in config or not config.get("source"):
         return None
-    return re.sub(r"@\d+$", "", str(config["source"]))
+    return without_step(str(config["source"]))
+
+
+def without_step(source: str) -> str:
+    """A run's name or folder without the @step behind it."""
+    return re.sub(r"@\d+$", "", source)
 
 
 def run_model(run: RunFolder) -> ModelConfig:

@@ -157,6 +157,13 @@ def identity(folder: Path) -> str:
     return json.dumps([str(folder), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]])
 
 
+def is_same(before: str, now: str) -> bool:
+    """Whether an earlier `identity` is that of the same model; older ones name more files of its folder."""
+    (folder, files), (folder_now, files_now) = json.loads(before), json.loads(now)
+    names_ = {name for name, *_ in files_now}
+    return folder == folder_now and [file for file in files if file[0] in names_] == files_now
+
+
 def _opened(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")

@@ -67,7 +67,10 @@ class SftData:
             )
         sizes = (tune.seq_length, tune.global_batch_size, tune.seed, tokenizer.filler_id)
         unit = config.parallel.tp if config.parallel.sp else 1
-        text = hashlib.sha256(repr(template).encode()).hexdigest()
+        # What else decides on the rows; said only where it matters, so that older runs go on.
+        rules = ["one split over all files"] if len(paths) > 1 and not valid_paths else []
+        rules += [f"begins with {tokenizer.begin}"] if tokenizer.begin else []
+        text = hashlib.sha256("".join([repr(template), *rules]).encode()).hexdigest()
         return cls(
             train=Rows(train, *sizes, tune.packing, draws, unit),
             valid=Rows(valid, *sizes, multiple=unit),

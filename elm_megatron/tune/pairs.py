@@ -134,7 +134,8 @@ class PairData:
             for side in (False, True)
         )
         counts = {"training pairs": len(train), "validation pairs": len(valid), **counts}
-        text = hashlib.sha256(repr(template).encode()).hexdigest()
+        rules = [f"begins with {tokenizer.begin}"] if tokenizer.begin else []
+        text = hashlib.sha256("".join([repr(template), *rules]).encode()).hexdigest()
         return cls(train, valid, counts, hashlib.sha256((digest(paths) + text).encode()).hexdigest())
 
     def summary(self) -> str:

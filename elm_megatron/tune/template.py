@@ -61,7 +61,7 @@ class Template:
         """Read a template by its name in templates/, or by its path.
 
         Raises:
-            InputError: there is none, a key is missing or unknown, or a text has other slots than it must.
+            InputError: there is none, a key is missing or unknown, or a text has a slot that nothing fills.
         """
         known = FOLDER / f"{name}.yaml"
         path = known if known.is_file() else Path(name).expanduser()
@@ -77,10 +77,12 @@ class Template:
         if found != keys or not all(isinstance(v, str) for v in values.values()):
             raise InputError(f"{path}: must hold the texts {', '.join(sorted(keys))} and nothing else.")
         for key, text in values.items():
-            slots, wanted = set(SLOT.findall(text)), SLOTS.get(key, set())
-            if slots != wanted:
-                told = [", ".join(f"{{{slot}}}" for slot in sorted(s)) or "none" for s in (slots, wanted)]
-                raise InputError(f"{path}: {key} has the slots {told[0]}; it must have {told[1]}.")
+            allowed = SLOTS.get(key, set())
+            for slot in set(SLOT.findall(text)) - allowed:
+                told = ", ".join(f"{{{name}}}" for name in sorted(allowed)) or "none"
+                raise InputError(f"{path}: {key} has the slot {{{slot}}}; allowed are {told}.")
+        if "{instruction}" not in values["turn"] or "{instruction}" not in values["turn_with_input"]:
+            raise InputError(f"{path}: turn and turn_with_input must hold {{instruction}}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:
@@ -91,17 +93,24 @@ class Template:
         """The text before the response of turn number `index`, from the end of the response before it.
 
         What is filled in is data: it is never searched for slots again.
+
+        Raises:
+            InputError: the dialogue has a system message or a context, and the template no place for it.
         """
         turn = dialogue.turns[index]
         if index:
             opening = self.between
         elif dialogue.system:
-            opening = _fill(self.system, {"system": dialogue.system})
+            opening = _fill(self.system, {"system": dialogue.system}, "system")
         else:
             opening = self.preamble_with_input if turn.context else self.preamble
-        body = self.turn_with_input if turn.context else self.turn
-        return opening + _fill(body, {"instruction": turn.instruction, "input": turn.context})
+        body, needed = (self.turn_with_input, "input") if turn.context else (self.turn, "instruction")
+        return opening + _fill(body, {"instruction": turn.instruction, "input": turn.context}, needed)
 
 
-def _fill(text: str, values: dict[str, str]) -> str:
+def _fill(text: str, values: dict[str, str], needed: str) -> str:
+    if f"{{{needed}}}" not in text:
+        raise InputError(
+            f"tune.template: no place for the data's {needed} {values[needed][:40]!r} in {text!r}."
+        )
     return SLOT.sub(lambda match: values[match[1]], text)

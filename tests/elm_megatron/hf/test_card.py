@@ -212,6 +212,18 @@ def test_nothing_behind_a_model_is_lost(
         assert section(text, "Data") == section(first, "Data")
         assert set(yaml.safe_load(text.split("---")[1])["tags"]) >= {"lora", "chat"}
 
+    # Imported, and gone on with: the same runs, and the one that began with them.
+    imported = RunFolder(tmp_path / "imported")
+    imported.path.mkdir()
+    imported.config.write_text("import: {}\n")
+    imported.update(**{"import": {"source": str(tmp_path / "export" / "model")}})
+    names = [stage.name for stage in stages_of(tmp_path / "export" / "model")]
+    assert [stage.name for stage in stages_of(imported.path)] == names and names[-1] == "tuned"
+    later = RunFolder(tmp_path / "later")
+    later.path.mkdir()
+    later.config.write_text(f"run: {{name: later}}\ntrain: {{init_from: '{imported.path}@0'}}\n")
+    assert [stage.name for stage in stages_of(later.path)] == [*names, "later"]
+
     # What is gone is said to be, and nothing is refused for it.
     shutil.copytree(tuned / "adapter", tmp_path / "peft")
     alone = exported(ranks, tmp_path / "alone", one.hf, adapter=str(tmp_path / "peft"))

@@ -130,7 +130,7 @@ def test_chat_template_gives_the_ids_of_tuning(made: Callable[[str], cases.Made]
 def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     made: Callable[[str], cases.Made], tmp_path: Path, bos: bool
 ):
-    """Generating and tuning begin as transformers does; ids without a piece are no text."""
+    """Generating and tuning go by tokenizer_config.json; ids without a piece are no text."""
     from elm_megatron.hf.generate import Generator
     from elm_megatron.tune.base import Base
     from elm_megatron.tune.source import resolve

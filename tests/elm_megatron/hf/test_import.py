@@ -200,6 +200,11 @@ def test_same_import_is_found(corpus: Path, ranks: RankPool, tmp_path: Path):
     ranks.run(1, cases.import_hf, config=config)
     (source / "README.md").write_text("evaluated")
     ranks.run(1, cases.import_hf, config=config)
+    run = RunFolder(config.run.dir)
+    figures = run.read()["import"]
+    folder, files = json.loads(figures["identity"])  # as it was written once, with every file
+    run.update(**{"import": figures | {"identity": json.dumps([folder, [["README.md", 7, 1], *files]])}})
+    ranks.run(1, cases.import_hf, config=config)
     (source / "model.safetensors").touch()
     said = ranks.run(1, cases.import_to_refusal, config=config)[0]
     assert f"holds {source} as it was when it was imported" in said

@@ -186,18 +186,10 @@ def test_templates_are_texts_of_known_keys(text: str, message: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
-        (
-            "system",
-            "{system} ({instruction})\n",
-            "system has the slots {instruction}, {system}; it must have {system}.",
-        ),
-        ("system", "Fixed.\n", "system has the slots none; it must have {system}."),
-        (
-            "turn",
-            "{instruction}\n{input}",
-            "turn has the slots {input}, {instruction}; it must have {instruction}.",
-        ),
-        ("preamble", "On {input}:", "preamble has the slots {input}; it must have none."),
+        ("system", "{system} ({instruction})", "system has the slot {instruction}; allowed are {system}."),
+        ("turn", "{instruction}{input}", "turn has the slot {input}; allowed are {instruction}."),
+        ("preamble", "On {input}:", "preamble has the slot {input}; allowed are none."),
+        ("turn", "Q:", "turn and turn_with_input must hold {instruction}."),
     ],
 )
 def test_slots_that_cannot_be_filled_are_refused(key: str, text: str, message: str, tmp_path: Path) -> None:
@@ -206,3 +198,12 @@ def test_slots_that_cannot_be_filled_are_refused(key: str, text: str, message: s
     with pytest.raises(InputError) as caught:
         Template.load(str(path))
     assert str(caught.value) == f"{path}: {message}"
+
+
+def test_a_template_without_a_place_for_what_the_data_hold_is_refused_then() -> None:
+    template = replace(Template.load("alpaca"), system="", turn_with_input="{instruction}\n")
+    assert template.prompt(Dialogue((Turn("Do it.", "", ""),)), 0).endswith("### Response:\n")
+    with pytest.raises(InputError, match="no place for the data's input 'this'"):
+        template.prompt(Dialogue((Turn("Do it.", "this", ""),)), 0)
+    with pytest.raises(InputError, match="no place for the data's system 'Be short'"):
+        template.prompt(Dialogue((Turn("Do it.", "", ""),), "Be short"), 0)
