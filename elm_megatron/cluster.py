@@ -80,8 +80,7 @@ class ClusterConfig:
         cpus_per_task, memory_gb: null is the share of the node that goes with the GPUs asked for.
         time: D-HH:MM:SS, HH:MM:SS or minutes.
         signal_seconds: how long before the time limit the job saves and requeues itself.
-        cpu_partition: for stages that use no GPU (preprocess, export), which then ask for no memory_gb,
-            constraint or reservation; null is `partition`.
+        cpu_partition: for what uses no GPU (preprocess, export); null is `partition`.
         exclusive: the whole node.
         ear: let the site's Energy Aware Runtime measure the nodes (`eacct -j <job>` tells it afterwards).
         mpi: flavour for MPI stages, a word of `srun --mpi=list`.
@@ -131,16 +130,9 @@ class ClusterConfig:
 
     def without_gpus(self, nodes: int = 1) -> ClusterConfig:
         """The same site for a job on so many CPU nodes."""
+        partition = self.cpu_partition or self.partition
         none = {"device": "cpu", "gpus_per_node": 0, "gpu_type": None, "interface": None}
-        if self.cpu_partition:
-            none |= {"partition": self.cpu_partition, **dict.fromkeys(self.meant_for_gpu_nodes())}
-        return replace(self, nodes=nodes, **none)
-
-    def meant_for_gpu_nodes(self) -> list[str]:
-        """The keys with a value that is asked of `partition` and not of another `cpu_partition`."""
-        if self.cpu_partition in (None, self.partition):
-            return []
-        return [key for key in ("memory_gb", "constraint", "reservation") if getattr(self, key) is not None]
+        return replace(self, partition=partition, nodes=nodes, **none)
 
     def for_one_process(self) -> ClusterConfig:
         """The same site for one process, on one GPU where it has any."""
@@ -167,8 +159,6 @@ class ClusterConfig:
             if not line.isprintable():
                 raise _refusal("setup", line, "must be lines of printable text")
         self._check_numbers()
-        if self.executor == "slurm":
-            self._check_gpus()
 
     def _check_numbers(self) -> None:
         counts = ("nodes", "tasks_per_node", "cpus_per_task", "memory_gb", "at_once", "max_stalls")
@@ -190,12 +180,19 @@ class ClusterConfig:
                 "time", self.time, f"must be longer than cluster.signal_seconds={self.signal_seconds}"
             )
 
-    def _check_gpus(self) -> None:
+    def check_gpus(self) -> None:
+        """Refuse a Slurm job that trains with more ranks than GPUs, or with GPUs that it does not use.
+
+        Raises:
+            InputError: naming the key, what was found and what is allowed.
+        """
         gpus, ranks = self.gpus_per_node, self.tasks_per_node or 0
-        if self.device == "gpu" and gpus < 1:
-            rule = "must be at least 1 with cluster.device=gpu; verbs that use no GPU book none anyway"
-            raise _refusal("gpus_per_node", gpus, rule)
-        if self.device == "gpu" and ranks > gpus:
+        if self.executor != "slurm":
+            return
+        if self.device == "gpu" and gpus < 1 and not self.exclusive:
+            rule = "must be at least 1 with cluster.device=gpu, or with cluster.exclusive=true 0, where GPUs "
+            raise _refusal("gpus_per_node", gpus, rule + "are no resource of Slurm's and come with the node")
+        if self.device == "gpu" and gpus and ranks > gpus:
             rule = f"must be at most cluster.gpus_per_node={gpus}, since two ranks cannot share a GPU"
             raise _refusal("tasks_per_node", ranks, rule)
         # GPUs of no known memory may be booked: those of a dev cluster do not exist.

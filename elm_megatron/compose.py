@@ -40,6 +40,7 @@ from omegaconf.errors import (
 
 from data_prep.errors import InputError
 from elm_megatron import points, typed
+from elm_megatron.config import Ranks
 from elm_megatron.points import Point
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -208,6 +209,8 @@ def check_overrides(overrides: Sequence[str], schema: type) -> list[str]:
             raise InputError(f"override {text}: {key} is set only by the files in {CONF.name}/.")
         if override.is_delete():
             raise InputError(f"override {text}: nothing is deleted here; set {key}=null.")
+        if override.is_range_sweep():
+            check_range(text, override)
         hint = typed.lookup(schema, key)
         if typed.is_group(hint) or isinstance(override.value(), dict):
             raise InputError(f"{text}: {key} is a group of keys, set one of them as {key}.<key>=<value>.")
@@ -224,6 +227,18 @@ def check_choice(group: str, override: Override) -> None:
         if text not in options:
             allowed = ", ".join(options)
             raise InputError(f"{group}={typed.shown(text)}: no such choice; allowed are {allowed}.")
+
+
+def check_range(text: str, override: Override) -> None:
+    """Refuse a range without any value: a sweep over it has no points."""
+    try:
+        empty = next(override.sweep_iterator(), None) is None
+    except (ValueError, HydraException):  # a step of 0
+        empty = True
+    if empty:
+        raise InputError(
+            f"override {text}: this sweep has no points; range(1,4) gives 1,2,3, range(3,0,-1) gives 3,2,1."
+        )
 
 
 def unreadable(text: str) -> str:
@@ -293,9 +308,12 @@ def make(schema: type, config: DictConfig) -> Any:
     with translated(schema):
         data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     result = typed.build(schema, data)
-    for part in (getattr(result, "cluster", None), result):
-        if hasattr(part, "check"):
-            part.check()
+    if hasattr(result, "cluster"):
+        result.cluster.check()
+    if isinstance(result, Ranks):  # what trains; other verbs use no GPU, or one
+        result.cluster.check_gpus()
+    if hasattr(result, "check"):
+        result.check()
     return result
 
 

@@ -128,12 +128,7 @@ class TrainConfig:
             "one of the two, and 0 for the other.",
         )
         require(self.lr > 0, f"{group}.lr={self.lr}: must be above 0.")
-        require(
-            self.schedule == "constant" or 0 <= self.min_lr <= self.lr,
-            f"{group}.min_lr={self.min_lr}: must be 0 to {group}.lr={self.lr}, from where {group}.schedule="
-            f"{self.schedule} falls to it.",
-        )
-        for key in ("weight_decay", "clip_grad"):
+        for key in ("min_lr", "weight_decay", "clip_grad"):
             require(getattr(self, key) >= 0, f"{group}.{key}={getattr(self, key)}: must be at least 0.")
         require(0 <= self.z_loss < 1, f"{group}.z_loss={self.z_loss}: must be at least 0 and below 1.")
         require(
@@ -156,6 +151,12 @@ class TrainConfig:
         require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
         require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
         require_choice(f"{group}.recompute", self.recompute, ("none", "selective", "full"))
+
+    def notes(self, group: str = "train") -> list[str]:
+        """What is allowed and hardly meant; `group` is the prefix of the keys."""
+        if self.schedule == "constant" or self.min_lr <= self.lr:
+            return []
+        return [f"the rate rises to {group}.min_lr={self.min_lr:g}, for {group}.lr={self.lr:g} is below it"]
 
     def batch_sizes(self) -> list[int]:
         """Every size a global batch has in the course of a run, in order."""

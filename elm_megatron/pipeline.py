@@ -61,6 +61,13 @@ class PipelineConfig(Ranks):
         folder = Path(self.run.dir)
         return RunConfig(f"{self.run.name}-{verb}", str(folder.with_name(f"{folder.name}-{verb}")))
 
+    def _without_training(self) -> ClusterConfig:
+        """The cluster of a stage that uses no GPU: what its keys ask of nodes is meant for training."""
+        cluster = replace(self.cluster, nodes=1)
+        if cluster.cpu_partition in (None, cluster.partition):
+            return cluster
+        return replace(cluster, memory_gb=None, constraint=None, reservation=None)
+
     def preprocessing(self) -> PreprocessCommand:
         """The first stage's configuration."""
         return PreprocessCommand(
@@ -70,7 +77,7 @@ class PipelineConfig(Ranks):
             preprocess=self.preprocess,
             data=self.data,
             run=self.stage_run("preprocess"),
-            cluster=replace(self.cluster, nodes=1),  # its nodes are meant for training
+            cluster=self._without_training(),
         )
 
     def building(self) -> PreprocessConfig:
@@ -111,7 +118,7 @@ class PipelineConfig(Ranks):
         return ExportConfig(
             run=self.stage_run("export"),
             source=self.stage_run("finetune").dir,
-            cluster=self.cluster,
+            cluster=self._without_training(),
         )
 
     def measuring(self) -> EvalConfig:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from data_prep.config import PreprocessConfig
+from data_prep.config import PreprocessConfig, to_mapping
 from data_prep.errors import InputError
-from data_prep.manifest import FILE
+from data_prep.manifest import Manifest
 from elm_megatron.run_folder import write_atomically
 
 NEVER_NAMED = ("run.name", "run.dir", "dry_run")
@@ -104,22 +104,46 @@ def check_apart(points: Sequence[Point], configs: Sequence[Any]) -> None:
             raise clash(first, number, what)
         if not hasattr(config, "building"):
             continue
-        build = _build(config)
+        build = config.building()
         first = builds.setdefault(build.data_dir(), number)
         data = f"data.dir={config.data.dir}"
-        if build != _build(configs[first]):
+        if _bytes_of(build) != _bytes_of(configs[first].building()):
             what = (
                 f"make different datasets in {data}: start them one by one, each with a data.dir of its own"
             )
             raise clash(first, number, what)
-        if first != number and config.cluster.executor == "slurm" and not (build.data_dir() / FILE).exists():
-            what = f"would make {data} at the same time: make it first, with one python launch/preprocess.py"
+        if first != number and _at_once(config) and build.remove is None and not _is_there(build.data_dir()):
+            alone = " ".join(points[first].parts(keys))
+            what = (
+                f"would make {data} at the same time: give the command with -m {alone} alone first, and "
+                "whole when that has made it, or add cluster.at_once=1"
+            )
             raise clash(first, number, what)
 
 
-def _build(config: Any) -> PreprocessConfig:
-    """What decides on a dataset; works that are taken down one after another are no other settings."""
-    return replace(config.building(), remove=None)
+def _bytes_of(build: PreprocessConfig) -> dict[str, Any]:
+    """The settings that decide on a dataset's bytes: not how and where it is made, nor what is taken down."""
+    settings = to_mapping(build)
+    for key in ("data", "remove", "runs_dir"):
+        del settings[key]
+    del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
+    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
+    del settings["clean"]["dedup"]["memory_mb"]
+    return settings
+
+
+def _at_once(config: Any) -> bool:
+    """Whether the jobs of several points may run beside each other."""
+    cluster = config.cluster
+    return cluster.executor == "slurm" and cluster.at_once != 1 and not config.dry_run
+
+
+def _is_there(data_dir: Path) -> bool:
+    """Whether a dataset stands there that a run may read."""
+    try:
+        return not Manifest.load(data_dir).stale
+    except InputError:
+        return False
 
 
 def keep(verb: str, overrides: Sequence[str], points: Sequence[Point]) -> None:

@@ -151,7 +151,7 @@ def teardown_lines(run: Path) -> list[str]:
         f'if [ -e "$meeting/{task.STOPPED}" ]; then',
         # Slurm itself would requeue a job that it preempts with a grace time, but only at that time's end.
         '  shown=$(scontrol -o show job "$SLURM_JOB_ID")',
-        '  if [[ "$shown" =~ JobState=RUNNING.*PreemptTime=[0-9] ]]; then again requeue; fi',
+        '  if [[ "$shown" =~ JobState=RUNNING\\ .*\\ PreemptTime=[0-9] ]]; then again requeue; fi',
         f"  exit {EXIT_STOPPED}",
         "fi",
         "exit $status",
@@ -229,12 +229,6 @@ def notes(cluster: ClusterConfig, run: Path, verb: str = "") -> list[str]:
         verb: decides on the nodes.
     """
     found = []
-    if verb in CPU_VERBS and cluster.cpu_partition not in (None, cluster.partition):
-        said = f"{verb} runs on cluster.cpu_partition={cluster.cpu_partition}"
-        said += f", not on cluster.partition={cluster.partition}" if cluster.partition else ""
-        left = [f"cluster.{key}={getattr(cluster, key)}" for key in cluster.meant_for_gpu_nodes()]
-        said += f", and there without {', '.join(left)}; cluster.cpu_partition=null takes all" if left else ""
-        found.append(said)
     chosen = for_verb(cluster, verb)
     ranks, gpus = chosen.tasks_per_node, chosen.gpus_per_node
     if chosen.device == "gpu" and ranks and ranks < gpus:

@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.errors import InputError
 from elm_megatron.run_folder import RunFolder
 from slurm import queue_state
-from slurm.submit import Job, script, submit
+from slurm.submit import Job, held, script, submit
 
 
 @dataclass
@@ -140,8 +140,8 @@ def queue(stages: list[Stage]) -> list[Link]:
     """Hand every missing stage to Slurm, each after the one before; all, or none of those that were missing.
 
     Raises:
-        InputError: a stage cannot be a batch job; or Slurm refused it, and those queued by this call are
-            cancelled again.
+        InputError: a stage cannot be a batch job; or Slurm holds or refuses it, and those queued by this call
+            are cancelled again.
     """
     check_scripts(stages)
     links: list[Link] = []
@@ -158,6 +158,8 @@ def queue(stages: list[Stage]) -> list[Link]:
             # What a job still in the queue will make cannot be looked at yet.
             manifest = stage.manifest() if before is None else None
             known = stage.run.read().get("job_ids", [])
+            if said := held(stage.run, config.run.name):
+                raise InputError(said)
             submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
             if stage.run.read().get("job_ids", []) != known:
                 ours.append(stage.run)

@@ -40,7 +40,7 @@ class Estimate:
         steps: optimizer updates.
         tokens: seen in all of them.
         basis: where the number of tokens in the dataset comes from.
-        hours: on the cluster; None where no peak is known for the precision.
+        hours: on the cluster; None where no peak is known for its device and the precision.
         budget: in the site's units; None where no rate is known.
     """
 
@@ -164,13 +164,25 @@ def estimate(config: PretrainConfig) -> Estimate:
     samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
     steps = train.steps or train.steps_within(samples)[0]
     tokens = train.consumed(steps) * train.seq_length
-    if not site.peak_tflops or train.precision == "fp32":
+    if no_peak(config):
         return Estimate(steps, tokens, basis, None, None)
     units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
     flops = config.model.flops_per_token(train.seq_length) * tokens
     hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
     rate = per_hour(config.cluster, config.world_size)
     return Estimate(steps, tokens, basis, hours, None if rate is None else hours * rate)
+
+
+def no_peak(config: PretrainConfig) -> str | None:
+    """Why the site's `peak_tflops` says nothing of a run; None where it does."""
+    site = config.cluster.site
+    if not site.peak_tflops:
+        return f"cluster={config.cluster.name} names no peak_tflops"
+    if config.cluster.device == "cpu" and site.gpus:
+        return "peak_tflops is that of a GPU, and this is cluster.device=cpu"
+    if config.train.precision == "fp32":
+        return "peak_tflops is that of bf16, and this is train.precision=fp32"
+    return None
 
 
 def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:
@@ -183,10 +195,8 @@ def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:
 
 def _hours(guess: Estimate, config: PretrainConfig) -> str:
     site = config.cluster.site
-    if not site.peak_tflops:
-        return f"not estimated: cluster={config.cluster.name} names no peak_tflops"
     if guess.hours is None:
-        return "not estimated: peak_tflops is that of bf16, and this is train.precision=fp32"
+        return f"not estimated: {no_peak(config)}"
     return (
         f"about {guess.hours:,.1f} hours, a first estimate at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s "
         f"each; the job asks for {config.cluster.time} and requeues itself until it is done"

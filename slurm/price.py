@@ -19,7 +19,8 @@ def per_hour(cluster: ClusterConfig, ranks: int) -> float | None:
         ranks: tasks of the whole job.
 
     Returns:
-        None where the site names no rate, and for whole nodes of `cpu_partition`, whose size is not known.
+        None where the site names no rate for what is asked: only `cpu_partition` has that of cores where GPUs
+        have one, and how large its whole nodes are is not known.
 
     Raises:
         InputError: the ranks do not spread evenly over the nodes.
@@ -28,6 +29,8 @@ def per_hour(cluster: ClusterConfig, ranks: int) -> float | None:
     on_cpu_nodes = cluster.cpu_partition is not None and cluster.partition == cluster.cpu_partition
     rate = core_rate(site) if on_cpu_nodes else node_rate(site)
     if rate is None or (on_cpu_nodes and cluster.exclusive):
+        return None
+    if cluster.site.gpu_hour_rate and not (on_cpu_nodes or cluster.gpus_per_node or cluster.exclusive):
         return None
     if cluster.exclusive:
         return rate.node_hour * cluster.nodes

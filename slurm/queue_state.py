@@ -36,12 +36,28 @@ def live_job(record: dict[str, Any]) -> str | None:
     Raises:
         InputError: Slurm cannot be asked, so that starting might make two writers.
     """
+    return str(record["job_ids"][-1]) if _reasons(record) else None
+
+
+def is_held(record: dict[str, Any]) -> bool:
+    """Whether the run's last job was held by itself, and no person has released it since.
+
+    Slurm says "job requeued in held state" then, or JobHeldUser; run.json says held until the next life.
+
+    Raises:
+        InputError: Slurm cannot be asked.
+    """
+    return record.get("state") == "held" and any("held" in reason.lower() for reason in _reasons(record))
+
+
+def _reasons(record: dict[str, Any]) -> list[str]:
+    """Slurm's word on why the run's last job waits, "None" where it does not; empty when it is over."""
     job_ids = record.get("job_ids") or []
     if record.get("executor") != "slurm" or not job_ids:
-        return None
+        return []
     job_id = str(job_ids[-1])
     env = _environment(record)
-    command = ["squeue", "--noheader", "--jobs", job_id, "--states", "all", "--format", "%T"]
+    command = ["squeue", "--noheader", "--jobs", job_id, "--states", "all", "--format", "%T %r"]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -50,11 +66,11 @@ def live_job(record: dict[str, Any]) -> str | None:
         ) from error
     if done.returncode != 0:
         if "Invalid job id" in done.stderr:
-            return None
+            return []
         reason = " ".join(done.stderr.split())
         raise InputError(f"cannot ask Slurm whether job {job_id} of this run still lives: {reason}.")
-    states = [state for state in done.stdout.split() if state not in OVER]
-    return job_id if states else None
+    shown = [line.strip().partition(" ") for line in done.stdout.splitlines() if line.strip()]
+    return [reason for state, _, reason in shown if state not in OVER]
 
 
 def cancel(record: dict[str, Any]) -> bool:

@@ -188,7 +188,7 @@ def submit(
 
     Returns:
         The exit status for the shell: 0 when the local job is done, when Slurm took it, or when there was
-        nothing to do because the run is live or finished.
+        nothing to do because the run is live or finished; 2 when its job is held, which is said on stderr.
 
     Raises:
         InputError: the run folder cannot be used; nothing was started.
@@ -201,8 +201,8 @@ def submit(
     if nothing:
         print(nothing)
         return 0
-    if _is_queued(run, config):
-        return 0
+    if (known := _queued(run, config.run.name)) is not None:
+        return known
     if config.cluster.executor == "allocation":
         allocation.check(os.environ, config.cluster.nodes)
     if config.cluster.executor == "slurm" and config.cluster.slurm_conf:
@@ -211,8 +211,8 @@ def submit(
     run.create()
     try:
         with record.local_lock(run.path) as lock:
-            if _is_queued(run, config):  # another submitter was faster
-                return 0
+            if (known := _queued(run, config.run.name)) is not None:  # another submitter was faster
+                return known
             if config.cluster.executor == "slurm":
                 try:
                     return _queue(job, config, run, ranks, verb, notes)
@@ -235,23 +235,33 @@ def submit(
         return 0
 
 
-def _is_queued(run: RunFolder, config: Any) -> bool:
-    """Whether Slurm has this run already, which is said then.
+def _queued(run: RunFolder, name: str) -> int | None:
+    """Say that Slurm has this run already; returns the exit status then, and None where it has not.
 
-    Raises:
-        InputError: Slurm holds it, so that it would wait for ever.
+    A held job takes its turn among the points of a sweep too, and those behind it are still handed in.
     """
+    live = queue_state.live_job(run.read())
+    if live is None:
+        return None
+    QUEUED.append(live)
+    said = held(run, name)
+    if said:
+        print(said, file=sys.stderr)
+        return EXIT_INPUT
+    print(f"{name} is live already: job {live}, logs in {run.logs}.")
+    return 0
+
+
+def held(run: RunFolder, name: str) -> str | None:
+    """The sentence about a run whose job Slurm holds, so that it would wait for ever; None for another."""
     known = run.read()
-    live = queue_state.live_job(known)
-    if live and known.get("state") == "held":
-        raise InputError(
-            f"{config.run.name} is held: {known.get('reason')}; scontrol release {live} lets it go on as it "
-            f"is; for other settings, scancel {live} and give this command again."
-        )
-    if live:
-        print(f"{config.run.name} is live already: job {live}, logs in {run.logs}.")
-        QUEUED.append(live)
-    return live is not None
+    if not queue_state.is_held(known):
+        return None
+    job = known["job_ids"][-1]
+    return (
+        f"{name} is held: {known.get('reason')}; scontrol release {job} lets it go on as it is; for "
+        f"other settings, scancel {job} and give this command again."
+    )
 
 
 def _run_here(job: Job, cluster: ClusterConfig, run: RunFolder, ranks: int, inherit: Sequence[int]) -> int:
@@ -292,7 +302,8 @@ def _queue(job: Job, config: Any, run: RunFolder, ranks: int, verb: str, notes: 
     executor.taken = lambda job_id: record.write(run, config, record.describe(config, verb), job_id)
     job_id = executor.submit(Task(job, run.path, ranks, cluster)).job_id
     QUEUED.append(job_id)
-    print(f"{config.run.name}: job {job_id} queued on {cluster.name}; logs in {run.logs}", flush=True)
+    where = f"{cluster.name}, partition {cluster.partition}" if cluster.partition else cluster.name
+    print(f"{config.run.name}: job {job_id} queued on {where}; logs in {run.logs}", flush=True)
     for note in notes:
         print(f"note: {note}.", file=sys.stderr)
     return 0

@@ -157,6 +157,8 @@ class Trainer(Passes):
             f"vpp={parallel.vpp} dp={self.dp}), {self.steps} steps, {len(self.train_set):,} samples",
             flush=True,
         )
+        for note in self.settings.notes("train" if hasattr(self.config, "train") else "tune"):
+            print(f"note: {note}", flush=True)
         if checkpoint is not None:
             print(f"resumed from step {self.step}; {lost} logged steps after it are done again", flush=True)
         self.run.update(

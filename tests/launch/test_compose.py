@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from elm_megatron import compose, typed
 from elm_megatron.config import PreprocessCommand, PretrainConfig
 from elm_megatron.hf.config import EvalConfig
 from elm_megatron.pipeline import PipelineConfig
+from tests.elm_megatron.small_dataset import make_dataset
 
 SCRIPT = """
 from elm_megatron.compose import main
@@ -102,6 +104,8 @@ def test_corpus_path_names_the_dataset(tmp_path: Path) -> None:
         ("cluster.executor=slurm", ["set only by the files"]),
         ("cluster.nodes=2", ["cluster.nodes=2", "one machine"]),
         ("cluster.time=12:00", ["cluster.time='12:00'", "D-HH:MM:SS"]),
+        ("train.steps=range(5,5)", ["train.steps=range(5,5)", "no points", "range(1,4)"]),
+        ("train.steps=range(0,5,0)", ["train.steps=range(0,5,0)", "no points"]),
     ],
 )
 def test_mistakes_are_one_sentence(override: str, words: list[str]) -> None:
@@ -185,12 +189,57 @@ def test_points_that_would_replace_each_others_dataset_are_refused(
     assert build("preprocess", PreprocessCommand, "corpus.path=/a/texts,/b/books") == 2
     assert build("preprocess", PreprocessCommand, "remove=a,b") == 2
     assert build("pipeline", PipelineConfig, "train.lr=1e-3,2e-3") == 2  # the same dataset, made once
-    lives = ["train.lr=1e-3,2e-3", "cluster=dev"]
-    with pytest.raises(InputError, match=r"at the same time.*python launch/preprocess\.py"):
-        build("pipeline", PipelineConfig, *lives)
-    Path("data/sample").mkdir(parents=True)
-    Path("data/sample/manifest.json").touch()
-    assert build("pipeline", PipelineConfig, *lives) == 2
+    for key in (
+        "preprocess.ranks=1,2",
+        "preprocess.chunk_mb=4,8",
+        "clean.dedup.memory_mb=64,512",
+        "corpus.expected_tokens=5,6",
+        "runs_dir=a,b",
+    ):
+        assert build("preprocess", PreprocessCommand, key) == 2, "the same bytes come out"
+
+
+def test_points_on_slurm_do_not_make_one_dataset_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def build(*keys: str) -> int:
+        found: list[object] = []
+        compose.run("pipeline", PipelineConfig, found.append, ["-m", "cluster=dev", *keys])
+        return len(found)
+
+    points = "train.lr=1e-3,2e-3"
+    with pytest.raises(InputError) as caught:
+        build(points)
+    for words in (
+        "would make data.dir=data/sample at the same time",
+        "-m train.lr=0.001 alone",
+        "cluster.at_once=1",
+    ):
+        assert words in str(caught.value)
+    with pytest.raises(InputError, match="at the same time"):
+        build(points, "cluster.at_once=2")
+    assert build(points, "dry_run=true") == build(points, "cluster.at_once=1") == 2
+    assert build("train.lr=1e-3") == 1  # what the refusal advises
+    manifest = Path("data/sample/manifest.json")
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    with pytest.raises(InputError, match="at the same time"):
+        build(points)
+    make_dataset(manifest.parent)
+    assert build(points) == 2
+    settings = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(settings | {"stale": "a work was taken down"}))
+    with pytest.raises(InputError, match="at the same time"):
+        build(points)
+
+
+def test_the_sweep_over_nodes_that_the_readme_shows_is_one() -> None:
+    command = "-m model=small cluster=snellius cluster.nodes=1,2,4,8"
+    assert command in (compose.CONF.parent / "README.md").read_text()
+    found = points(*command.split(), "dry_run=true")
+    assert [(config.cluster.nodes, config.dp) for config in found] == [(1, 4), (2, 8), (4, 16), (8, 32)]
 
 
 def test_what_a_sweep_lacks_is_named() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +19,9 @@ from elm_megatron.hf.config import EvalConfig, ExportConfig
 from elm_megatron.pipeline import PipelineConfig
 from elm_megatron.run_folder import RunFolder
 from elm_megatron.tune.config import FinetuneConfig
-from slurm import batch, record, submit
+from slurm import batch, record, submit, task
 from slurm.environment import exported, scrubbed
+from slurm.stages import stages
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -38,9 +41,10 @@ CASES = {
 }  # fmt: skip
 
 
-def config(*argv: str) -> PretrainConfig:
-    found: list[PretrainConfig] = []
-    compose.run("pretrain", PretrainConfig, lambda one: found.append(one), argv)
+def config(*argv: str, verb: str = "pretrain", schema: type = PretrainConfig) -> Any:
+    found: list[Any] = []
+    source = ["source=x"] if verb == "finetune" else []
+    compose.run(verb, schema, lambda one: found.append(one), [*argv, *source])
     return found[0]
 
 
@@ -114,6 +118,9 @@ def test_one_process_asks_for_one_gpu_and_its_share() -> None:
     assert "--gpus-per-node" not in submit.script(config("cluster=dev", "cluster.nodes=2"), 1, "eval")
 
 
+TRAINS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "pipeline": PipelineConfig}
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -122,10 +129,22 @@ def test_one_process_asks_for_one_gpu_and_its_share() -> None:
         (["cluster.device=cpu"], "cluster.gpus_per_node=4: must be 0 with cluster.device=cpu"),
     ],
 )
-def test_ranks_gpus_and_device_fit_each_other(keys: list[str], words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        config("cluster=snellius", *keys)
-    assert words in str(caught.value)
+def test_ranks_gpus_and_device_fit_each_other_where_a_model_is_trained(keys: list[str], words: str) -> None:
+    for verb, schema in TRAINS.items():
+        with pytest.raises(InputError) as caught:
+            config("cluster=snellius", *keys, verb=verb, schema=schema)
+        assert words in str(caught.value)
+    chosen = config("cluster=snellius", *keys, verb="preprocess", schema=PreprocessCommand)
+    text = submit.script(chosen, chosen.preprocess.ranks, "preprocess")
+    assert "--gpus" not in text and "--partition=rome\n" in text and "--ntasks-per-node=1\n" in text
+
+
+def test_gpus_that_are_no_resource_of_slurm_come_with_the_whole_node() -> None:
+    chosen = config("cluster=snellius", "cluster.gpus_per_node=0", "cluster.exclusive=true",
+                    "cluster.tasks_per_node=8", "train.micro_batch_size=2")  # fmt: skip
+    text = submit.script(chosen, chosen.world_size, "pretrain")
+    assert "--gpus" not in text and "--exclusive\n" in text and "--ntasks-per-node=8\n" in text
+    assert 'CUDA_VISIBLE_DEVICES=""' not in text
 
 
 def test_gpus_that_do_not_exist_are_booked_for_ranks_on_the_cpu() -> None:
@@ -133,7 +152,7 @@ def test_gpus_that_do_not_exist_are_booked_for_ranks_on_the_cpu() -> None:
     assert "--gpus-per-node=2\n" in submit.script(chosen, 2, "pretrain")
 
 
-def notes(verb: str, chosen: PretrainConfig) -> list[str]:
+def notes(verb: str, chosen: Any) -> list[str]:
     return batch.notes(chosen.cluster, Path("/home/elm/runs/a"), verb)
 
 
@@ -143,23 +162,31 @@ def test_idle_gpus_are_noted() -> None:
     assert notes("pretrain", config("cluster=snellius", "cluster.gpus_per_node=2")) == []
 
 
-def test_a_cpu_partition_is_not_asked_for_what_gpu_nodes_have() -> None:
-    keys = ["cluster.partition=genoa", "cluster.memory_gb=720", "cluster.constraint=h100"]
-    keys += ["cluster.gpu_type=h100", "cluster.reservation=course"]
-    chosen = config("cluster=snellius", *keys)
+ASKED = ["cluster=snellius", "cluster.memory_gb=64", "cluster.constraint=scratch-node"]
+ASKED += ["cluster.reservation=course", "cluster.gpu_type=h100"]
+CHAIN = [*ASKED, "tune.micro_batch_size=1"]
+
+
+def test_a_verb_without_gpus_asks_for_what_was_written() -> None:
+    chosen = config(*ASKED, verb="preprocess", schema=PreprocessCommand)
     text = submit.script(chosen, 1, "preprocess")
-    assert "--partition=rome\n" in text
-    for word in ("--mem", "--constraint", "--gpus", "--reservation"):
-        assert word not in text
-    (note,) = notes("preprocess", chosen)
-    assert note.startswith("preprocess runs on cluster.cpu_partition=rome, not on cluster.partition=genoa")
-    for word in ("memory_gb=720", "constraint=h100", "reservation=course"):
-        assert f"cluster.{word}" in note
-    assert notes("pretrain", chosen) == []
-    chosen.cluster.cpu_partition = None
-    text = submit.script(chosen, 1, "preprocess")
-    assert "--partition=genoa\n" in text and "--mem=720G\n" in text and "--constraint=h100\n" in text
-    assert notes("preprocess", chosen) == []
+    for words in ("--partition=rome", "--mem=64G", "--constraint=scratch-node", "--reservation=course"):
+        assert f"#SBATCH {words}\n" in text
+    assert "--gpus" not in text and notes("preprocess", chosen) == []
+
+
+def test_stages_without_gpus_do_not_ask_another_partition_for_what_training_needs() -> None:
+    build, train, _, export, _ = stages(config(*CHAIN, verb="pipeline", schema=PipelineConfig))
+    for stage in (build, export):
+        text = submit.script(stage.config, 1, stage.verb)
+        assert "--partition=rome\n" in text
+        for word in ("--mem", "--constraint", "--gpus", "--reservation"):
+            assert word not in text, (stage.verb, word)
+    assert "--mem=64G\n" in submit.script(train.config, 4, "pretrain")
+    for key in ("cluster.cpu_partition=null", "cluster.cpu_partition=gpu_h100"):
+        build, *_ = stages(config(*CHAIN, key, verb="pipeline", schema=PipelineConfig))
+        text = submit.script(build.config, 1, "preprocess")
+        assert "--partition=gpu_h100\n" in text and "--mem=64G\n" in text
 
 
 @pytest.fixture
@@ -169,12 +196,50 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     refusal = folder / "refusal"
     sbatch = f"if [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi; echo x >> {folder}/taken; "
-    for name, text in (("sbatch", f"{sbatch} echo Submitted batch job 9"), ("squeue", "echo PENDING")):
+    for name, text in (("sbatch", f"{sbatch} echo Submitted batch job 9"), ("squeue", "echo PENDING None")):
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return folder
+
+
+SHOWN = (
+    "JobId=9 JobName=x UserId=elm(1000) JobState={state} Reason=None Requeue=1 Restarts=0 TimeLimit=00:10:00 "
+)
+SHOWN += (
+    "SubmitTime=2026-11-24T07:38:11 PreemptEligibleTime=2026-11-24T07:38:12 PreemptTime={time} NumNodes=1 "
+)
+SHOWN += "Command={path} WorkDir=/home/elm Comment=elm:{path} \n"
+
+
+@pytest.mark.parametrize(
+    ("state", "time", "path", "requeued"),
+    [
+        ("RUNNING", "2026-11-24T07:40:00", "/runs/x", True),
+        ("RUNNING", "None", "/runs/x", False),
+        ("COMPLETING", "2026-11-24T07:40:00", "/runs/x", False),
+        ("RUNNING", "None", "/runs/PreemptTime=1", False),
+        ("COMPLETING", "None", "/runs/JobState=RUNNING/PreemptTime=1", False),
+    ],
+)
+def test_a_stopped_job_is_requeued_only_when_slurm_preempts_it(
+    state: str, time: str, path: str, requeued: bool, tmp_path: Path
+) -> None:
+    meeting = task.rendezvous(tmp_path, "9", 0)
+    meeting.mkdir(parents=True)
+    (meeting / task.STOPPED).touch()
+    (tmp_path / "shown").write_text(SHOWN.format(state=state, time=time, path=path))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        f"#!/bin/sh\n[ $1 = -o ] && exec cat {tmp_path}/shown\necho $1 $2 > {tmp_path}/asked\n"
+    )
+    scontrol.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9"}
+    script = "\n".join(["true", *batch.teardown_lines(tmp_path)])
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0 if requeued else batch.EXIT_STOPPED, "")
+    assert (tmp_path / "asked").exists() == requeued
 
 
 def test_what_sbatch_said_is_told_whole(slurm: Path) -> None:
@@ -189,15 +254,42 @@ def test_what_sbatch_said_is_told_whole(slurm: Path) -> None:
 
 
 def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixture) -> None:
-    assert submit.submit(print, config("cluster=snellius"), 4, "pretrain") == 0
-    assert submit.submit(print, config("cluster=snellius"), 4, "pretrain") == 0
-    assert "is live already: job 9" in capsys.readouterr().out
+    """Slurm's word decides: `scontrol release` leaves run.json as it is until the job's next life."""
+
+    def again() -> tuple[int, str, str]:
+        status = submit.submit(print, config("cluster=snellius", "cluster.time=4-00:00:00"), 4, "pretrain")
+        return status, *capsys.readouterr()
+
+    status, out, _ = again()
+    assert status == 0 and "job 9 queued on snellius, partition gpu_h100; logs in" in out
+    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING JobHeldUser\n")
+    assert "is live already: job 9" in again()[1]  # held by a person
     RunFolder("runs/pretrain-tiny-sample").update(state="held", reason="job 9 made no new checkpoint")
-    with pytest.raises(InputError) as caught:
-        submit.submit(print, config("cluster=snellius", "cluster.time=4-00:00:00"), 4, "pretrain")
+    submit.QUEUED.clear()
+    status, out, err = again()
+    assert (status, out, submit.QUEUED) == (2, "", ["9"])
     for words in ("job 9 made no new checkpoint", "scontrol release 9", "scancel 9"):
-        assert words in str(caught.value)
+        assert words in err
+    assert err.count("\n") == 1
+    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING Resources\n")
+    status, out, err = again()
+    assert status == 0 and "is live already: job 9" in out and err == ""
     assert (slurm / "taken").read_text() == "x\n"
+
+
+def test_the_points_behind_a_held_one_are_queued(slurm: Path, capsys: pytest.CaptureFixture) -> None:
+    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING JobHeldUser\n")
+    keys = ["run.name='x-train.lr=0.001'", "train.lr=0.001"]
+    assert submit.submit(print, config("cluster=snellius", *keys), 4, "pretrain") == 0
+    RunFolder("runs/x-train.lr=0.001").update(state="held", reason="no new checkpoint")
+
+    def launch(point: PretrainConfig) -> int:
+        return submit.submit(print, point, 4, "pretrain")
+
+    keys = ["-m", "cluster=snellius", "run.name=x", "train.lr=0.001,0.002"]
+    assert compose.run("pretrain", PretrainConfig, launch, keys) == 2
+    out, err = capsys.readouterr()
+    assert "x-train.lr=0.002: job 9 queued" in out and "x-train.lr=0.001 is held" in err
 
 
 def test_features_may_be_joined_by_and_and_or() -> None:

@@ -126,6 +126,24 @@ def test_what_a_late_stage_refuses_is_said_before_the_first_is_queued(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_held_stage_stops_the_chain_and_takes_back_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    commands = {"sbatch": "echo Submitted batch job 8", "squeue": "echo PENDING JobHeldUser", "scancel": ":"}
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    made = stepping_stages(tmp_path, monkeypatch)
+    made[1].run.create()
+    made[1].run.update(state="held", reason="no new checkpoint", executor="slurm", job_ids=["7"])
+    with pytest.raises(InputError, match=r"two is held: no new checkpoint; scontrol release 7"):
+        chain.queue(made)
+    assert "one: job 8 cancelled again" in capsys.readouterr().err and not made[2].run.path.exists()
+
+
 def test_every_stage_of_a_pipeline_on_several_nodes_has_a_script() -> None:
     keys = ["cluster=snellius", "cluster.nodes=2", "parallel.tp=1", "train.micro_batch_size=2"]
     planned = stages(pipeline(*keys, "tune.micro_batch_size=1"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from elm_megatron import compose
+from elm_megatron.cluster import ClusterConfig, SiteConfig
 from elm_megatron.config import PretrainConfig
 from slurm import dry_run, price
+
+ON_CPUS = ["cluster=snellius", "cluster.device=cpu", "cluster.gpus_per_node=0", "cluster.partition=genoa"]
 
 
 def config_of(*argv: str) -> PretrainConfig:
@@ -56,11 +59,24 @@ def test_a_job_on_cpu_nodes_pays_their_rate() -> None:
     assert price.per_hour(cluster, 8) is None, "nobody says how many cores such a node has"
 
 
+def test_cores_are_not_priced_by_the_rate_of_gpu_nodes() -> None:
+    assert price.per_hour(config_of(*ON_CPUS).cluster, 1) is None, "nobody says what genoa costs"
+    assert price.per_hour(config_of(*ON_CPUS, "cluster.partition=rome").cluster, 1) == 1
+    assert price.per_hour(config_of(*ON_CPUS, "cluster.exclusive=true").cluster, 1) == 768
+    cores_only = SiteConfig(cores=64, core_hour_rate=1)
+    assert price.per_hour(ClusterConfig(executor="slurm", cpus_per_task=8, site=cores_only), 2) == 16
+
+
 @pytest.mark.parametrize(
     ("keys", "time", "budget"),
     [
         (["cluster=snellius", "train.precision=fp32"], "peak_tflops is that of bf16", "the hours are not"),
         (["cluster=local"], "cluster=local names no peak_tflops", "the hours are not"),
+        (
+            [*ON_CPUS, "train.precision=bf16"],
+            "peak_tflops is that of a GPU, and this is cluster.device=cpu",
+            "the hours are not",
+        ),
         (["cluster=snellius", "train.precision=bf16"], "about", "cluster=snellius names no rate"),
     ],
 )

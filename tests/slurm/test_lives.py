@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from slurm import queue_state
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 from tests.slurm.accounting import final_states
@@ -251,13 +252,22 @@ def test_a_failure_tells_the_truth(devcluster: DevCluster, tmp_path: Path) -> No
 
 
 def test_held_when_nothing_moves(devcluster: DevCluster, tmp_path: Path) -> None:
+    """It is refused while Slurm holds it, and live again as soon as a person has released it."""
     run = tmp_path / "run"
     submit(run, 50, trouble="no progress")
     wait_state(run, "held")
     job = job_of(run)
     assert restarts(run) == [0, 1, 2] and "started 2 times at step 0" in record(run)["reason"]
-    wait_for("the hold", lambda: "JobHeld" in devcluster.command("scontrol", "show", "job", job).stdout
-             or "held" in devcluster.command("scontrol", "show", "job", job).stdout)  # fmt: skip
+    wait_for("the hold", lambda: queue_state.is_held(record(run)))
+    command = [sys.executable, str(HERE / "stepping.py"), str(run), "2", "50", "0.1", "no progress"]
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    again = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (2, "") and f"scontrol release {job}" in again.stderr
+    devcluster.command("scontrol", "update", f"jobid={job}", "starttime=now+1hour")  # it goes on waiting
+    devcluster.command("scontrol", "release", job)
+    assert not queue_state.is_held(record(run)) and record(run)["state"] == "held"
+    again = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (0, "") and f"is live already: job {job}" in again.stdout
 
 
 def test_many_at_once_on_one_node(devcluster: DevCluster, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def train_with_a_straggler(world: World, config: PretrainConfig, slow: int) -> s
 
     def forward_step(self: Passes, *arguments: Any) -> Any:
         if world.rank == slow:
-            time.sleep(0.2)
+            time.sleep(0.5)
         return original(self, *arguments)
 
     Passes._forward_step = forward_step  # type: ignore[method-assign]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +13,18 @@ import pytest
 
 from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig, SiteConfig
-from elm_megatron.config import TrainConfig
+from elm_megatron.config import PretrainConfig, TrainConfig
 from elm_megatron.engine.checkpoint import SCHEMA, Retention
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
+from elm_megatron.engine.job import Pretrain
 from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.loop_config import BatchRamp
 from elm_megatron.planner import layout
+from elm_megatron.run_folder import RunFolder
+from elm_megatron.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
+from tests.elm_megatron.rank_pool import RankPool
 
 
 def test_cosine_with_warm_up() -> None:
@@ -37,7 +43,6 @@ def test_cosine_with_warm_up() -> None:
         ("lr", 0.0),
         ("lr", -1.0),
         ("min_lr", -1e-5),
-        ("min_lr", 2e-3),
         ("weight_decay", -0.1),
         ("clip_grad", -1.0),
     ],
@@ -46,9 +51,30 @@ def test_rates_that_cannot_train_are_refused(key: str, value: float) -> None:
     train = TrainConfig(steps=1, lr=1e-3, min_lr=1e-4, seq_length=64)
     train.check(small_model(), 1)
     replace(train, clip_grad=0.0, weight_decay=0.0, min_lr=0.0).check(small_model(), 1)
-    replace(train, schedule="constant", min_lr=1.0).check(small_model(), 1)  # which never comes to min_lr
     with pytest.raises(InputError, match=f"train.{key}="):
         replace(train, **{key: value}).check(small_model(), 1)
+
+
+def printed(world: World, config: PretrainConfig) -> str:
+    """Train to the end; returns what it wrote to stdout."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        Pretrain(config)(world)
+    return said.getvalue()
+
+
+def test_a_rate_that_rises_is_trained_with_and_noted(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    train = TrainConfig(steps=1, lr=1e-4, min_lr=2e-4, seq_length=64)
+    train.check(small_model(), 1)
+    assert train.notes("tune") == ["the rate rises to tune.min_lr=0.0002, for tune.lr=0.0001 is below it"]
+    assert replace(train, schedule="constant").notes() == []  # it never comes to min_lr
+    assert replace(train, min_lr=1e-4).notes() == []
+    config = pretrain_config(tmp_path / "run", small_data, steps=1, lr=1e-4, min_lr=2e-4)
+    RunFolder(config.run.dir).create()
+    (said,) = ranks.run(1, printed, config=config)
+    assert "note: the rate rises to train.min_lr=0.0002, for train.lr=0.0001 is below it\n" in said
 
 
 def test_wsd_and_constant_do_not_depend_on_the_length_before_the_decay() -> None:

@@ -42,7 +42,7 @@ if [ -e "$meeting/hold" ]; then again requeuehold; fi
 if [ -e "$meeting/requeue" ]; then again requeue; fi
 if [ -e "$meeting/stopped" ]; then
   shown=$(scontrol -o show job "$SLURM_JOB_ID")
-  if [[ "$shown" =~ JobState=RUNNING.*PreemptTime=[0-9] ]]; then again requeue; fi
+  if [[ "$shown" =~ JobState=RUNNING\ .*\ PreemptTime=[0-9] ]]; then again requeue; fi
   exit 143
 fi
 exit $status
