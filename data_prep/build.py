@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from data_prep import lock, raw, tombstones
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
-from data_prep.config import PreprocessConfig, to_mapping
+from data_prep.config import PreprocessConfig, deciding
 from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts
 from data_prep.errors import InputError, disk_full
 from data_prep.finish import Plan, commit, finish, write_whole
@@ -98,15 +98,13 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     stones = tombstones.load(config)
     scan = raw.scan(config.corpus, stones.names)
     _check_writable(data_dir)
-    settings = to_mapping(config)
-    del settings["preprocess"]["ranks"], settings["remove"], settings["runs_dir"], settings["data"]
-    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
-    chunk_mb = float(settings["preprocess"].pop("chunk_mb"))  # moves no id, but cuts the parts
+    settings = deciding(config)
     inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
     left_out = [sorted(scan.rejected + scan.refused), sorted(stones.names), stones.signatures]
     pdfs = [PDF_VERSION] if any(work.path.lower().endswith(".pdf") for work in scan.works) else []
     text = json.dumps([VERSION, settings, inputs, *left_out, *pdfs], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
+    chunk_mb = float(config.preprocess.chunk_mb)  # moves no id, but cuts the parts
     work = hashlib.sha256(f"{key} {chunk_mb}".encode()).hexdigest()[:12]
     return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
 

@@ -342,6 +342,16 @@ def to_mapping(config: PreprocessConfig) -> dict:
     return {item.name: _plain(getattr(config, item.name)) for item in fields(PreprocessConfig)}
 
 
+def deciding(config: PreprocessConfig) -> dict:
+    """The settings in a dataset's key: not where or by how many it is made, nor what is taken down."""
+    settings = to_mapping(config)
+    for key in ("data", "remove", "runs_dir"):
+        del settings[key]
+    del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
+    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
+    return settings
+
+
 def _plain(value: object) -> object:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from data_prep.config import PreprocessConfig, to_mapping
+from data_prep.config import PreprocessConfig, deciding
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest
 from elm_megatron.run_folder import write_atomically
@@ -122,13 +122,9 @@ def check_apart(points: Sequence[Point], configs: Sequence[Any]) -> None:
 
 
 def _bytes_of(build: PreprocessConfig) -> dict[str, Any]:
-    """The settings that decide on a dataset's bytes: not how and where it is made, nor what is taken down."""
-    settings = to_mapping(build)
-    for key in ("data", "remove", "runs_dir"):
-        del settings[key]
-    del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
-    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
-    del settings["clean"]["dedup"]["memory_mb"]
+    """The settings that decide on a dataset's bytes."""
+    settings = deciding(build)
+    del settings["clean"]["dedup"]["memory_mb"]  # part of the key, though it moves no byte
     return settings
 
 
