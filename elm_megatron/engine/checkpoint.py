@@ -1,11 +1,11 @@
 """Checkpoints that commit atomically, are written while training goes on, and are verified before they load.
 
-    checkpoints/.step-00000200.<job>-<restart>.tmp/rank-00000.safetensors …   while being written
-    checkpoints/step-00000200/manifest.json                                  committed
-    checkpoints/latest                                                       names it, moved last
+    checkpoints/.step-00000200.<job>-<restart>.tmp/rank-00000-0.safetensors …   while being written
+    checkpoints/step-00000200/manifest.json                                    committed
+    checkpoints/latest                                                         names it, moved last
 
-Every rank writes its file from a copy of its numbers in a thread of its own. Ranks tell each other that they
-are done by files alone, so the thread needs no collective. Rank 0 then writes the manifest with the size and
+Every rank writes its files from a copy of its numbers, in threads of their own. Ranks tell each other that
+they are done by files alone, so that needs no collective. Rank 0 then writes the manifest with the size and
 sha256 of every file, renames the folder and moves `latest`.
 """
 
@@ -18,18 +18,20 @@ import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
 from elm_megatron.config import TrainConfig
-from elm_megatron.engine.shards import Piece, Reader, sha256, write_file
+from elm_megatron.engine.shards import Piece, Reader, sha256, split, write_file
 from elm_megatron.run_folder import RunFolder, write_atomically
 from elm_megatron.world import World
 
 SCHEMA = 1
 COMMIT_SECONDS = 1800
+WRITERS = 2  # files of a rank, hashed and written side by side
 
 
 def step_name(step: int) -> str:
@@ -203,6 +205,7 @@ class Checkpoints:
 
     def _guarded(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
         try:
+            _give_way()
             self._write(step, pieces, state)
         except BaseException as e:
             self._error = e
@@ -211,9 +214,12 @@ class Checkpoints:
         life = f"{self._world.job_id}-{self._world.restart}"
         temporary = self._run.checkpoints / f".{step_name(step)}.{life}.tmp"
         temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"rank-{self._world.rank:05d}.safetensors"
-        entry = write_file(temporary / name, pieces)
-        write_atomically(temporary / f"{name}.json", json.dumps(entry))
+        parts = split(pieces, WRITERS)
+        rank = f"rank-{self._world.rank:05d}"
+        names = [f"{rank}-{part}.safetensors" for part in range(len(parts))]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            entries = list(pool.map(write_file, (temporary / name for name in names), parts))
+        write_atomically(temporary / f"{rank}.json", json.dumps(dict(zip(names, entries, strict=True))))
         if self._world.rank == 0:
             self._commit(step, temporary, state)
 
@@ -221,16 +227,17 @@ class Checkpoints:
         files = {}
         deadline = time.monotonic() + COMMIT_SECONDS
         for rank in range(self._world.world_size):
-            entry = temporary / f"rank-{rank:05d}.safetensors.json"
-            while not entry.exists():
+            entries = temporary / f"rank-{rank:05d}.json"
+            while not entries.exists():
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"rank {rank} did not write {entry} within {COMMIT_SECONDS} s")
+                    raise TimeoutError(f"rank {rank} did not write {entries} within {COMMIT_SECONDS} s")
                 time.sleep(0.02)
-            written, size = json.loads(entry.read_text()), entry.with_suffix("").stat().st_size
-            if size != written["bytes"]:
-                raise RuntimeError(f"{entry.stem}: {size} bytes, rank {rank} wrote {written['bytes']}")
-            files[entry.stem] = written
-            entry.unlink()
+            for name, entry in json.loads(entries.read_text()).items():
+                size = (temporary / name).stat().st_size
+                if size != entry["bytes"]:
+                    raise RuntimeError(f"{name}: {size} bytes, rank {rank} wrote {entry['bytes']}")
+                files[name] = entry
+            entries.unlink()
         manifest = {"schema": SCHEMA, "step": step, **state, "files": files}
         write_atomically(temporary / "manifest.json", json.dumps(manifest))
         _fsync_folder(temporary)
@@ -261,6 +268,16 @@ class Checkpoints:
         folders = committed(self._run)
         for folder in set(folders) - self._retention.stays(folders) - {newest}:
             shutil.rmtree(folder)
+
+
+def _give_way() -> None:
+    """Let this thread, and those it starts, run only where a core would idle.
+
+    Ranks that compute on all their cores wait at every product for the slowest of them; a writer that takes
+    turns with one costs the training all its time. Who waits for the save leaves the cores to it.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a container that forbids it
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -59,6 +59,17 @@ class Piece:
     data: torch.Tensor
 
 
+def split(pieces: list[Piece], parts: int) -> list[list[Piece]]:
+    """Pieces in at most `parts` groups of about as many bytes; of no pieces, one empty group."""
+    groups: list[list[Piece]] = [[] for _ in range(max(1, min(parts, len(pieces))))]
+    sizes = [0] * len(groups)
+    for piece in sorted(pieces, key=lambda piece: -piece.data.nbytes):
+        lightest = sizes.index(min(sizes))
+        groups[lightest].append(piece)
+        sizes[lightest] += piece.data.nbytes
+    return groups
+
+
 def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
     """Write pieces as one safetensors file, hashing on the way; fsynced.
 
@@ -67,7 +78,7 @@ def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
     """
     header, offset = {}, 0
     for piece in pieces:
-        size = piece.data.numel() * piece.data.element_size()
+        size = piece.data.nbytes
         header[piece.place.key] = {
             "dtype": SAFETENSORS_DTYPE[piece.data.dtype],
             "shape": [piece.data.numel()],

@@ -2,8 +2,8 @@
 
 One model trains on all threads; saves of both kinds take turns. The cost of a save is the time its steps
 took beyond the median undisturbed step, summed until the checkpoint is committed. It is compared with waiting
-for the same save. Also shown: bytes, MB/s beside a plain write of the same bytes, and what hashing them costs
-the training, which no way of writing can save.
+for the same save. Also shown: bytes, MB/s beside a plain write of the same bytes, and what hashing them in
+one thread of usual priority costs the training.
 """
 
 from __future__ import annotations
@@ -71,40 +71,47 @@ def main() -> None:
                 trainer.saver.wait()
             return time.perf_counter() - began, sum(p.data.numel() * 4 for p in pieces)
 
-        def beside(thread: threading.Thread, quiet: float) -> float:
-            """Seconds that training loses while a thread runs."""
-            lost = 0.0
+        def beside(thread: threading.Thread) -> list[float]:
+            """Seconds of the steps that a thread's work lies in."""
+            steps = []
             while thread.is_alive():
-                lost += step() - quiet
-            return lost
+                steps.append(step())
+            return steps
 
         buffers: state.Buffers = {}
         for _ in range(3):
             step()
         save(wait=True)
-        asynchronous, synchronous, hashing, plain, size = [], [], [], [], 0
+        costs, stalls, until, hashing, synchronous, plain = [], [], [], [], [], []
         for _ in range(rounds):
-            quiet = statistics.median(step() for _ in range(5))
+            undisturbed = [step() for _ in range(5)]
             stall, size = save(wait=False)
-            asynchronous.append((stall + beside(trainer.saver._thread, quiet), stall))
+            saving = beside(trainer.saver._thread)
+            undisturbed += [step() for _ in range(5)]
             thread = threading.Thread(target=_hash_alone, args=(size,))
             thread.start()
-            hashing.append(beside(thread, quiet))
-            seconds, _ = save(wait=True)
-            synchronous.append(seconds)
+            hashed = beside(thread)
+            undisturbed += [step() for _ in range(5)]
+            quiet = statistics.median(undisturbed)
+            stalls.append(stall)
+            until.append(stall + sum(saving))
+            costs.append(until[-1] - len(saving) * quiet)
+            hashing.append(sum(hashed) - len(hashed) * quiet)
+            synchronous.append(save(wait=True)[0])
             plain.append(_plain_write(folder / "plain", size))
         distributed.leave()
-    wait, cost = statistics.median(synchronous), statistics.median(a[0] for a in asynchronous)
-    stall = statistics.median(a[1] for a in asynchronous)
+    wait, cost = statistics.median(synchronous), statistics.median(costs)
+    low, _, high = statistics.quantiles(costs, n=4)
     print(f"checkpoint of {size / 1e6:.0f} MB, median of {rounds} rounds, undisturbed step {quiet:.2f} s")
     print(f"plain write and fsync of the same bytes  {statistics.median(plain):6.2f} s")
     print(f"synchronous save                         {wait:6.2f} s  ({size / 1e6 / wait:.0f} MB/s)")
-    print(f"asynchronous: stall for the copy         {stall:6.2f} s")
+    print(f"asynchronous: stall for the copy         {statistics.median(stalls):6.2f} s")
     print(
         f"asynchronous: cost until committed       {cost:6.2f} s  "
-        f"({cost / wait:.0%} of synchronous, target 50%)"
+        f"({cost / wait:.0%} of synchronous, target 50%; half the rounds {low:.2f} to {high:.2f} s)"
     )
-    print(f"asynchronous: of it, sha256 alone        {statistics.median(hashing):6.2f} s")
+    print(f"asynchronous: committed after            {statistics.median(until):6.2f} s of training")
+    print(f"hashing the same bytes beside training   {statistics.median(hashing):6.2f} s")
 
 
 def _hash_alone(size: int) -> None:

@@ -63,6 +63,51 @@ def test_killed_save_leaves_a_loadable_run(point: str | None, left: int, tmp_pat
     assert run.latest_step() == 3
 
 
+def test_a_rank_writes_several_files_side_by_side(tmp_path: Path) -> None:
+    """About as many bytes in each, everything once; a rank that owns nothing writes an empty file."""
+    sizes = {"embedding": 64, "fc1": 40, "fc2": 30, "norm": 1}
+    pieces = [
+        Piece(Place("weight", name, (n,), (0,), (n,), 0, n), torch.full((n,), float(n)))
+        for name, n in sizes.items()
+    ]
+    run = RunFolder(tmp_path)
+    world = replace(World.single(tmp_path), world_size=2)
+    for rank, mine in ((1, []), (0, pieces)):
+        saver = Checkpoints(run, replace(world, rank=rank), Retention(last=2))
+        saver.save(1, mine, {})
+        saver.wait()
+    checkpoint = Checkpoint.open(committed(run)[0])
+    checkpoint.verify()
+    held = {
+        name: [place["name"] for place in entry["places"]]
+        for name, entry in checkpoint.manifest["files"].items()
+    }
+    assert held == {
+        "rank-00000-0.safetensors": ["embedding", "norm"],
+        "rank-00000-1.safetensors": ["fc1", "fc2"],
+        "rank-00001-0.safetensors": [],
+    }
+    assert {name: checkpoint.reader().read(name).sum() for name in sizes} == {
+        name: n * n for name, n in sizes.items()
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux alone has it")
+def test_the_writers_give_way_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = checkpoints.write_file, []
+
+    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+        seen.append(os.sched_getscheduler(threading.get_native_id()))
+        return original(path, pieces)
+
+    monkeypatch.setattr(checkpoints, "write_file", write_file)
+    before = os.sched_getscheduler(0)
+    saver = Checkpoints(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
+    saver.save(1, [piece(1.0)], {})
+    saver.wait()
+    assert seen == [os.SCHED_IDLE] and os.sched_getscheduler(0) == before != os.SCHED_IDLE
+
+
 def test_reader_assembles_any_rectangle(tmp_path: Path) -> None:
     """Two column halves, one of them in two flat ranges, read back as rows."""
     whole = torch.arange(24.0).view(4, 6)
@@ -136,7 +181,7 @@ def test_a_file_that_is_not_whole_is_not_committed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(checkpoints, "write_file", write_file)
     saver = Checkpoints(run, World.single(tmp_path), Retention(last=2))
     saver.save(1, [piece(1.0)], {})
-    with pytest.raises(RuntimeError, match=r"rank-00000\.safetensors: \d+ bytes, rank 0 wrote \d+"):
+    with pytest.raises(RuntimeError, match=r"rank-00000-0\.safetensors: \d+ bytes, rank 0 wrote \d+"):
         saver.wait()
     assert committed(run) == []
 

@@ -151,12 +151,12 @@ def test_flipped_bit_is_found_and_the_one_before_used(
     run = cases.folder(config)
     ranks.run(1, cases.train, config=config)
     expected = columns(run.read_metrics())
-    newest = committed(run)[0] / "rank-00000.safetensors"
+    newest = committed(run)[0] / "rank-00000-0.safetensors"
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
     (said,) = ranks.run(1, cases.train_aloud, config=config)
-    assert "checkpoint passed over" in said and "step-00000010/rank-00000.safetensors" in said
+    assert "checkpoint passed over" in said and "step-00000010/rank-00000-0.safetensors" in said
     assert columns(run.read_metrics()) == expected
     assert [row["step"] for row in run.read_metrics(run.lost_metrics) if "lr" in row] == [9, 10]
     assert (run.checkpoints / "damaged-step-00000010" / newest.name).read_bytes() == damaged
@@ -172,7 +172,7 @@ def test_a_run_without_an_intact_checkpoint_does_not_start_over(
     ranks.run(2, cases.train, config=config)
     before = run.metrics.read_bytes()
     for folder in committed(run):
-        os.truncate(folder / "rank-00001.safetensors", 100)
+        os.truncate(folder / "rank-00001-0.safetensors", 100)
     for said in ranks.run(2, cases.train_refused, config=config):
         assert "none of its 3 checkpoints is intact" in said
     assert run.metrics.read_bytes() == before
