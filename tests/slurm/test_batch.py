@@ -231,8 +231,10 @@ def test_a_stopped_job_is_requeued_only_when_slurm_preempts_it(
     (meeting / task.STOPPED).touch()
     (tmp_path / "shown").write_text(SHOWN.format(state=state, time=time, path=path))
     scontrol = tmp_path / "scontrol"
+    # A controller that is being restarted answers the second time.
     scontrol.write_text(
-        f"#!/bin/sh\n[ $1 = -o ] && exec cat {tmp_path}/shown\necho $1 $2 > {tmp_path}/asked\n"
+        f"#!/bin/sh\nmkdir {tmp_path}/once 2> /dev/null && exit 1\n"
+        f"[ $1 = -o ] && exec cat {tmp_path}/shown\necho $1 $2 > {tmp_path}/asked\n"
     )
     scontrol.chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9"}

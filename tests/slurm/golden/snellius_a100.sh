@@ -32,18 +32,18 @@ srun --unbuffered --output /home/elm/runs/snellius_a100/logs/%j_%t_log.out --err
 # teardown
 status=$?
 meeting=/home/elm/runs/snellius_a100/rendezvous/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
-again() {
+ask() {
   for pause in 1 5 10 20 40 80; do
-    scontrol "$1" "$SLURM_JOB_ID" && exit 0
+    scontrol "$@" "$SLURM_JOB_ID" && return
     sleep $pause  # the controller is being restarted
   done
-  exit 1
+  return 1
 }
-if [ -e "$meeting/hold" ]; then again requeuehold; fi
-if [ -e "$meeting/requeue" ]; then again requeue; fi
+if [ -e "$meeting/hold" ]; then ask requeuehold; exit; fi
+if [ -e "$meeting/requeue" ]; then ask requeue; exit; fi
 if [ -e "$meeting/stopped" ]; then
-  shown=$(scontrol -o show job "$SLURM_JOB_ID")
-  if [[ "$shown" =~ JobState=RUNNING\ .*\ PreemptTime=[0-9] ]]; then again requeue; fi
+  shown=$(ask -o show job)
+  if [[ "$shown" =~ JobState=RUNNING\ .*\ PreemptTime=[0-9] ]]; then ask requeue; exit; fi
   exit 143
 fi
 exit $status
