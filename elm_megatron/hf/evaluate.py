@@ -52,8 +52,8 @@ def _measure(config: EvalConfig, folder: Path, works: list[Any], cache: Path) ->
     model = model.eval().to("cuda" if gpu else "cpu")
     result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
     if works:
-        eos = tokenizer.info.eos_id
-        result["perplexity"] = perplexity.measure(model, tokenizer.folder, eos, works, config.window)
+        first = tokenizer.first_id
+        result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
     if config.tasks:
         with TemporaryDirectory() as scratch:
             settings = folder if is_hf_folder(folder) else _tokenizer_folder(model, tokenizer, Path(scratch))

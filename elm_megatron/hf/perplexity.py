@@ -1,8 +1,9 @@
 """Perplexity and bits per byte of a model on documents, by language and by source.
 
-Each text is predicted from the end of another (an EOS), as in training, in windows that overlap by half, so
-that every token but the first few sees at least half a window. Every token counts once; the closing EOS does
-not. Bits per byte divide by the UTF-8 bytes of the text and so compare models with different tokenizers.
+Each text is predicted from the end of another (an EOS), as in training, or from the BOS that its tokenizer
+puts before texts, in windows that overlap by half, so that every token but the first few sees at least half a
+window. Every token counts once; the closing EOS does not. Bits per byte divide by the UTF-8 bytes of the text
+and so compare models with different tokenizers.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ def documents(manifest: Manifest, split: str, at_most: int | None) -> list[Docum
 
 
 def measure(
-    model: torch.nn.Module, folder: Path, eos: int, works: Iterable[Document], window: int | None
+    model: torch.nn.Module, folder: Path, first_id: int, works: Iterable[Document], window: int | None
 ) -> dict[str, dict[str, Any]]:
     """Figures per group: "all", "language nl", "source thesis", …
 
     Args:
         model: a causal language model of transformers, in eval mode.
         folder: holds its tokenizer.
-        eos: the id that ends a document.
+        first_id: what the first token of a text is predicted from.
         window: tokens a prediction sees at most; None is the model's longest sequence.
     """
     longest = model.config.max_position_embeddings
@@ -97,7 +98,7 @@ def measure(
     sums: dict[str, Sums] = defaultdict(Sums)
     for work in works:
         ids = encode(work.text)
-        nats = sum(_window_nats(model, seen, first) for seen, first in windows([eos, *ids], size))
+        nats = sum(_window_nats(model, seen, first) for seen, first in windows([first_id, *ids], size))
         for group in ("all", f"language {work.language}", f"source {work.source}"):
             sums[group].add(nats, len(ids), len(work.text.encode()))
     return {group: total.row() for group, total in sums.items()}

@@ -59,6 +59,11 @@ class TokenizerSource:
         except (ValueError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as JSON ({error}).") from error
 
+    @property
+    def first_id(self) -> int:
+        """The id a text is predicted from: BOS where texts begin with it, else the end of another text."""
+        return self.info.bos_id if self.adds_bos else self.info.eos_id
+
     def load(self) -> Tokenizer:
         """The SentencePiece tokenizer itself, with the ids a sequence begins with.
 

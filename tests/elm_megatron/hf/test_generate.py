@@ -130,8 +130,8 @@ def test_chat_template_gives_the_ids_of_tuning(made: Callable[[str], cases.Made]
 def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     made: Callable[[str], cases.Made], tmp_path: Path, bos: bool
 ):
-    """Generating and tuning go by tokenizer_config.json; ids without a piece are no text."""
-    from elm_megatron.hf.generate import Generator
+    """Generating, tuning and perplexity go by tokenizer_config.json; ids without a piece are no text."""
+    from elm_megatron.hf.generate import Generator, load
     from elm_megatron.tune.base import Base
     from elm_megatron.tune.source import resolve
 
@@ -142,6 +142,7 @@ def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     ids = tokenizer.encode("De haven")
     started = [tokenizer.bos_id, *ids] if bos else ids
     assert Generator.of(GenerateConfig(source=str(folder))).ids("De haven", chat=False) == started
+    assert load(str(folder), None, False)[1].first_id == (tokenizer.bos_id if bos else tokenizer.eos_id)
     dialogue = Dialogue((Turn("De haven", "", "Ja."), Turn("Nu?", "", "Nee.")))
     template = Template.load("dialogue")
     found = Encoder.of(Base.open(resolve(str(folder))).tokenizer, template, 10_000)(dialogue)
