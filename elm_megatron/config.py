@@ -7,6 +7,7 @@ sentence that names the key, what was found and what is allowed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
 from data_prep.config import CorpusConfig, PreprocessConfig, TokenizerConfig
@@ -80,6 +81,9 @@ class ModelConfig:
         """Refuse sizes that do not fit each other."""
         for key in ("hidden_size", "ffn_hidden_size", "num_layers", "num_attention_heads", "vocab_size"):
             require(getattr(self, key) > 0, f"model.{key}={getattr(self, key)}: must be at least 1.")
+        for key in ("rope_theta", "norm_eps"):
+            require(getattr(self, key) > 0, f"model.{key}={getattr(self, key)}: must be above 0.")
+        require(self.init_std >= 0, f"model.init_std={self.init_std}: must be at least 0.")
         heads, groups = self.num_attention_heads, self.num_query_groups
         require(
             self.hidden_size % heads == 0,
@@ -134,6 +138,14 @@ class ParallelConfig:
         require(
             model.ffn_hidden_size % self.tp == 0,
             f"parallel.tp={self.tp} does not divide model.ffn_hidden_size={model.ffn_hidden_size}.",
+        )
+        vocabulary = model.padded_vocab_size
+        allowed = divisors(math.gcd(groups, vocabulary))
+        require(
+            vocabulary % self.tp == 0,
+            f"parallel.tp={self.tp} does not divide the padded vocabulary of {vocabulary} "
+            f"(model.vocab_size={model.vocab_size} rounded up to a multiple of {VOCAB_MULTIPLE}); of the "
+            f"divisors of model.num_query_groups={groups} allowed are {allowed}.",
         )
         require(
             layers % (self.pp * self.vpp) == 0,

@@ -112,6 +112,11 @@ class TrainConfig:
             require(value is None or value > 0, f"{group}.{key}={value}: must be above 0.")
         for key in ("log_every", "save_every", "eval_every"):
             require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be at least 1.")
+        require(
+            self.eval_batches is None or self.eval_batches >= 1,
+            f"{group}.eval_batches={self.eval_batches}: must be at least 1, or null for the whole split.",
+        )
+        require(0 <= self.seed < 2**32, f"{group}.seed={self.seed}: must be at least 0 and below 2**32.")
         unit = self.micro_batch_size * dp
         require(
             self.global_batch_size % unit == 0,
@@ -127,10 +132,13 @@ class TrainConfig:
             f"{group}.warmup_steps={self.warmup_steps} and {group}.warmup_tokens={self.warmup_tokens}: give "
             "one of the two, and 0 for the other.",
         )
-        require(self.lr > 0, f"{group}.lr={self.lr}: must be above 0.")
+        for key in ("lr", "eps", "stall_seconds"):
+            require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be above 0.")
         for key in ("min_lr", "weight_decay", "clip_grad"):
             require(getattr(self, key) >= 0, f"{group}.{key}={getattr(self, key)}: must be at least 0.")
-        require(0 <= self.z_loss < 1, f"{group}.z_loss={self.z_loss}: must be at least 0 and below 1.")
+        for key in ("beta1", "beta2", "z_loss"):
+            value = getattr(self, key)
+            require(0 <= value < 1, f"{group}.{key}={value}: must be at least 0 and below 1.")
         require(
             self.seq_length <= model.max_position_embeddings,
             f"{group}.seq_length={self.seq_length} is longer than "

@@ -18,8 +18,9 @@ import shutil
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ class Checkpoint:
             raise InputError(f"{path}: not readable ({e}).") from e
         if manifest.get("schema") != SCHEMA:
             raise InputError(f"{path}: schema {manifest.get('schema')!r}, this suite reads {SCHEMA}.")
+        if folder.name.startswith("step-") and folder.name != step_name(manifest["step"]):
+            raise InputError(f"{path}: says step {manifest['step']}, the folder's name another.")
         return cls(folder, manifest)
 
     @property
@@ -177,17 +180,24 @@ class Checkpoints:
         for leftover in self._run.checkpoints.glob(".step-*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def save(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
+    def save(self, step: int, pieces: list[Piece], state: dict[str, Any], hurry: bool = False) -> None:
         """Start writing a checkpoint; an earlier one must have been waited for.
 
         Args:
             pieces: this rank's copies; nobody may change them afterwards.
             state: what rank 0 puts into the manifest beside the files: consumed_samples, tokens, …
+            hurry: training does not go on meanwhile, so that nothing is to be given way to.
         """
         self._thread = threading.Thread(
-            target=self._guarded, args=(step, pieces, state), name=f"save-{step}", daemon=True
+            target=self._guarded, args=(step, pieces, state, hurry), name=f"save-{step}", daemon=True
         )
         self._thread.start()
+
+    def tell(self, step: int, **facts: Any) -> None:
+        """Add facts to the manifest of a committed step; for rank 0."""
+        checkpoint = Checkpoint.open(self._run.checkpoints / step_name(step))
+        path = checkpoint.folder / "manifest.json"
+        write_atomically(path, json.dumps({**checkpoint.manifest, **facts}))
 
     def check(self) -> None:
         """Raise what went wrong in a save that has ended; one under way is not waited for."""
@@ -203,9 +213,10 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
-    def _guarded(self, step: int, pieces: list[Piece], state: dict[str, Any]) -> None:
+    def _guarded(self, step: int, pieces: list[Piece], state: dict[str, Any], hurry: bool) -> None:
         try:
-            _give_way()
+            if not hurry:
+                _give_way()
             self._write(step, pieces, state)
         except BaseException as e:
             self._error = e
@@ -217,8 +228,9 @@ class Checkpoints:
         parts = split(pieces, WRITERS)
         rank = f"rank-{self._world.rank:05d}"
         names = [f"{rank}-{part}.safetensors" for part in range(len(parts))]
-        with ThreadPoolExecutor(len(parts)) as pool:
-            entries = list(pool.map(write_file, (temporary / name for name in names), parts))
+        entries = _side_by_side(
+            [partial(write_file, temporary / name, part) for name, part in zip(names, parts, strict=True)]
+        )
         write_atomically(temporary / f"{rank}.json", json.dumps(dict(zip(names, entries, strict=True))))
         if self._world.rank == 0:
             self._commit(step, temporary, state)
@@ -270,12 +282,38 @@ class Checkpoints:
             shutil.rmtree(folder)
 
 
+def _side_by_side(calls: list[Callable[[], Any]]) -> list[Any]:
+    """What the calls return, each made in a thread; the error of the first that failed, once all have ended.
+
+    Daemon threads, unlike a pool's: a rank that fails elsewhere must be gone, though a write may hang.
+    """
+    outcomes: list[Any] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        try:
+            outcomes[number] = calls[number]()
+        except BaseException as e:
+            outcomes[number] = e
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
+
+
 def _give_way() -> None:
-    """Let this thread, and those it starts, run only where a core would idle.
+    """Let this thread, and those it starts, run only where a core would idle, if the rank has several.
 
     Ranks that compute on all their cores wait at every product for the slowest of them; a writer that takes
-    turns with one costs the training all its time. Who waits for the save leaves the cores to it.
+    turns with one costs the training all its time.
     """
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1:
+        return  # it may never idle
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or a container that forbids it
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 

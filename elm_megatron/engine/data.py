@@ -87,7 +87,12 @@ def open_split(
     if documents is None:
         documents = np.arange(indexed.sequence_lengths.shape[0])
     documents = documents.astype(np.int32)
-    return GPTDataset(indexed, prefix, documents, None, Split[split], config)
+    dataset = GPTDataset(indexed, prefix, documents, None, Split[split], config)
+    if split == "valid":
+        # The mask that megatron-core keeps for all samples is that of the first one asked for, which may be
+        # the last one, padded.
+        dataset.masks_and_position_ids_are_cacheable = False
+    return dataset
 
 
 def open_validation(
@@ -123,8 +128,20 @@ def sample_counts(tokens: int, seq_length: int) -> int:
 
 
 def steps_of_epochs(tokens: int, train: TrainConfig) -> tuple[int, int]:
-    """Whole steps in `train.epochs` of `tokens` tokens; the samples of the last partial batch, dropped."""
-    return train.steps_within(int((train.epochs or 0) * sample_counts(tokens, train.seq_length)))
+    """Whole steps in `train.epochs` of `tokens` tokens; the samples of the last partial batch, dropped.
+
+    Raises:
+        InputError: they are not one.
+    """
+    samples = int((train.epochs or 0) * sample_counts(tokens, train.seq_length))
+    steps, dropped = train.steps_within(samples)
+    if steps == 0:
+        raise InputError(
+            f"train.epochs={train.epochs:g} are {samples} samples of {train.seq_length} tokens, fewer than "
+            f"one batch of train.global_batch_size={train.batch_size(0)}; give a larger corpus, more epochs "
+            "or a smaller batch."
+        )
+    return steps, dropped
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,6 +98,13 @@ def largest(value: float, device: torch.device) -> float:
     tensor = torch.tensor([value], dtype=torch.float64, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor.item()
+
+
+def gathered(thing: Any) -> list[Any]:
+    """What every rank gave, by rank; small things that can be pickled."""
+    every = [None] * dist.get_world_size()
+    dist.all_gather_object(every, thing)
+    return every
 
 
 def total(value: float | None, device: torch.device) -> float | None:

@@ -6,14 +6,55 @@ neither can be read the answer is None and the method says so.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
 
 RAPL = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6
+SAMPLE_SECONDS = 20.0  # the smallest counters hold 65 kJ, which a package of 500 W uses in 131 s
+
+
+class Package:
+    """One CPU package's counter, added up across its wraps.
+
+    Args:
+        zone: its folder below `RAPL`.
+
+    Raises:
+        OSError: the counter cannot be read.
+    """
+
+    def __init__(self, zone: Path):
+        self._counter = zone / "energy_uj"
+        self._range = int((zone / "max_energy_range_uj").read_text())
+        self._last = int(self._counter.read_text())
+        self.microjoules = 0
+
+    def sample(self) -> None:
+        """Add what was used since the last sample; right as long as the counter wrapped at most once."""
+        now = int(self._counter.read_text())
+        self.microjoules += (now - self._last) % self._range
+        self._last = now
+
+
+def _packages() -> list[Package]:
+    """All packages of this machine, or none where they cannot all be read.
+
+    Chosen by name: a package's cores and memory are zones of their own, and so is the platform ("psys"),
+    which has the packages in it.
+    """
+    zones = sorted(RAPL.glob("intel-rapl:[0-9]*"))
+    try:
+        return [Package(zone) for zone in zones if (zone / "name").read_text().startswith("package")]
+    except OSError:
+        return []
 
 
 class EnergyMeter:
-    """Reads the counters of one rank's device between `start` and `kwh`.
+    """Reads the counters of one rank's device between its making and `kwh`.
+
+    The counters of packages begin anew after minutes or hours, so a thread samples them until `stop`.
 
     Args:
         gpu: NVML's name of the rank's GPU; None where it computes on a CPU.
@@ -21,47 +62,70 @@ class EnergyMeter:
     """
 
     def __init__(self, gpu: str | None, local_rank: int):
-        self._gpu, self._local_rank = gpu, local_rank
         self.method = "not measured"
-        self._begin = self._read()
-
-    def _read(self) -> list[float]:
-        """Joules of each counter."""
-        if self._gpu:
-            return self._read_nvml(self._gpu)
-        if self._local_rank != 0:
-            self.method = "counted by the node's first rank"
-            return []
-        zones = sorted(RAPL.glob("intel-rapl:[0-9]*/energy_uj"))
-        try:
-            joules = [int(zone.read_text()) / 1e6 for zone in zones if zone.parent.name.count(":") == 1]
-        except OSError:
-            return []
-        if joules:
+        self._gpu = gpu
+        self._begin = self._read_nvml()
+        self._packages = _packages() if gpu is None and local_rank == 0 else []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if self._begin is not None:
+            self.method = "NVML, GPU"
+        elif self._packages:
             self.method = "RAPL, CPU packages of the node"
-        return joules
+            self._thread = threading.Thread(target=self._run, name="energy", daemon=True)
+            self._thread.start()
+        elif gpu is None and local_rank != 0:
+            self.method = "counted by the node's first rank"
 
-    def _read_nvml(self, gpu: str) -> list[float]:
-        try:
-            import pynvml  # nvidia-ml-py, in the extra gpu
-        except ImportError:
-            return []
-        try:
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu)
-            joules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
-        except pynvml.NVMLError:
-            return []
-        self.method = "NVML, GPU"
-        return [joules]
+    def sample(self) -> None:
+        """Add up what the packages used; the meter's thread does it in time.
+
+        Raises:
+            OSError: a counter cannot be read any more.
+        """
+        with self._lock:
+            for package in self._packages:
+                package.sample()
 
     def kwh(self) -> float | None:
         """Energy since the start; None when nothing could be read."""
-        now = self._read()
-        if not now or len(now) != len(self._begin):
+        if self._packages:
+            try:
+                self.sample()
+            except OSError:
+                return None
+            return sum(package.microjoules for package in self._packages) / 1e6 / JOULES_PER_KWH
+        now = self._read_nvml()
+        if now is None or self._begin is None:
             return None
-        used = [b - a for a, b in zip(self._begin, now, strict=True)]
-        if any(joules < 0 for joules in used):
-            self.method = "not measured (a counter wrapped)"
+        if now < self._begin:
+            self.method = "not measured (the counter was set back)"
             return None
-        return sum(used) / JOULES_PER_KWH
+        return (now - self._begin) / JOULES_PER_KWH
+
+    def stop(self) -> None:
+        """End the thread; `kwh` still answers."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(SAMPLE_SECONDS):
+            with contextlib.suppress(OSError):  # `kwh` says so, should it last
+                self.sample()
+
+    def _read_nvml(self) -> float | None:
+        """Joules of the GPU's counter."""
+        if self._gpu is None:
+            return None
+        try:
+            import pynvml  # nvidia-ml-py, in the extra gpu
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(self._gpu)
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+        except pynvml.NVMLError:
+            return None

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.distributed as dist
+
+from elm_megatron.engine.distributed import gathered
 
 
 class BadNumbers(RuntimeError):
@@ -38,6 +39,15 @@ class Guard:
     def __init__(self, spike_factor: float | None, window: int = 64):
         self._factor = spike_factor
         self._losses: deque[float] = deque(maxlen=window)
+
+    @property
+    def losses(self) -> list[float]:
+        """The last losses, oldest first; a checkpoint keeps them, so that a resumed run is watched too."""
+        return list(self._losses)
+
+    def remember(self, losses: Iterable[float]) -> None:
+        """Go on from the losses that a checkpoint kept."""
+        self._losses.extend(losses)
 
     def check(self, step: int, loss: float, grad_norm: float, where: Callable[[], str] = str) -> None:
         """Let update number `step` pass, or refuse it.
@@ -70,8 +80,7 @@ def not_finite(weights: Iterable[torch.nn.Parameter], sums: list[float]) -> str:
         "loss": all(math.isfinite(number) for number in sums),
         "gradients": all(gradient.isfinite().all() for gradient in gradients),
     }
-    every = [mine] * dist.get_world_size()
-    dist.all_gather_object(every, mine)
+    every = gathered(mine)
     for kind in mine:
         ranks = [str(rank) for rank, good in enumerate(every) if not good[kind]]
         if ranks:

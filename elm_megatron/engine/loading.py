@@ -14,6 +14,7 @@ import torch.distributed as dist
 from data_prep.errors import InputError
 from elm_megatron.engine import distributed
 from elm_megatron.engine.checkpoint import Checkpoint, committed, step_folder
+from elm_megatron.hf import tokenizer_files
 from elm_megatron.hf.source import locate
 from elm_megatron.run_folder import RunFolder, write_atomically
 from elm_megatron.world import World
@@ -61,8 +62,31 @@ def named(source: str, world: World, device: torch.device) -> Checkpoint:
     Raises:
         InputError: there is no such run or step, or it is damaged.
     """
+    name, step = _run_of(source)
+    return verified(step_folder(RunFolder(locate(name)), step), world, device)
+
+
+def require_tokenizer(source: str, sha256: str) -> None:
+    """Refuse a run or folder whose tokenizer is another, if it can be told.
+
+    Raises:
+        InputError: the same ids are other pieces of text there.
+    """
+    try:
+        before = tokenizer_files.of_run(RunFolder(locate(_run_of(source)[0])), None).info.sha256
+    except InputError:
+        return  # its dataset is gone
+    if before != sha256:
+        raise InputError(
+            f"train.init_from={source}: was trained with another tokenizer ({before[:12]}…) than that of "
+            f"data.dir ({sha256[:12]}…), whose ids mean other pieces; give a dataset of its tokenizer."
+        )
+
+
+def _run_of(source: str) -> tuple[str, int | None]:
+    """Name or folder, and the step behind an @."""
     name, _, step = source.rpartition("@") if re.search(r"@\d+$", source) else (source, "", "")
-    return verified(step_folder(RunFolder(locate(name)), int(step) if step else None), world, device)
+    return name, int(step) if step else None
 
 
 def verified(folder: Path, world: World, device: torch.device) -> Checkpoint:

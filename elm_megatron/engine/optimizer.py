@@ -62,6 +62,9 @@ class Optimizer:
         self.clip_grad = train.clip_grad
         self._mcore = get_megatron_optimizer(config, chunks, use_gloo_process_groups=False)
         (self._dense,) = self._mcore.chained_optimizers  # one: a dense model has no expert parameters
+        for group in self.param_groups:
+            # megatron-core marks the vectors with a multiple of 0 that only its own scheduler would apply.
+            group["weight_decay"] = train.weight_decay * group["wd_mult"]
         if isinstance(self._dense.optimizer, torch.optim.AdamW):
             for group in self.param_groups:
                 group["fused"] = True  # one pass over memory; megatron-core leaves torch's default of a dozen

@@ -112,7 +112,7 @@ class Reader:
     """
 
     def __init__(self, folder: Path, files: dict[str, dict[str, Any]]):
-        self._folder = folder
+        self.folder = folder
         self._open: dict[str, Any] = {}
         self._boxes: dict[tuple[str, str], list[tuple[Place, str]]] = defaultdict(list)
         for name, entry in files.items():
@@ -164,13 +164,13 @@ class Reader:
             out[_slices(low, high, offset)] = source[_slices(low, high, place.offset)]
             filled += int(np.prod([b - a for a, b in zip(low, high, strict=True)]))
         if out is None or filled != out.numel():
-            raise InputError(f"{self._folder}: {section} {name} is incomplete.")
+            raise InputError(f"{self.folder}: {section} {name} is incomplete.")
         return out
 
     def _pieces(self, section: str, name: str) -> list[tuple[Place, str]]:
         pieces = self._boxes.get((section, name))
         if not pieces:
-            raise InputError(f"{self._folder}: holds no {section} of {name}.")
+            raise InputError(f"{self.folder}: holds no {section} of {name}.")
         return pieces
 
     def _assemble(self, group: list[tuple[Place, str]]) -> torch.Tensor:
@@ -179,14 +179,14 @@ class Reader:
         parts, at = [], 0
         for place, file in group:
             if place.start != at:
-                raise InputError(f"{self._folder}: {place.section} {place.name} lacks elements from {at}.")
+                raise InputError(f"{self.folder}: {place.section} {place.name} lacks elements from {at}.")
             if file not in self._open:
-                self._open[file] = safe_open(self._folder / file, framework="pt")
+                self._open[file] = safe_open(self.folder / file, framework="pt")
             parts.append(self._open[file].get_tensor(place.key))
             at = place.stop
         if at != int(np.prod(group[0][0].shape)):
             raise InputError(
-                f"{self._folder}: {group[0][0].section} {group[0][0].name} lacks elements from {at}."
+                f"{self.folder}: {group[0][0].section} {group[0][0].name} lacks elements from {at}."
             )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

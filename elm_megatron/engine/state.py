@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
 
+from data_prep.errors import InputError
 from elm_megatron.engine.optimizer import MOMENTS, Optimizer, OwnedPart
 from elm_megatron.engine.shards import Piece, Place, Reader
 from elm_megatron.model.llama import box, sharded_tensors
@@ -119,10 +120,22 @@ def restore(
         optimizer.set_step(step)
 
 
+def names(chunks: list[torch.nn.Module]) -> set[str]:
+    """Global names of the tensors that this rank has a part of."""
+    return {box(shard)[0] for chunk in chunks for _, shards in sharded_tensors(chunk) for shard in shards}
+
+
 def _local(reader: Reader, shards: list[ShardedTensor], section: str) -> torch.Tensor:
-    """One parameter's numbers, flat, its boxes one after the other."""
+    """One parameter's numbers, flat, its boxes one after the other.
+
+    Raises:
+        InputError: the checkpoint holds it in another size.
+    """
     parts = []
     for shard in shards:
-        name, _, offset, shape = box(shard)
+        name, whole, offset, shape = box(shard)
+        stored = reader.shape(name, section)
+        if stored != whole:
+            raise InputError(f"{reader.folder}: {name} is {stored} there and {whole} in this model.")
         parts.append(reader.read(name, offset, shape, section).view(-1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -136,6 +136,7 @@ class Trainer(Passes):
                 self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step, choose=self.saved
             )
             self.step = checkpoint.step
+            self.guard.remember(checkpoint.manifest.get("recent_losses", []))
         elif self.settings.init_from:
             self._begin_with(self.settings.init_from)
         if self.world.rank == 0:
@@ -145,9 +146,21 @@ class Trainer(Passes):
         dist.barrier()
 
     def _begin_with(self, name: str) -> None:
-        """Seam: start a new run from the weights of an old one."""
+        """Seam: start a new run from the weights of an old one.
+
+        Raises:
+            InputError: it is of another size, or its tokens have other meanings.
+        """
         old = loading.named(name, self.world, self.device)
-        state.restore(self.chunks, self.optimizer, old.reader(), 0, moments=False)
+        loading.require_tokenizer(name, self.manifest.tokenizer.sha256)
+        reader = old.reader()
+        state.restore(self.chunks, self.optimizer, reader, 0, moments=False)
+        left = set(reader.names()).difference(*distributed.gathered(state.names(self.chunks)))
+        if left:
+            raise InputError(
+                f"train.init_from={name}: this model has no place for {len(left)} of its tensors, such as "
+                f"{min(left)}; take the model it was trained with."
+            )
 
     def _announce(self, checkpoint: Checkpoint | None) -> None:
         lost = self.run.cut_after(self.step or -1)  # step 0 is measured again
@@ -204,8 +217,9 @@ class Trainer(Passes):
         self.heartbeat.start()
         self.start()
         if self.step == 0:
-            self.evaluate()
-            self._after_evaluation()
+            self._validate()
+        elif self._lacks_validation():
+            self._validate_late()
         train, asked, began = self.settings, None, time.perf_counter()
         while self.step < self.steps and asked is None:
             try:
@@ -217,17 +231,40 @@ class Trainer(Passes):
             if self.metrics and (self.step % train.log_every == 0 or self.step == self.steps):
                 self.metrics.train(row)
             self.valid_loss = None  # of this very step, for the checkpoint
-            if self.step % train.eval_every == 0 or self.step == self.steps:
-                self.evaluate()
-                self._after_evaluation()
+            if self._validation_is_due() and not asked:  # who is asked to leave may have seconds: save first
+                self._validate()
             if self.step % train.save_every == 0 or self.step == self.steps or asked:
-                self.save(row)
+                self.save(row, hurry=asked is not None or self.step == self.steps)
         waiting = time.perf_counter()
         self.saver.wait()
         self.save_seconds += time.perf_counter() - waiting
+        if asked and self.step == self.steps:
+            self._validate_late()
         outcome = self._finish(asked, time.perf_counter() - began)
         self.heartbeat.stop()
+        self.energy.stop()
         return outcome
+
+    def _validation_is_due(self) -> bool:
+        return self.step % self.settings.eval_every == 0 or self.step == self.steps
+
+    def _lacks_validation(self) -> bool:
+        """Whether the last life left no time for the validation of the step it ended with."""
+        if not self._validation_is_due():
+            return False
+        rows = self.run.read_metrics(self.run.valid) if self.metrics else []
+        missing = self.metrics is not None and all(row["step"] != self.step for row in rows)
+        return distributed.largest(float(missing), self.device) > 0
+
+    def _validate(self) -> None:
+        self.evaluate()
+        self._after_evaluation()
+
+    def _validate_late(self) -> None:
+        """After the checkpoint of this step was committed."""
+        self._validate()
+        if self.metrics:
+            self.saver.tell(self.step, valid_loss=self.valid_loss)
 
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
@@ -304,16 +341,16 @@ class Trainer(Passes):
 
     # -- saving and leaving ---------------------------------------------------------------------------
 
-    def save(self, row: dict[str, Any]) -> None:
-        """Copy this rank's numbers and start writing them; training goes on meanwhile."""
+    def save(self, row: dict[str, Any], hurry: bool = False) -> None:
+        """Copy this rank's numbers and start writing them; training goes on meanwhile, but for a `hurry`."""
         began = time.perf_counter()
         self.saver.wait()
         spread = self.distributed_optimizer
         pieces = state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
         consumed = self.settings.consumed(self.step)
         facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
-        facts |= self._identity()
-        self.saver.save(self.step, pieces, facts)
+        facts |= {"recent_losses": self.guard.losses, **self._identity()}
+        self.saver.save(self.step, pieces, facts, hurry)
         self.save_seconds += time.perf_counter() - began
         if self.metrics:
             self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"], **self._facts())

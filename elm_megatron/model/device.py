@@ -135,7 +135,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 # Dense peak FLOP/s by precision, from NVIDIA's data sheets (without sparsity); fp32 is never rounded to TF32.
+# The first key within a GPU's name counts: cards, with fewer or slower units, stand before the SXM modules.
 GPU_PEAK_FLOPS = {
+    "H100 PCIe": {"fp32": 51e12, "bf16": 756e12, "fp8": 1513e12},
+    "H100 NVL": {"fp32": 60e12, "bf16": 835e12, "fp8": 1670e12},
+    "H200 NVL": {"fp32": 60e12, "bf16": 835e12, "fp8": 1670e12},
     "H100": {"fp32": 67e12, "bf16": 989e12, "fp8": 1979e12},
     "H200": {"fp32": 67e12, "bf16": 989e12, "fp8": 1979e12},
     "A100": {"fp32": 19.5e12, "bf16": 312e12, "fp8": 312e12},

@@ -17,19 +17,22 @@ USABLE = 0.85  # of a GPU's memory; the rest is the allocator's, NCCL's and the 
 
 
 def rank_bytes(config: PretrainConfig, parallel: ParallelConfig) -> int:
-    """Largest share of one rank in bytes, from shapes alone.
+    """Bytes of the rank that holds most, from shapes alone: the largest pipeline stage.
 
-    Weights and gradients as in engine/preflight.py; the optimizer's state spread over dp.
+    A stage's weights, gradients and optimizer state as in engine/preflight.py (the state spread over dp·cp),
+    and its activations. The first stage has the embedding and most micro-batches in flight, the last the
+    output head and the logits.
     """
-    train = config.train
-    weights = config.model.parameters() / (parallel.tp * parallel.pp)
+    train, device = config.train, config.cluster.device
     dp = config.world_size // parallel.model_ranks
     spread = dp * parallel.cp if train.distributed_optimizer else 1
     masters = 0 if train.precision == "fp32" else 4
-    fixed = weights * (memory.ELEMENT_BYTES[train.precision] + 4 + (8 + masters) / spread)
-    device = config.cluster.device
-    stages = (memory.activation_bytes(config.model, parallel, train, s, device) for s in range(parallel.pp))
-    return int(fixed + max(stages))
+    each = memory.ELEMENT_BYTES[train.precision] + 4 + (8 + masters) / spread  # bytes of one weight
+    return max(
+        int(each * memory.stage_parameters(config.model, parallel, stage))
+        + memory.activation_bytes(config.model, parallel, train, stage, device)
+        for stage in range(parallel.pp)
+    )
 
 
 def candidates(config: PretrainConfig) -> Iterator[ParallelConfig]:
@@ -66,11 +69,11 @@ def choose(config: PretrainConfig) -> tuple[ParallelConfig, str]:
             dp = config.world_size // layout.model_ranks
             return layout, (
                 f"tp={layout.tp} pp={layout.pp} dp={dp}: the least cut that fits, {needed / 2**30:.1f} of "
-                f"{capacity / 2**30:.0f} usable GiB a GPU"
+                f"{capacity / 2**30:.1f} usable GiB a GPU"
             )
         smallest = min(needed, smallest or needed)
     raise InputError(
-        f"parallel=auto: no layout fits {capacity / 2**30:.0f} usable GiB a GPU on {config.world_size} "
+        f"parallel=auto: no layout fits {capacity / 2**30:.1f} usable GiB a GPU on {config.world_size} "
         f"ranks, the least {(smallest or 0) / 2**30:.1f}. Lower train.micro_batch_size, set "
         "train.recompute=full, or ask for more GPUs."
     )

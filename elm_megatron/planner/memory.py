@@ -1,7 +1,8 @@
-"""Bytes of activations a rank holds at its peak, from shapes alone; torch-free.
+"""Weights and bytes of activations a rank holds at its peak, from shapes alone; torch-free.
 
-Counts what autograd saves for backward in the torch layer spec, tensor by tensor (checked against
-saved-tensor hooks in the tests). Transformer Engine saves a little less: on GPUs this is an upper estimate.
+Of activations it counts what autograd saves for backward in the torch layer spec, tensor by tensor (checked
+against saved-tensor hooks in the tests). Transformer Engine saves a little less: on GPUs this is an upper
+estimate.
 """
 
 from __future__ import annotations
@@ -9,6 +10,27 @@ from __future__ import annotations
 from elm_megatron.config import ModelConfig, ParallelConfig, TrainConfig
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 2}
+
+
+def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -> int:
+    """Weights a rank of pipeline stage `stage` (0 first) holds, as megatron-core's GPTModel allocates them.
+
+    layers/pp · (matrices/tp + 2·hidden), where tp replicates the norms; on the first stage the embedding,
+    vocabulary·hidden/tp; on the last the final norm and the output head, as large as the embedding. Tied, the
+    head is the embedding with pp=1 and a copy of it otherwise (`GPTModel.__init__`,
+    `LanguageModule.setup_embeddings_and_output_layer`). vpp changes which layers a stage has, not how many.
+    """
+    table = model.hidden_size * model.padded_vocab_size
+    layers = model.num_layers // parallel.pp
+    matrices = layers * (model.matmul_parameters() - table) // model.num_layers
+    norms = 2 * layers * model.hidden_size
+    first, last = stage == 0, stage == parallel.pp - 1
+    if first:
+        matrices += table
+    if last:
+        norms += model.hidden_size
+        matrices += 0 if first and model.tie_embeddings else table
+    return matrices // parallel.tp + norms
 
 
 def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig) -> int:

@@ -168,7 +168,7 @@ class Tuner(Trainer):
         dist.broadcast(verdict, src=0)
         is_best, enough = verdict.bool().tolist()
         if is_best:
-            self.save({"tokens": self._tokens(self.step), "loss": self.valid_loss})
+            self.save({"tokens": self._tokens(self.step), "loss": self.valid_loss}, hurry=True)
             self._write_adapter()
         if enough and self.step < self.steps:
             if self.world.rank == 0:

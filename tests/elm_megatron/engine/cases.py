@@ -109,6 +109,12 @@ def train_and_stop_beating(world: World, config: PretrainConfig, silent: int) ->
     heart = Heartbeat(world, config.train.stall_seconds)
     heart._give_up = lambda rank, last, seconds: said.append(f"{rank} {last}")  # type: ignore[method-assign]
     heart.step = 7
+    # A rank that begins a second after the other would be the silent one.
+    (world.rendezvous / f"here-{world.job_id}-{world.rank}").touch()
+    until = time.monotonic() + 60
+    while not all((world.rendezvous / f"here-{world.job_id}-{n}").exists() for n in range(world.world_size)):
+        assert time.monotonic() < until, "the other rank does not come"
+        time.sleep(0.01)
     heart.start()
     time.sleep(0.6)
     if world.rank == silent:
@@ -196,3 +202,36 @@ def folder(config: PretrainConfig) -> RunFolder:
     run = RunFolder(config.run.dir)
     run.create()
     return run
+
+
+def update_without_gradients(world: World, config: PretrainConfig) -> dict[bool, set[float]]:
+    """One update at a rate of 0.01 whose gradients are zero: by what matrices and vectors are multiplied."""
+    import torch
+
+    from elm_megatron.model import device as devices
+
+    device = devices.prepare("cpu", world.local_rank)
+
+    from elm_megatron.engine import distributed
+    from elm_megatron.engine.train import Trainer
+
+    distributed.join(world, device, config.parallel)
+    distributed.seed_everything(1)
+    try:
+        trainer = Trainer(config, world, device)
+        weights = [weight for chunk in trainer.chunks for weight in chunk.parameters()]
+        before = [weight.detach().float().norm() for weight in weights]
+        for chunk in trainer.chunks:
+            chunk.zero_grad_buffer()
+        trainer.optimizer.set_learning_rate(0.01)
+        trainer.optimizer.update(trainer.optimizer.gradient_norm())
+        if trainer.distributed_optimizer:
+            for chunk in trainer.chunks:
+                chunk.start_param_sync(force_sync=True)
+        factors: dict[bool, set[float]] = {True: set(), False: set()}
+        for weight, norm in zip(weights, before, strict=True):
+            factors[weight.dim() > 1].add(round((weight.detach().float().norm() / norm).item(), 4))
+        torch.distributed.barrier()
+        return factors
+    finally:
+        distributed.leave()

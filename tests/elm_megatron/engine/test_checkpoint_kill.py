@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +106,31 @@ def test_the_writers_give_way_to_training(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(checkpoints, "write_file", write_file)
     before = os.sched_getscheduler(0)
     saver = Checkpoints(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
+    cores = set(range(4))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores)
+    for hurry in (False, True):
+        saver.save(1, [piece(1.0)], {}, hurry)
+        saver.wait()
+    cores = {0}  # of a rank with one core, which may never idle
     saver.save(1, [piece(1.0)], {})
     saver.wait()
-    assert seen == [os.SCHED_IDLE] and os.sched_getscheduler(0) == before != os.SCHED_IDLE
+    assert seen == [os.SCHED_IDLE, before, before]
+    assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
+
+
+def die_beside_a_hung_write(run: RunFolder) -> None:
+    """A rank that fails while the file system does not answer."""
+    checkpoints.write_file = lambda path, pieces: time.sleep(600)
+    Checkpoints(run, World.single(run.path), Retention(last=2)).save(1, [piece(1.0), piece(2.0)], {})
+    raise SystemExit(3)
+
+
+def test_a_rank_that_fails_does_not_wait_for_a_write_that_hangs(tmp_path: Path) -> None:
+    """It would keep beating, and nobody would name it."""
+    code = "from pathlib import Path; from tests.elm_megatron.engine import test_checkpoint_kill as here; "
+    code += f"here.die_beside_a_hung_write(here.RunFolder(Path({str(tmp_path)!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], timeout=120)
+    assert done.returncode == 3
 
 
 def test_reader_assembles_any_rectangle(tmp_path: Path) -> None:
@@ -124,6 +149,16 @@ def test_reader_assembles_any_rectangle(tmp_path: Path) -> None:
     incomplete = Reader(tmp_path, {"rank-00000.safetensors": {**entry, "places": entry["places"][:2]}})
     with pytest.raises(checkpoints.InputError, match="incomplete"):
         incomplete.read("w")
+
+
+def test_a_manifest_of_another_step_is_refused(tmp_path: Path) -> None:
+    """One flipped bit in its number would skip or repeat batches."""
+    run = RunFolder(tmp_path)
+    save(run, 4, None)
+    manifest = committed(run)[0] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"step": 4', '"step": 5'))
+    with pytest.raises(checkpoints.InputError, match="says step 5, the folder's name another"):
+        Checkpoint.open(manifest.parent)
 
 
 def test_stale_life_commits_nothing(tmp_path: Path) -> None:

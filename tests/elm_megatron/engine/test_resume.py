@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_prep.errors import InputError
+from data_prep.manifest import TokenizerInfo
+from elm_megatron.engine import loading
 from elm_megatron.engine.checkpoint import Checkpoint, committed
+from elm_megatron.hf.tokenizer_files import TokenizerSource
 from elm_megatron.loop_config import BatchRamp
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
@@ -217,6 +222,47 @@ def test_init_from_begins_with_old_weights(ranks: RankPool, small_data: Path, tm
     valid_old, valid_new = before.read_metrics(before.valid), after.read_metrics(after.valid)
     assert valid_new[0]["loss"] == pytest.approx(valid_old[-1]["loss"], rel=1e-6)
     assert (after.path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"num_layers": 2}, "no place for"),
+        ({"ffn_hidden_size": 64}, "in this model"),
+        ({"vocab_size": 384}, "in this model"),
+    ],
+)
+def test_init_from_another_model_is_refused(
+    model: dict, words: str, ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    """A smaller model would begin with a corner of the larger one's weights."""
+    old = pretrain_config(tmp_path / "old", small_data, steps=2)
+    before = cases.folder(old)
+    ranks.run(1, cases.train, config=old)
+    smaller = replace(old.model, **model)
+    new = pretrain_config(tmp_path / "new", small_data, 2, smaller, pp=2, init_from=str(before.path))
+    cases.folder(new)
+    for said in ranks.run(2, cases.train_refused, config=new):
+        assert words in said
+
+
+def test_init_from_another_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it can be told; the dataset of an old run may be gone."""
+    (tmp_path / "checkpoints").mkdir()
+    before = TokenizerSource(tmp_path, TokenizerInfo("a" * 64, 512, 1, 2, 3), None)
+    monkeypatch.setattr(loading.tokenizer_files, "of_run", lambda run, data_dir: before)
+    loading.require_tokenizer(f"{tmp_path}@4", "a" * 64)
+    with pytest.raises(InputError, match=f"init_from={tmp_path}: was trained with another tokenizer"):
+        loading.require_tokenizer(str(tmp_path), "b" * 64)
+    monkeypatch.undo()
+    loading.require_tokenizer(str(tmp_path), "b" * 64)
+
+
+def test_fewer_samples_than_a_batch_are_refused(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, epochs=0.01, steps=None, global_batch_size=64)
+    cases.folder(config)
+    (said,) = ranks.run(1, cases.train_refused, config=config)
+    assert "fewer than one batch of train.global_batch_size=64" in said
 
 
 def test_validation_is_told_apart_by_language(ranks: RankPool, tmp_path: Path) -> None:

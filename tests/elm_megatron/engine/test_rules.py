@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.errors import InputError
 from elm_megatron.cluster import ClusterConfig, SiteConfig
-from elm_megatron.config import PretrainConfig, TrainConfig
+from elm_megatron.config import ParallelConfig, PretrainConfig, TrainConfig
 from elm_megatron.engine.checkpoint import SCHEMA, Retention
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
@@ -53,6 +53,61 @@ def test_rates_that_cannot_train_are_refused(key: str, value: float) -> None:
     replace(train, clip_grad=0.0, weight_decay=0.0, min_lr=0.0).check(small_model(), 1)
     with pytest.raises(InputError, match=f"train.{key}="):
         replace(train, **{key: value}).check(small_model(), 1)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad", "allowed"),
+    [
+        ("eval_batches", (1, None), (0, -1), "must be at least 1, or null for the whole split."),
+        ("seed", (0, 2**32 - 1), (-1, 2**32), "must be at least 0 and below 2**32."),
+        ("beta1", (0.0, 0.999), (-0.1, 1.0, NAN), "must be at least 0 and below 1."),
+        ("beta2", (0.0, 0.999), (-0.1, 1.0, NAN), "must be at least 0 and below 1."),
+        ("eps", (1e-15,), (0.0, -1e-8, NAN), "must be above 0."),
+        ("stall_seconds", (0.1,), (0.0, -1.0, NAN), "must be above 0."),
+    ],
+)
+def test_settings_outside_their_range_are_refused(key: str, good: tuple, bad: tuple, allowed: str) -> None:
+    train = TrainConfig(steps=1, seq_length=64)
+    for value in good:
+        replace(train, **{key: value}).check(small_model(), 1)
+    for value in bad:
+        with pytest.raises(InputError) as refused:
+            replace(train, **{key: value}).check(small_model(), 1)
+        assert str(refused.value) == f"train.{key}={value}: {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "allowed"),
+    [
+        ("rope_theta", 0.0, "must be above 0."),
+        ("rope_theta", -1e4, "must be above 0."),
+        ("rope_theta", NAN, "must be above 0."),
+        ("norm_eps", 0.0, "must be above 0."),
+        ("norm_eps", -1e-5, "must be above 0."),
+        ("init_std", -0.02, "must be at least 0."),
+    ],
+)
+def test_models_that_cannot_be_are_refused(key: str, bad: float, allowed: str) -> None:
+    with pytest.raises(InputError) as refused:
+        small_model(**{key: bad}).check()
+    assert str(refused.value) == f"model.{key}={bad}: {allowed}"
+
+
+def test_a_vocabulary_that_tp_cannot_split_is_refused() -> None:
+    sizes = {"hidden_size": 96, "ffn_hidden_size": 192, "num_attention_heads": 6, "num_query_groups": 6}
+    model = small_model(**sizes, vocab_size=31_990)
+    for tp in (1, 2):
+        ParallelConfig(tp=tp).check(model, tp)
+    with pytest.raises(InputError) as refused:
+        ParallelConfig(tp=3).check(model, 3)
+    assert str(refused.value) == (
+        "parallel.tp=3 does not divide the padded vocabulary of 32000 (model.vocab_size=31990 rounded up to "
+        "a multiple of 128); of the divisors of model.num_query_groups=6 allowed are 1, 2."
+    )
+    ParallelConfig(tp=3).check(replace(model, vocab_size=128 * 3), 3)
 
 
 def printed(world: World, config: PretrainConfig) -> str:

@@ -83,7 +83,7 @@ def refusal(run: Path, tmp_path: Path, **changes: object) -> str:
 
 def shard(run: Path) -> Path:
     """A file of the newest checkpoint."""
-    return run / "checkpoints" / "step-00000003" / "rank-00001.safetensors"
+    return run / "checkpoints" / "step-00000003" / "rank-00001-0.safetensors"
 
 
 def test_damaged_checkpoints(run: Path, tmp_path: Path):
@@ -95,7 +95,7 @@ def test_damaged_checkpoints(run: Path, tmp_path: Path):
     path.write_bytes(good[:-1])
     assert f"{len(good) - 1} bytes" in refusal(run, tmp_path)
     path.unlink()
-    assert "rank-00001.safetensors: missing" in refusal(run, tmp_path)
+    assert "rank-00001-0.safetensors: missing" in refusal(run, tmp_path)
     assert "step 9" in refusal(run, tmp_path, step=9)
 
 

@@ -74,3 +74,28 @@ def test_fp8_scales_need_no_history_that_a_resumed_run_would_lack() -> None:
 
 def test_stages_do_not_stop_the_host_after_every_exchange() -> None:
     assert not llama.transformer_config(small_model(), ParallelConfig(pp=2), "bf16").batch_p2p_sync
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "fp8", "fp32"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989, 1979, 67),
+        ("NVIDIA H100 PCIe", 756, 1513, 51),
+        ("NVIDIA H100 NVL", 835, 1670, 60),
+        ("NVIDIA H200", 989, 1979, 67),
+        ("NVIDIA H200 NVL", 835, 1670, 60),
+        ("NVIDIA A100-SXM4-80GB", 312, 312, 19.5),
+        ("NVIDIA A100 80GB PCIe", 312, 312, 19.5),
+    ],
+)
+def test_a_gpus_peak_is_its_own_data_sheets(
+    name: str, bf16: float, fp8: float, fp32: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    peaks = [devices.peak_flops(GPU, precision) for precision in ("bf16", "fp8", "fp32")]
+    assert peaks == [bf16 * 1e12, fp8 * 1e12, fp32 * 1e12]
+
+
+def test_an_unknown_gpu_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X1")
+    assert devices.peak_flops(GPU, "bf16") is None

@@ -45,6 +45,10 @@ def config(**changes: Any) -> Any:
         ({"dpo_min_agreement": 0.5}, "dpo.min_agreement=0.5"),
         ({"tp": 2, "ranks": 2, "sp": True, "seq_length": 255}, "not a multiple of parallel.tp=2"),
         ({"patience": 0}, "tune.patience=0"),
+        ({"eval_batches": 0}, "tune.eval_batches=0: must be at least 1, or null"),
+        ({"seed": -1}, "tune.seed=-1: must be at least 0"),
+        ({"beta2": 1.0}, "tune.beta2=1.0: must be at least 0 and below 1"),
+        ({"stall_seconds": 0.0}, "tune.stall_seconds=0.0: must be above 0"),
     ],
 )
 def test_refusals(changes: dict, message: str) -> None:
