@@ -31,7 +31,7 @@ from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import Manifest
 from data_prep.merge import merge_parts
 from data_prep.progress import Progress
-from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
+from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer, given
 from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
 
 VERSION = 2  # raise it when the same inputs and settings give other bytes
@@ -95,6 +95,8 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
         InputError: wrong settings, no works, or a dataset folder that cannot be written.
     """
     config.check()
+    if config.tokenizer.model is not None:
+        given(config.tokenizer)
     stones = tombstones.load(config)
     scan = raw.scan(config.corpus, stones.names)
     _check_writable(data_dir)
@@ -225,20 +227,27 @@ def _tokenizer(
 
     def make() -> None:
         with progress.stage("tokenizer", ""):
-            model = train(training_texts(work / DOCUMENTS, config), config.tokenizer)
-            tokenizer = Tokenizer(model)
+            texts = training_texts(work / DOCUMENTS, config)
+            taken = config.tokenizer.model is not None
+            tokenizer = given(config.tokenizer) if taken else Tokenizer(train(texts, config.tokenizer))
             text_json = to_json(tokenizer)
             some = [
                 text[:2000]
                 for text, _ in zip(training_texts(work / DOCUMENTS, config), range(200), strict=False)
             ]
             different = json_differences(tokenizer, text_json, some)
+            if different and taken:
+                raise InputError(
+                    f"tokenizer.model={config.tokenizer.model}: its settings are not Llama's, so that "
+                    f"tokenizer.json would give other ids on {len(different)} texts, first "
+                    f"{different[0]!r:.80}."
+                )
             if different:
                 raise AssertionError(
                     f"tokenizer.json differs on {len(different)} texts, first {different[0]!r:.80}"
                 )
             write_whole(work / JSON_FILE, text_json.encode())
-            write_whole(path, model)
+            write_whole(path, tokenizer.model)
 
     if not comm.bcast(path.exists()):
         _everywhere(comm, make)

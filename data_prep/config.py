@@ -7,6 +7,7 @@ module also registers the ``folder_name`` and ``licence_of`` resolvers which tho
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
@@ -156,12 +157,15 @@ class TokenizerConfig:
         character_coverage: share of character occurrences that get a piece; the rest is spelt in bytes.
         sample_mb: at most this much text (10^6 bytes) trains the tokenizer, whole works chosen by seed.
         seed: chooses the works of that sample.
+        model: a `tokenizer.model`, or the folder of a dataset or model that holds one, to take as it is. The
+            datasets of a blend share a tokenizer, and so do a run and the one it begins with.
     """
 
     vocab_size: int = 512
     character_coverage: float = 0.9999
     sample_mb: int = 200
     seed: int = 1
+    model: str | None = None
 
 
 @dataclass
@@ -349,7 +353,23 @@ def deciding(config: PreprocessConfig) -> dict:
         del settings[key]
     del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
+    if settings["tokenizer"].pop("model") is not None:
+        model = given_tokenizer(config.tokenizer).read_bytes()
+        settings["tokenizer"] = {"sha256": hashlib.sha256(model).hexdigest()}
     return settings
+
+
+def given_tokenizer(config: TokenizerConfig) -> Path:
+    """The file that `tokenizer.model` names.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(config.model or "").expanduser()
+    path = path / "tokenizer.model" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"tokenizer.model={config.model}: {path} is no file.")
+    return path
 
 
 def _plain(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.config import TokenizerConfig, given_tokenizer
 from data_prep.errors import InputError
 
 MODEL_FILE = "tokenizer.model"
@@ -67,3 +68,24 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; BOS, EOS and PAD give nothing, nor do ids that pad a vocabulary."""
         return self.processor.decode([int(i) for i in ids if i < self.vocab_size])
+
+
+def given(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer that `tokenizer.model` names.
+
+    Raises:
+        InputError: it cannot be read, ends no document, or has another size than `tokenizer.vocab_size`.
+    """
+    path = given_tokenizer(config)
+    try:
+        tokenizer = Tokenizer(path.read_bytes())
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"tokenizer.model={config.model}: {path} is not a SentencePiece model.") from error
+    if tokenizer.vocab_size != config.vocab_size:
+        raise InputError(
+            f"tokenizer.vocab_size={config.vocab_size}: {path} has {tokenizer.vocab_size} pieces; set "
+            f"tokenizer.vocab_size={tokenizer.vocab_size}."
+        )
+    if tokenizer.eos_id < 0:
+        raise InputError(f"tokenizer.model={config.model}: {path} has no piece that ends a document (EOS).")
+    return tokenizer

@@ -63,7 +63,7 @@ def named(source: str, world: World, device: torch.device) -> Checkpoint:
         InputError: there is no such run or step, or it is damaged.
     """
     name, step = _run_of(source)
-    return verified(step_folder(RunFolder(locate(name)), step), world, device)
+    return verified(step_folder(RunFolder(locate(name, "train.init_from")), step), world, device)
 
 
 def require_tokenizer(source: str, sha256: str) -> None:
@@ -79,7 +79,7 @@ def require_tokenizer(source: str, sha256: str) -> None:
     if before != sha256:
         raise InputError(
             f"train.init_from={source}: was trained with another tokenizer ({before[:12]}…) than that of "
-            f"data.dir ({sha256[:12]}…), whose ids mean other pieces; give a dataset of its tokenizer."
+            f"data.dir ({sha256[:12]}…), whose ids mean other pieces; build one with tokenizer.model."
         )
 
 

@@ -21,8 +21,11 @@ GGUF_FILE = "model.gguf"  # of an export run with format=gguf
 TOKENIZER_FOLDER = "tokenizer"  # of an imported run: the tokenizer that came with the model
 
 
-def locate(source: str) -> Path:
+def locate(source: str, key: str = "source") -> Path:
     """The folder a source names: a path as it stands, else a run's name below runs/.
+
+    Args:
+        key: the setting that names it, for the refusal.
 
     Raises:
         InputError: there is no such folder.
@@ -32,7 +35,7 @@ def locate(source: str) -> Path:
         if is_hf_folder(folder) or (folder / "checkpoints").is_dir() or (folder / "run.json").is_file():
             return folder.absolute()
     raise InputError(
-        f"source={source}: neither {given} nor {RUNS / source} is a run or a Hugging Face folder."
+        f"{key}={source}: neither {given} nor {RUNS / source} is a run or a Hugging Face folder."
     )
 
 

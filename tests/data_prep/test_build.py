@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 
 from data_prep import binarize, build, finish
 from data_prep.comm import Alone
+from data_prep.config import deciding
 from data_prep.documents import SCHEMA
 from data_prep.errors import InputError
 from data_prep.indexed import read_index
@@ -22,7 +24,8 @@ from data_prep.manifest import Manifest
 from data_prep.progress import Progress
 from data_prep.tokenizer import Tokenizer
 from data_prep.train_tokenizer import LINE_BYTES, lines
-from tests.data_prep.conftest import SAMPLE, settings, write_corpus
+from data_prep.verify import verify
+from tests.data_prep.conftest import SAMPLE, sample_words, settings, write_corpus
 
 
 def make(config) -> Manifest:
@@ -134,6 +137,56 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path, content, says)
     with pytest.raises(InputError, match=says) as caught:
         Preprocess(config)()
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_given_tokenizer_is_taken_as_it_is(sample, tmp_path):
+    """The datasets of a blend share one. Its bytes count, not its place; without one keys are as before."""
+    corpus = write_corpus(tmp_path / "corpus", 6, 800)
+    config = settings(
+        tmp_path / "d",
+        corpus__path=str(corpus),
+        tokenizer__vocab_size=512,
+        tokenizer__model=str(sample.folder),
+    )
+    manifest = make(config)
+    assert manifest.tokenizer == sample.tokenizer
+    assert (manifest.folder / "tokenizer.json").read_bytes() == (
+        sample.folder / "tokenizer.json"
+    ).read_bytes()
+    assert verify(manifest.folder) == []
+    model = tmp_path / "elsewhere.model"
+    shutil.copy(sample.folder / "tokenizer.model", model)
+    config.tokenizer.model = str(model)
+    assert build.finished(config).key == manifest.key
+    config.tokenizer.model = None
+    assert build.finished(config) is None
+    assert "model" not in deciding(config)["tokenizer"]
+
+
+@pytest.mark.parametrize(
+    ("content", "vocab_size", "says"),
+    [
+        (None, 512, r"tokenizer\.model=.*is no file\."),
+        (b"no model", 512, r"tokenizer\.model=.*is not a SentencePiece model\."),
+        ("sample", 400, r"tokenizer\.vocab_size=400: .* has 512 pieces; set tokenizer\.vocab_size=512\."),
+        ("no end", 300, r"tokenizer\.model=.*has no piece that ends a document"),
+    ],
+)
+def test_a_given_tokenizer_that_cannot_serve_is_refused(sample, tmp_path, content, vocab_size, says):
+    model = tmp_path / "given.model"
+    if content == "no end":
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sample_words()), model_prefix=str(tmp_path / "given"),
+            vocab_size=vocab_size, eos_id=-1, minloglevel=3,
+        )  # fmt: skip
+    elif content is not None:
+        model.write_bytes(
+            (sample.folder / "tokenizer.model").read_bytes() if content == "sample" else content
+        )
+    config = settings(tmp_path / "made" / "d", tokenizer__vocab_size=vocab_size, tokenizer__model=str(model))
+    with pytest.raises(InputError, match=says):
+        Preprocess(config)()
     assert not (tmp_path / "made").exists()
 
 
