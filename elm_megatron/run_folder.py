@@ -2,22 +2,26 @@
 
     runs/<name>/config.yaml  run.json  metrics.jsonl  valid.jsonl  tensorboard/  checkpoints/  logs/
 
-run.json is written by the submitter until the first rank starts, then by rank 0 alone, always by an atomic
-rename, so that a reader (the queue tracker, a person) never sees half a file.
+run.json is written by the submitter until the first rank starts, then by rank 0, and by any rank that fails;
+one at a time, and by an atomic rename, so that a reader (the queue tracker, a person) never sees half a file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
 
 SCHEMA = 1
+LOCK_SECONDS = 10.0
 STATES = ("submitted", "running", "requeued", "held", "cancelled", "failed", "done")
 
 
@@ -29,6 +33,38 @@ def write_atomically(path: Path, text: str) -> None:
         f.flush()
         os.fsync(f.fileno())
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others out who take the same lock; it lies on the folder itself and leaves no file in it.
+
+    Goes on without the lock where the file system has none, and when it was not to be had for `LOCK_SECONDS`:
+    a task of an earlier life that stands still while it holds the lock must not stop the next life.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever writes into it says so
+        yield
+        return
+    until = time.monotonic() + LOCK_SECONDS
+    try:
+        with contextlib.suppress(OSError):
+            while not _lock(descriptor) and time.monotonic() < until:
+                time.sleep(0.002)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Superseded(RuntimeError):
@@ -114,12 +150,13 @@ class RunFolder:
         state = fields.get("state")
         if state is not None and state not in STATES:
             raise ValueError(f"state {state!r} is not one of {STATES}")
-        before = self.read()
-        owner = before.get("life")
-        if None not in (owner, self.life) and owner != self.life:
-            raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
-        data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
-        write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        with locked(self.path):
+            before = self.read()
+            owner = before.get("life")
+            if None not in (owner, self.life) and owner != self.life:
+                raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
+            data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
+            write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
         return data
 
     def latest_step(self) -> int | None:

@@ -6,7 +6,6 @@ on a node that the controller had given up, ends itself as soon as it sees that 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from slurm.tracker import fields
 
 FENCE_SECONDS = 2.0
 BEGIN_SECONDS = 600.0
+ACCOUNTING_SECONDS = 2.0
 EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
 
 
@@ -129,15 +129,38 @@ def why_stopped(job_id: str, restart: int) -> tuple[str, str, str]:
     shown = dict(re.findall(r"(\w+)=(\S*)", _ask("scontrol", "show", "job", job_id)))
     if shown.get("JobState") == "RUNNING" and fields.word(shown.get("PreemptTime", "")):
         return "requeued", "preempted with a grace time", task.REQUEUE
-    word = _ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "state").strip()
+    word = _accounting(job_id, ending=shown.get("JobState", "RUNNING") != "RUNNING")
     said = f"Slurm says {word or shown.get('JobState', 'nothing')}"
     return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said, task.STOPPED
 
 
+def _accounting(job_id: str, ending: bool) -> str:
+    """The state of a job by accounting, which lags behind the controller.
+
+    Args:
+        job_id: the job.
+        ending: the controller says that the job ends: accounting is asked again until it has heard of it.
+    """
+    until = time.monotonic() + ACCOUNTING_SECONDS
+    while True:
+        word = _ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "state").strip()
+        if not ending or word not in ("", "RUNNING", "PENDING") or time.monotonic() > until:
+            return word
+        time.sleep(0.2)
+
+
 def _ask(*command: str) -> str:
-    """What a Slurm command prints, empty where it cannot be had (a container holds none)."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    """What a Slurm command prints, empty where it cannot be had (a container holds none).
+
+    A command that fails is tried once more: the signal that ends a job may hit it too.
+    """
+    for _ in range(2):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        except subprocess.CalledProcessError:
+            continue
+        except (OSError, subprocess.SubprocessError):
+            break
     return ""
 
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,9 +32,10 @@ def why_no_slurm() -> str | None:
             return f"a slurmctld answers on port {SLURMCTLD_PORT}"
     # Finds a cluster without a local slurm.conf, which clients look up in the DNS.
     if shutil.which("scontrol"):
-        ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60)
-        if ping.returncode == 0 and "UP" in ping.stdout:
-            return "this machine is a client of a running Slurm"
+        with suppress(subprocess.TimeoutExpired):  # nobody answers: no Slurm
+            ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60)
+            if ping.returncode == 0 and "UP" in ping.stdout:
+                return "this machine is a client of a running Slurm"
     try:
         for program in PROGRAMS:
             find_program(program)

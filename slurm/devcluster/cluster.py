@@ -89,9 +89,20 @@ class DevCluster:
                 shutil.rmtree(self.root)
 
     def settle(self, seconds: float = 30) -> None:
-        """Cancels every job and returns when every node is idle again: a clean start for the next test."""
+        """Cancels every job; returns when none is left and every node is idle: a clean start for the next."""
+
+        def empty() -> bool:
+            # A controller that is busy or has just started may have refused to cancel.
+            listed = self.command("squeue", "-h", check=False)
+            if listed.returncode == 0 and not listed.stdout.strip():
+                return True
+            self._cancel_all()
+            return False
+
         self._cancel_all()
         self.command("scontrol", "update", "nodename=ALL", "state=RESUME", check=False)
+        if not processes.wait_until(empty, seconds, 0.5):
+            raise InputError(f"not every job could be cancelled:\n{self.command('squeue').stdout}")
         if not processes.wait_until(lambda: self._idle_nodes() == self.layout.nodes, seconds, 0.2):
             raise InputError(f"not every node became idle:\n{self.command('sinfo', '-N', '-l').stdout}")
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +27,7 @@ from data_prep.manifest import Manifest
 from data_prep.takedown import _raw_files
 from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
-from tests.data_prep.oai_server import Entry, Repository, Server
+from tests.data_prep.oai_server import Entry, Handler, Repository, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [path.read_bytes() for path in sorted(SAMPLE.glob("*.txt"))]
@@ -353,7 +354,7 @@ print(dict(harvest(from_mapping(json.load(open(sys.argv[1]))).corpus, set(), lam
 
 def test_kill_9_of_a_harvest_and_the_same_again(tmp_path):
     with Server(repo := repository(15)) as server:
-        repo.slow = 0.02
+        repo.slow = 0.2  # so that the kill comes before the end: the rest takes two seconds
         config = corpus_of(tmp_path, server)
         path, journal = tmp_path / "settings.json", tmp_path / "raw" / "records.jsonl"
         path.write_text(json.dumps(to_mapping(config)))
@@ -364,6 +365,7 @@ def test_kill_9_of_a_harvest_and_the_same_again(tmp_path):
             time.sleep(0.005)
         process.kill()
         process.wait()
+        repo.slow = 0.0
         assert 5 <= len(records(tmp_path)) < 15
         fetch(config)
     kept = records(tmp_path).values()
@@ -415,10 +417,23 @@ def test_busy_slow_and_broken_answers_are_tried_again(tmp_path):
 
 
 def test_an_answer_that_drips_without_end_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.web.PATIENCE", 0.2)
+    def drip(handler):
+        """As the server's own, for a minute: an answer that is given up ends long before."""
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        with suppress(OSError):  # the client had enough
+            for _ in range(3000):
+                handler.wfile.write(b"x")
+                time.sleep(0.02)
+
+    monkeypatch.setattr(Handler, "drip", drip)
+    monkeypatch.setattr("data_prep.web.PATIENCE", 1)  # time-outs of two seconds
     with Server(repo := repository(2)) as server:
         repo.dripping = {"/files/1.txt"}
+        begin = time.monotonic()
         assert fetch(corpus_of(tmp_path, server, retries=0)) == {"kept": 1, "unreachable": 1}
+        assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("date", [False, True])

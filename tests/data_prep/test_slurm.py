@@ -12,6 +12,7 @@ import pytest
 from data_prep.config import to_mapping
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from slurm.devcluster import processes
 from tests.data_prep.conftest import settings, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,10 +80,17 @@ def hashes(folder: Path) -> list[tuple[str, object]]:
 
 
 def nodes_of(job: str) -> tuple[int, int]:
-    """How many nodes and tasks the step of a job had, by accounting."""
-    command = ["sacct", "-nP", "-j", job, "-o", "NNodes,NTasks"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return tuple(map(int, next(line for line in lines if line.split("|")[1] == "4").split("|")))
+    """How many nodes and tasks the step of a job had, by accounting, which may hear of the step late."""
+    command, rows = ["sacct", "-nP", "-j", job, "-o", "NNodes,NTasks"], []
+
+    def told() -> bool:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        rows[:] = [line.split("|") for line in asked.stdout.split()]
+        return any(row[1:] == ["4"] for row in rows)
+
+    assert processes.wait_until(told, 60, 0.2), rows
+    nodes, tasks = next(row for row in rows if row[1:] == ["4"])
+    return int(nodes), int(tasks)
 
 
 @pytest.mark.parametrize("nodes", [1, 4])

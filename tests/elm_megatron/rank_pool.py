@@ -5,6 +5,7 @@ Each case forms its own world over gloo and leaves it, so that a whole matrix of
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from typing import Any
 from elm_megatron.world import World
 
 CASE_SECONDS = 240
+MANY_THREADS = 150  # three cases or so
 _numbers = itertools.count()
 
 
@@ -33,6 +35,25 @@ def _serve(pipe: Connection) -> None:
             from elm_megatron.engine import distributed
 
             distributed.leave()  # the other ranks' waits end, and the next case finds no world
+        if _threads() > MANY_THREADS:
+            _collect()
+
+
+def _collect() -> None:
+    """Free the process groups of cases that are over; they hang in cycles, with gloo's threads."""
+    for thing in gc.get_objects():
+        if type(thing).__name__ == "DistributedDataParallel":
+            # Autograd's nodes hold their hooks, and these the model, where the collector does not see it.
+            vars(thing).clear()
+    gc.collect()
+
+
+def _threads() -> int:
+    """Threads of this process; 0 where the system does not tell."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return 0
 
 
 class RankPool:

@@ -37,6 +37,7 @@ class Stepping:
         asked: list[int] = []
         for signum in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(signum, lambda number, frame: asked.append(number))
+        self._ready(world, world.rank).touch()
         run = RunFolder(self.run, [world.job_id, world.restart])
         if self.trouble == f"raise on {world.rank}":
             raise ZeroDivisionError("on purpose")
@@ -48,6 +49,9 @@ class Stepping:
         if world.rank == 0:
             run.cut_after(step)
             rows = Rows(run.metrics)
+        everyone = [self._ready(world, rank) for rank in range(world.world_size)]
+        while not all(path.exists() for path in everyone) and not asked:
+            time.sleep(0.05)
         while step < self.steps and not asked:
             time.sleep(self.seconds)
             step, value = step + 1, (value * 31 + step) % 1009
@@ -67,6 +71,13 @@ class Stepping:
             time.sleep(600)
         except BaseException:
             os._exit(1)
+
+    def _ready(self, world: World, rank: int) -> Path:
+        """Made by a rank once its handlers stand; before that, what asks the job to save would kill the rank.
+
+        The folder is one life's own: the file of an earlier life does not count.
+        """
+        return world.rendezvous / f"ready-{rank}"
 
     def _restore(self, run: RunFolder) -> tuple[int, int]:
         step = run.latest_step()

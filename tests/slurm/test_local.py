@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -44,6 +45,19 @@ def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:
         time.sleep(0.05)
 
 
+def wait_until_said(process: subprocess.Popen[str], words: str) -> None:
+    """Read standard error until the words are there; what was read is not in `finish`'s answer."""
+    said = bytearray()
+
+    def heard() -> bool:
+        assert process.stderr is not None
+        if select.select([process.stderr], [], [], 0)[0]:
+            said.extend(os.read(process.stderr.fileno(), 1 << 16))
+        return words.encode() in said
+
+    wait_for(heard)
+
+
 def pids(folder: Path, kind: str = "pid") -> list[int]:
     return [int(path.read_text()) for path in folder.glob(f"{kind}-*") if path.read_text()]
 
@@ -77,8 +91,11 @@ def test_success_shows_rank_0_and_keeps_the_others_in_their_logs(tmp_path: Path)
 
 
 def test_a_rank_that_raises_ends_the_world_with_its_traceback(tmp_path: Path) -> None:
+    process = launch("raise_on_1", tmp_path / "run")
+    # Rank 1 raises as soon as it has started; rank 0 sleeps 600 s, or may be ended before it has come so far.
+    wait_for((tmp_path / "run" / "pid-1").exists, 60)
     begin = time.monotonic()
-    status, _, err = finish(launch("raise_on_1", tmp_path / "run"))
+    status, _, err = finish(process)
     assert status == 1 and time.monotonic() - begin < 10
     assert "rank 1 of 2 failed" in err and "ZeroDivisionError: on purpose" in err
     assert not any(alive(pid) for pid in pids(tmp_path / "run"))
@@ -143,7 +160,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = launch("deaf_to_term", tmp_path / "run")
     ranks = started(tmp_path / "run")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    wait_until_said(process, "Ctrl-C again")  # two signals at once would be one
     process.send_signal(signal.SIGINT)
     assert finish(process, 5)[0] == 130
     assert not any(alive(pid) for pid in ranks)

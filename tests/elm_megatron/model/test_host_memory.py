@@ -13,9 +13,12 @@ from elm_megatron.model import host_memory
 
 BLOCK = 100_000_000
 NOT_GLIBC = 3
+PR_SET_THP_DISABLE = 41  # Linux
 FAULTS_OF_THREE_BLOCKS = f"""
-import resource, sys, numpy as np
+import contextlib, ctypes, resource, sys, numpy as np
 from elm_megatron.model.host_memory import keep_freed_blocks
+with contextlib.suppress(AttributeError, OSError):
+    ctypes.CDLL(None).prctl({PR_SET_THP_DISABLE}, *map(ctypes.c_ulong, (1, 0, 0, 0)))
 {{keep}}
 np.ones({BLOCK}, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,7 +30,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(keep: str) -> int:
     program = [sys.executable, "-c", FAULTS_OF_THREE_BLOCKS.format(keep=keep)]
-    # numpy would take huge pages, whose faults are few; the small ones can be counted.
+    # numpy, or the kernel where it is set to "always", would take huge pages, whose faults are few; the
+    # small ones can be counted.
     plain = {"NUMPY_MADVISE_HUGEPAGE": "0", "PATH": "/usr/bin:/bin"}
     run = subprocess.run(program, env=plain, capture_output=True, text=True, check=False)
     if run.returncode == NOT_GLIBC:

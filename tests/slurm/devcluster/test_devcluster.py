@@ -92,7 +92,9 @@ def test_down_leaves_no_process_and_no_port(tmp_path: Path) -> None:
         assert subprocess.run([*cli, "status", f"--dir={cluster.root}"], capture_output=True).returncode == 0
         job = submit(cluster, script="trap '' TERM; sleep 1000", folder=tmp_path)
         wait_for(cluster, job, ["RUNNING"])
-        assert processes.with_environment({"SLURM_JOB_ID": job, "SLURM_CONF": str(layout.slurm_conf)})
+        # Slurm says RUNNING before it has started the script.
+        own = {"SLURM_JOB_ID": job, "SLURM_CONF": str(layout.slurm_conf)}
+        assert processes.wait_until(lambda: bool(processes.with_environment(own)), 30)
     finally:
         down = subprocess.run(
             [*cli, "down", "--purge", f"--dir={cluster.root}"], capture_output=True, text=True

@@ -112,6 +112,7 @@ def test_details_and_log(queue) -> None:
         await until(pilot, lambda: isinstance(app.screen, top.Reading))
         assert "Its owner anna holds it." in app.screen.text
         await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, top.Reading))
         await pilot.press("up", "up", "l")
         await until(pilot, lambda: isinstance(app.screen, top.Reading))
         assert "[bold]epoch 1[/bold]" in app.screen.text

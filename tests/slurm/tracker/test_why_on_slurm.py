@@ -57,6 +57,16 @@ def limited(devcluster: DevCluster) -> Iterator[DevCluster]:
     def sacctmgr(*words: str) -> None:
         devcluster.command("sacctmgr", "-i", *words)
 
+    def delete(*words: str) -> None:
+        """Refused while the end of a job that used it is not written yet."""
+        answers = []
+
+        def deleted() -> bool:
+            answers.append(devcluster.command("sacctmgr", "-i", "delete", *words, check=False))
+            return answers[-1].returncode == 0
+
+        assert processes.wait_until(deleted, 30, 0.5), f"delete {words}: {answers[-1]}"
+
     def scontrol(*words: str) -> None:
         devcluster.command("scontrol", *words)
 
@@ -74,9 +84,10 @@ def limited(devcluster: DevCluster) -> Iterator[DevCluster]:
     devcluster.settle(60)
     scontrol("delete", "reservationname=elmnight")
     sacctmgr("modify", "user", "root", "set", "qos-=elmtiny,elmone")
-    sacctmgr("delete", "user", "root", "Account=elmsmall")
-    sacctmgr("delete", "account", "elmsmall")
-    sacctmgr("delete", "qos", "elmtiny,elmone")
+    delete("user", "root", "Account=elmsmall")
+    delete("account", "elmsmall")
+    delete("qos", "elmtiny")
+    delete("qos", "elmone")
 
 
 def test_each_reason_is_explained_with_its_evidence(limited: DevCluster, submit) -> None:
