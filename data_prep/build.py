@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from data_prep import lock, raw, tombstones
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
-from data_prep.config import PreprocessConfig, deciding
+from data_prep.config import PreprocessConfig
 from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts
 from data_prep.errors import InputError, disk_full
 from data_prep.finish import Plan, commit, finish, write_whole
@@ -31,6 +31,7 @@ from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import Manifest
 from data_prep.merge import merge_parts
 from data_prep.progress import Progress
+from data_prep.settings import deciding
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer, given
 from data_prep.train_tokenizer import in_sample, json_differences, to_json, train
 

@@ -7,9 +7,8 @@ module also registers the ``folder_name`` and ``licence_of`` resolvers which tho
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -339,55 +338,3 @@ def _is_date(value: str) -> bool:
 
 def _at_least(key: str, found: float, least: int) -> None:
     _within(key, found >= least, found, f"at least {least}")
-
-
-def to_mapping(config: PreprocessConfig) -> dict:
-    """The keys of `PreprocessConfig` as plain dictionaries (a launcher's own keys are left out)."""
-    return {item.name: _plain(getattr(config, item.name)) for item in fields(PreprocessConfig)}
-
-
-def deciding(config: PreprocessConfig) -> dict:
-    """The settings in a dataset's key: not where or by how many it is made, nor what is taken down."""
-    settings = to_mapping(config)
-    for key in ("data", "remove", "runs_dir"):
-        del settings[key]
-    del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
-    del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
-    if settings["tokenizer"].pop("model") is not None:
-        model = given_tokenizer(config.tokenizer).read_bytes()
-        settings["tokenizer"] = {"sha256": hashlib.sha256(model).hexdigest()}
-    return settings
-
-
-def given_tokenizer(config: TokenizerConfig) -> Path:
-    """The file that `tokenizer.model` names.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(config.model or "").expanduser()
-    path = path / "tokenizer.model" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"tokenizer.model={config.model}: {path} is no file.")
-    return path
-
-
-def _plain(value: object) -> object:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def from_mapping(values: dict) -> PreprocessConfig:
-    """The inverse of `to_mapping`; absent keys take their defaults."""
-    return _build(PreprocessConfig, values)
-
-
-def _build(cls: type, values: dict) -> object:
-    default, built = cls(), {}
-    for name, value in values.items():
-        current = getattr(default, name)
-        if is_dataclass(current):
-            value = _build(type(current), value)
-        elif name == "sources":
-            value = [HarvestSource(**item) for item in value]
-        built[name] = value
-    return cls(**built)

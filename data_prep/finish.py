@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import raw
-from data_prep.config import PreprocessConfig, to_mapping
+from data_prep.config import PreprocessConfig
 from data_prep.documents import DOCUMENTS, DROPPED, Account
 from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, SPLITS, FileInfo, Manifest, Split, TokenizerInfo
 from data_prep.report import REPORT, write_report
+from data_prep.settings import to_mapping
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from data_prep.tombstones import Tombstones
 

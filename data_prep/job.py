@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import PreprocessConfig, from_mapping, to_mapping
+from data_prep.config import PreprocessConfig
 from data_prep.errors import InputError, disk_full
 from data_prep.raw import RECORDS_FILE
+from data_prep.settings import from_mapping, to_mapping
 
 EXIT_INPUT = 2
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.config import TokenizerConfig, given_tokenizer
+from data_prep.config import TokenizerConfig
 from data_prep.errors import InputError
+from data_prep.settings import given_tokenizer
 
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"

@@ -14,9 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from data_prep.config import PreprocessConfig, deciding
+from data_prep.config import PreprocessConfig
 from data_prep.errors import InputError
 from data_prep.manifest import Manifest
+from data_prep.settings import deciding
 from elm_megatron.run_folder import write_atomically
 
 NEVER_NAMED = ("run.name", "run.dir", "dry_run")

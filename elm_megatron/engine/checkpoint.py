@@ -18,7 +18,6 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from elm_megatron.config import TrainConfig
+from elm_megatron.engine.background import give_way, side_by_side
 from elm_megatron.engine.shards import Piece, Reader, sha256, split, write_file
 from elm_megatron.run_folder import RunFolder, write_atomically
 from elm_megatron.world import World
@@ -216,7 +216,7 @@ class Checkpoints:
     def _guarded(self, step: int, pieces: list[Piece], state: dict[str, Any], hurry: bool) -> None:
         try:
             if not hurry:
-                _give_way()
+                give_way()
             self._write(step, pieces, state)
         except BaseException as e:
             self._error = e
@@ -228,7 +228,7 @@ class Checkpoints:
         parts = split(pieces, WRITERS)
         rank = f"rank-{self._world.rank:05d}"
         names = [f"{rank}-{part}.safetensors" for part in range(len(parts))]
-        entries = _side_by_side(
+        entries = side_by_side(
             [partial(write_file, temporary / name, part) for name, part in zip(names, parts, strict=True)]
         )
         write_atomically(temporary / f"{rank}.json", json.dumps(dict(zip(names, entries, strict=True))))
@@ -280,42 +280,6 @@ class Checkpoints:
         folders = committed(self._run)
         for folder in set(folders) - self._retention.stays(folders) - {newest}:
             shutil.rmtree(folder)
-
-
-def _side_by_side(calls: list[Callable[[], Any]]) -> list[Any]:
-    """What the calls return, each made in a thread; the error of the first that failed, once all have ended.
-
-    Daemon threads, unlike a pool's: a rank that fails elsewhere must be gone, though a write may hang.
-    """
-    outcomes: list[Any] = [None] * len(calls)
-
-    def run(number: int) -> None:
-        try:
-            outcomes[number] = calls[number]()
-        except BaseException as e:
-            outcomes[number] = e
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes
-
-
-def _give_way() -> None:
-    """Let this thread, and those it starts, run only where a core would idle, if the rank has several.
-
-    Ranks that compute on all their cores wait at every product for the slowest of them; a writer that takes
-    turns with one costs the training all its time.
-    """
-    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1:
-        return  # it may never idle
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a container that forbids it
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -6,7 +6,6 @@ alone writes metrics and run.json.
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -28,10 +27,10 @@ from elm_megatron.engine.losses import mean_loss, summed_loss
 from elm_megatron.engine.meter import Meter
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.optimizer import Optimizer
-from elm_megatron.engine.passes import Passes
 from elm_megatron.engine.samples import Samples
 from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.engine.signals import Request, Signals, request_of
+from elm_megatron.engine.validation import Validation
 from elm_megatron.engine.wrap import wrapped
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
@@ -40,7 +39,7 @@ from elm_megatron.run_folder import RunFolder, append_jsonl
 from elm_megatron.world import Outcome, World
 
 
-class Trainer(Passes):
+class Trainer(Validation):
     """One rank of a pretraining run.
 
     Tuning is a Trainer too: `tune/tuner.py` overrides what is marked as a seam (settings, data, modules, the
@@ -245,27 +244,6 @@ class Trainer(Passes):
         self.energy.stop()
         return outcome
 
-    def _validation_is_due(self) -> bool:
-        return self.step % self.settings.eval_every == 0 or self.step == self.steps
-
-    def _lacks_validation(self) -> bool:
-        """Whether the last life left no time for the validation of the step it ended with."""
-        if not self._validation_is_due():
-            return False
-        rows = self.run.read_metrics(self.run.valid) if self.metrics else []
-        missing = self.metrics is not None and all(row["step"] != self.step for row in rows)
-        return distributed.largest(float(missing), self.device) > 0
-
-    def _validate(self) -> None:
-        self.evaluate()
-        self._after_evaluation()
-
-    def _validate_late(self) -> None:
-        """After the checkpoint of this step was committed."""
-        self._validate()
-        if self.metrics:
-            self.saver.tell(self.step, valid_loss=self.valid_loss)
-
     def train_step(self) -> tuple[dict[str, Any], Request | None]:
         """One update; returns its metrics row and what signals ask for."""
         train, began = self.settings, time.perf_counter()
@@ -313,31 +291,6 @@ class Trainer(Passes):
     def _tokens(self, step: int) -> int:
         """Seam: tokens trained on in the first `step` updates."""
         return self.settings.consumed(step) * self.settings.seq_length
-
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss per token of the validation split, in nats; logged by rank 0, also per language."""
-        for chunk in self.chunks:
-            chunk.eval()
-        sums = {name: self._sums_over(dataset) for name, dataset in self.valid_sets.items()}
-        total, count, *more = (sum(column) for column in zip(*sums.values(), strict=True))
-        loss = total / count
-        for chunk in self.chunks:
-            chunk.train()
-        if self.metrics:
-            perplexity = math.exp(min(loss, 700.0))
-            row = {"step": self.step, "loss": loss, "perplexity": perplexity, "time": time.time()}
-            row |= {f"loss_{name}": part[0] / part[1] for name, part in sums.items() if name}
-            self.metrics.valid({**row, **self._more_of_validation(more, count)})
-        self.valid_loss = loss
-        return loss
-
-    def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
-        """Seam: further columns of valid.jsonl, from the sums after the first two."""
-        return {}
-
-    def _after_evaluation(self) -> None:
-        """Seam: called on every rank after the validation at step 0 and those between updates."""
 
     # -- saving and leaving ---------------------------------------------------------------------------
 

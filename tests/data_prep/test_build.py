@@ -15,13 +15,13 @@ import sentencepiece
 
 from data_prep import binarize, build, finish
 from data_prep.comm import Alone
-from data_prep.config import deciding
 from data_prep.documents import SCHEMA
 from data_prep.errors import InputError
 from data_prep.indexed import read_index
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
 from data_prep.progress import Progress
+from data_prep.settings import deciding
 from data_prep.tokenizer import Tokenizer
 from data_prep.train_tokenizer import LINE_BYTES, lines
 from data_prep.verify import verify

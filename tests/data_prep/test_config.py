@@ -1,7 +1,8 @@
 import pytest
 
-from data_prep.config import HarvestSource, PreprocessConfig, folder_name, from_mapping, to_mapping
+from data_prep.config import HarvestSource, PreprocessConfig, folder_name
 from data_prep.errors import InputError
+from data_prep.settings import from_mapping, to_mapping
 from tests.data_prep.conftest import settings
 
 

@@ -18,12 +18,13 @@ pytest.importorskip("oaipmh_scythe")
 import httpx2
 
 from data_prep import lock, raw
-from data_prep.config import HarvestConfig, HarvestSource, to_mapping
+from data_prep.config import HarvestConfig, HarvestSource
 from data_prep.dublin_core import describe
 from data_prep.errors import InputError
 from data_prep.harvest import harvest
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from data_prep.settings import to_mapping
 from data_prep.takedown import _raw_files
 from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
@@ -346,7 +347,7 @@ def test_a_new_version_takes_the_place_of_the_old_one_unless_it_cannot_be_had(tm
 
 HARVEST = """
 import json, sys
-from data_prep.config import from_mapping
+from data_prep.settings import from_mapping
 from data_prep.harvest import harvest
 print(dict(harvest(from_mapping(json.load(open(sys.argv[1]))).corpus, set(), lambda text: None)))
 """

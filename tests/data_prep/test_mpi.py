@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import to_mapping
 from data_prep.errors import InputError
 from data_prep.job import Preprocess, find_mpiexec
 from data_prep.manifest import Manifest
+from data_prep.settings import to_mapping
 from tests.data_prep.conftest import settings, write_corpus
 
 pytest.importorskip("mpi4py")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import to_mapping
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from data_prep.settings import to_mapping
 from slurm.devcluster import processes
 from tests.data_prep.conftest import settings, write_corpus
 
