@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 
-from data_prep.config import HarvestSource, PreprocessConfig, TokenizerConfig
-from data_prep.errors import InputError
+from data_prep.config import HarvestSource, PreprocessConfig
+from data_prep.tokenizer import given_path
 
 
 def to_mapping(config: PreprocessConfig) -> dict:
@@ -44,19 +43,6 @@ def deciding(config: PreprocessConfig) -> dict:
     del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
     if settings["tokenizer"].pop("model") is not None:
-        model = given_tokenizer(config.tokenizer).read_bytes()
+        model = given_path(config.tokenizer).read_bytes()
         settings["tokenizer"] = {"sha256": hashlib.sha256(model).hexdigest()}
     return settings
-
-
-def given_tokenizer(config: TokenizerConfig) -> Path:
-    """The file that `tokenizer.model` names.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(config.model or "").expanduser()
-    path = path / "tokenizer.model" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"tokenizer.model={config.model}: {path} is no file.")
-    return path

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from data_prep.config import TokenizerConfig
 from data_prep.errors import InputError
-from data_prep.settings import given_tokenizer
 
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
@@ -71,13 +70,26 @@ class Tokenizer:
         return self.processor.decode([int(i) for i in ids if i < self.vocab_size])
 
 
+def given_path(config: TokenizerConfig) -> Path:
+    """The file that `tokenizer.model` names.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(config.model or "").expanduser()
+    path = path / MODEL_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"tokenizer.model={config.model}: {path} is no file.")
+    return path
+
+
 def given(config: TokenizerConfig) -> Tokenizer:
     """The tokenizer that `tokenizer.model` names.
 
     Raises:
         InputError: it cannot be read, ends no document, or has another size than `tokenizer.vocab_size`.
     """
-    path = given_tokenizer(config)
+    path = given_path(config)
     try:
         tokenizer = Tokenizer(path.read_bytes())
     except (OSError, RuntimeError) as error:
