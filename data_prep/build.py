@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from conf.errors import InputError, disk_full
+from conf.schema.preprocess import PreprocessConfig
 from data_prep import lock, raw, tombstones
 from data_prep.binarize import binarize
 from data_prep.comm import Alone
-from data_prep.config import PreprocessConfig
 from data_prep.documents import DOCUMENTS, SCHEMA, Account, cut_for_validation, make_parts
-from data_prep.errors import InputError, disk_full
 from data_prep.finish import Plan, commit, finish, write_whole
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import Manifest

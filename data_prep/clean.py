@@ -11,8 +11,8 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
+from conf.schema.preprocess import CleanConfig
 from data_prep.boilerplate import drop_boilerplate, reference_blocks
-from data_prep.config import CleanConfig
 from data_prep.encoder import SPACE
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop

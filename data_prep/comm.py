@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 
 LONGEST_PAUSE = 0.005  # seconds between two looks whether the others have arrived
 

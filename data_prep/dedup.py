@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config import DedupConfig
+from conf.schema.preprocess import DedupConfig
 
 SHINGLE = 5
 DOCUMENT_HASHES, BLOCK_HASHES, BAND = 128, 32, 4

@@ -17,12 +17,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from conf.errors import InputError
+from conf.schema.preprocess import PreprocessConfig
 from data_prep import raw
 from data_prep.clean import BLOCK_BREAK, clean
 from data_prep.comm import Alone
-from data_prep.config import PreprocessConfig
 from data_prep.dedup import fingerprints
-from data_prep.errors import InputError
 from data_prep.extract import blocks_of
 from data_prep.raw import Unreadable, Work
 from data_prep.tombstones import Tombstones

@@ -11,7 +11,7 @@ import datetime
 import re
 from collections.abc import Iterator
 
-from data_prep.config import HarvestSource
+from conf.schema.preprocess import HarvestSource
 from data_prep.web import Refused
 
 EMBARGO = re.compile(r"embargo|access_right/c_f1cf", re.I)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from conf.schema.preprocess import PreprocessConfig
 from data_prep import raw
-from data_prep.config import PreprocessConfig
 from data_prep.documents import DOCUMENTS, DROPPED, Account
 from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
 from data_prep.manifest import FILE as MANIFEST

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 from oaipmh_scythe.exceptions import BadResumptionToken
 from oaipmh_scythe.models import Record
 
+from conf.errors import InputError
+from conf.schema.preprocess import CorpusConfig, HarvestConfig, HarvestSource
 from data_prep import lock
-from data_prep.config import CorpusConfig, HarvestConfig, HarvestSource
 from data_prep.download import download
 from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
-from data_prep.errors import InputError
 from data_prep.oai import Damaged, ask
 from data_prep.raw import HARVESTED, RECORDS_FILE, read_journal
 from data_prep.web import Pace, Refused, Unreachable, Web

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import PreprocessConfig
-from data_prep.errors import InputError, disk_full
+from conf.errors import InputError, disk_full
+from conf.schema.preprocess import PreprocessConfig
 from data_prep.raw import RECORDS_FILE
 from data_prep.settings import from_mapping, to_mapping
 

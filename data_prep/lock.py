@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.errors import InputError, disk_full
+from conf.errors import InputError, disk_full
 
 LOCK = ".lock"
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 
 FILE = "manifest.json"
 LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from conf.schema.preprocess import PreprocessConfig
 from data_prep import raw
 from data_prep.clean import BLOCK_BREAK
-from data_prep.config import PreprocessConfig
 from data_prep.dedup import Decisions, Fingerprints, decide
 from data_prep.documents import DOCUMENTS, DROPPED, DROPPED_SCHEMA, SCHEMA, Account
 

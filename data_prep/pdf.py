@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.raw import MEGABYTE, Unreadable
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ repeated lines. The numbers stand in the configuration.
 
 from __future__ import annotations
 
-from data_prep.config import QualityConfig
+from conf.schema.preprocess import QualityConfig
 
 COMMON = frozenset(" \n.,;:!?()[]'\"-–—/%&’‘“”…€$+=<>*")
 

@@ -14,8 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.config import CorpusConfig
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.preprocess import CorpusConfig
 
 RECORDS_FILE = "records.jsonl"  # the harvest's journal: one JSON object per decision, the last on an id holds
 SUFFIX = re.compile(r"[a-z0-9]{1,5}")  # what follows the last dot of any other name may be a person's

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_prep.config import RedactConfig
+from conf.schema.preprocess import RedactConfig
 
 COVER_BLOCKS = 12  # a cover with its colophon is over by then
 MOST_PEOPLE = 1000  # names and student numbers of a cover; each is looked for in the whole work

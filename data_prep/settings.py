@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, fields, is_dataclass
 
-from data_prep.config import HarvestSource, PreprocessConfig
+from conf.schema.preprocess import HarvestSource, PreprocessConfig
 from data_prep.tokenizer import given_path
 
 

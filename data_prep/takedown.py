@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from conf.errors import InputError
+from conf.schema.preprocess import PACKAGE, PreprocessConfig
 from data_prep import tombstones
-from data_prep.config import PACKAGE, PreprocessConfig
-from data_prep.errors import InputError
 from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, FileInfo, Manifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.config import TokenizerConfig
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.preprocess import TokenizerConfig
 
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config import DedupConfig, PreprocessConfig
+from conf.errors import InputError
+from conf.schema.preprocess import DedupConfig, PreprocessConfig
 from data_prep.dedup import DOCUMENT_RECORD, fingerprints
-from data_prep.errors import InputError
 
 FILE = "tombstones.jsonl"
 

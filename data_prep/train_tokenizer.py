@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr
 
-from data_prep.config import TokenizerConfig
+from conf.errors import InputError
+from conf.schema.preprocess import TokenizerConfig
 from data_prep.encoder import HOSTILE, SPACE
-from data_prep.errors import InputError
 from data_prep.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 
 LINE_BYTES = 4000  # SentencePiece leaves out lines over 4,192 bytes unless told otherwise; ours are cut

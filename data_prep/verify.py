@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from conf.errors import InputError
 from data_prep.binarize import encode_chunk, read_group, sample
 from data_prep.documents import DOCUMENTS
 from data_prep.encoder import PlainEncoder, choose, encoder
-from data_prep.errors import InputError
 from data_prep.indexed import BLOCK, index_bytes, read_index
 from data_prep.manifest import SPLITS, FileInfo, Manifest
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer

@@ -1,7 +1,7 @@
 """Compare a cluster's configuration with the live system: python launch/doctor.py cluster=snellius"""
 
-from elm_megatron.compose import main
-from slurm.doctor import DoctorConfig, examine, show
+from conf.compose import main
+from slurm.doctor.examine import DoctorConfig, examine, show
 
 
 @main("doctor", DoctorConfig)

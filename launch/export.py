@@ -3,19 +3,20 @@
 The same command again finds the export made, as long as the checkpoint and the settings are the same.
 """
 
-from elm_megatron.compose import main
-from elm_megatron.hf.config import ExportConfig
+from conf.compose import main
+from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
-from elm_megatron.hf.source import locate, parameters_of
-from slurm.submit import submit
+from elm_megatron.sources.source import locate, parameters_of
+from slurm.chains.points import begin
+from slurm.jobs.submit import submit
 
 
-@main("export", ExportConfig)
+@main("export", ExportConfig, begin)
 def launch(config: ExportConfig) -> int:
     """Check that there is a source, then hand the job over."""
     locate(config.source)
     if config.dry_run:
-        from slurm.dry_run import show_plain
+        from slurm.jobs.dry_run import show_plain
 
         size = parameters_of(config.source)
         return show_plain(

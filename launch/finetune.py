@@ -5,21 +5,22 @@ The same command again goes on where the run stopped. The adapter lies in <run>/
 
 from contextlib import suppress
 
-from data_prep.errors import InputError
-from elm_megatron.compose import main
-from elm_megatron.tune.config import FinetuneConfig
+from conf.compose import main
+from conf.errors import InputError
+from conf.schema.tune import FinetuneConfig
+from elm_megatron.chat.read import listing
+from elm_megatron.sources.tuning import adopt
 from elm_megatron.tune.job import Finetune
 from elm_megatron.tune.prepare import look_at_files, prepare
-from elm_megatron.tune.read import listing
-from elm_megatron.tune.source import adopt
-from slurm.submit import submit
+from slurm.chains.points import begin
+from slurm.jobs.submit import submit
 
 
-@main("finetune", FinetuneConfig)
+@main("finetune", FinetuneConfig, begin)
 def launch(config: FinetuneConfig) -> int:
     """Look at source and files before anything starts, then hand the job over."""
     if config.dry_run:
-        from slurm.dry_run import line, show
+        from slurm.jobs.dry_run import line, show
 
         with suppress(InputError):  # the source may still have to be made
             adopt(config)

@@ -4,16 +4,16 @@ Runs in this process. Prompts come from prompts=FILE or standard input, one a li
 conversation.
 """
 
-from elm_megatron.compose import main
-from elm_megatron.hf.config import GenerateConfig
-from elm_megatron.hf.source import locate
+from conf.compose import main
+from conf.schema.hf import GenerateConfig
+from elm_megatron.sources.source import locate
 
 
 @main("generate", GenerateConfig)
 def launch(config: GenerateConfig) -> int:
     """Check the source before the libraries load, then generate."""
     locate(config.source)
-    from elm_megatron.hf.generate import generate
+    from elm_megatron.evaluate.generate import generate
 
     generate(config)
     return 0

@@ -3,21 +3,22 @@
 The run's checkpoint loads in any layout: `train.init_from=<run>` goes on pretraining, `source=<run>` tunes.
 """
 
-from elm_megatron.compose import main
+from conf.compose import main
+from conf.schema.hf import ImportConfig
 from elm_megatron.hf.architecture import model_config
-from elm_megatron.hf.config import ImportConfig
 from elm_megatron.hf.job import Import
-from elm_megatron.hf.source import require_hf_folder
-from slurm.submit import submit
+from elm_megatron.sources.source import require_hf_folder
+from slurm.chains.points import begin
+from slurm.jobs.submit import submit
 
 
-@main("import_hf", ImportConfig)
+@main("import_hf", ImportConfig, begin)
 def launch(config: ImportConfig) -> int:
     """Read the model's sizes, then hand the job over."""
     folder = require_hf_folder(config.source)
     config.model = model_config(folder, folder.name)
     if config.dry_run:
-        from slurm.dry_run import show_plain
+        from slurm.jobs.dry_run import show_plain
 
         return show_plain(
             config, 1, "import_hf", f"{folder} → {config.run.dir} ({config.model.parameters():,} parameters)"

@@ -3,18 +3,19 @@
 preprocess → pretrain → finetune → export → one generated sentence. A stage whose output is there is skipped.
 """
 
-from elm_megatron.compose import main
-from elm_megatron.pipeline import PipelineConfig
-from slurm import chain, chain_report
-from slurm.stages import stages
+from conf.compose import main
+from conf.schema.pipeline import PipelineConfig
+from slurm.chains import chain, chain_report
+from slurm.chains.points import begin
+from slurm.chains.stages import stages
 
 
-@main("pipeline", PipelineConfig)
+@main("pipeline", PipelineConfig, begin)
 def launch(config: PipelineConfig) -> int:
     """Run what is missing, then show what came out; on Slurm, queue it and show the queue."""
     links = stages(config)
     if config.dry_run:
-        from slurm.dry_run import show
+        from slurm.jobs.dry_run import show
 
         if config.cluster.executor == "slurm":
             chain.check_scripts(links)

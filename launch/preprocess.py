@@ -3,18 +3,19 @@
 The same command again continues an interrupted build, and does nothing when the dataset is complete.
 """
 
+from conf.compose import main
+from conf.schema.preprocess import PreprocessCommand
 from data_prep.job import Preprocess
-from elm_megatron.compose import main
-from elm_megatron.config import PreprocessCommand
-from slurm.submit import submit
+from slurm.chains.points import begin
+from slurm.jobs.submit import submit
 
 
-@main("preprocess", PreprocessCommand)
+@main("preprocess", PreprocessCommand, begin)
 def launch(config: PreprocessCommand) -> int:
     """Hand the build over: one task that starts MPI itself here, one task per rank on Slurm."""
     ranks = 1 if config.cluster.executor == "local" else config.preprocess.ranks
     if config.dry_run:
-        from slurm.dry_run import show_plain
+        from slurm.jobs.dry_run import show_plain
 
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
     job = Preprocess(config.building())

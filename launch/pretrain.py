@@ -3,23 +3,23 @@
 The same command again goes on where the run stopped. `-m` with several values of a key is a sweep.
 """
 
-from elm_megatron.compose import main
-from elm_megatron.config import PretrainConfig
-from elm_megatron.dataset import open_dataset
+from conf.compose import main
+from conf.schema.pretrain import PretrainConfig
+from data_prep.dataset import open_dataset, open_parts
 from elm_megatron.engine.job import Pretrain
 from elm_megatron.planner.layout import choose
-from elm_megatron.training_data import open_parts
-from slurm.submit import submit
+from slurm.chains.points import begin
+from slurm.jobs.submit import submit
 
 
-@main("pretrain", PretrainConfig)
+@main("pretrain", PretrainConfig, begin)
 def launch(config: PretrainConfig) -> int:
     """Check the dataset, then hand the job over."""
     if config.parallel.auto:
         config.parallel, why = choose(config)
         print(f"parallel=auto: {why}")
     if config.dry_run:
-        from slurm.dry_run import show
+        from slurm.jobs.dry_run import show
 
         return show(config)
     length, trained = config.train.seq_length, not config.data.blend

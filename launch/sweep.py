@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from elm_megatron.compose import guarded
-from slurm import sweep
+from conf.compose import guarded
+from slurm.chains import sweep
 
 
 def report() -> int:

@@ -21,13 +21,13 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
 from megatron.core.packed_seq_params import PackedSeqParams
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.data import TrainingData
+from conf.schema.train import TrainConfig
 from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.engine.packing import document_ends, packed_params
-from elm_megatron.loop_config import TrainConfig
 from elm_megatron.model import device as devices
 from elm_megatron.model.context_parallel import own_part
-from elm_megatron.training_data import TrainingData
 
 DOCUMENTS = "documents.parquet"
 

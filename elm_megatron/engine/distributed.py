@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
-from elm_megatron.config import ParallelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.model import device as devices
-from elm_megatron.run_folder import write_atomically
-from elm_megatron.world import World
+from elm_megatron.run.folder import write_atomically
+from elm_megatron.run.world import World
 
 RENDEZVOUS_SECONDS = 600
 

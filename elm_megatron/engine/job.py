@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elm_megatron.config import PretrainConfig
-from elm_megatron.world import Outcome, World
+from conf.schema.pretrain import PretrainConfig
+from elm_megatron.run.world import Outcome, World
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 
 EXIT_STALLED = 75
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from elm_megatron.config import ModelConfig
+from conf.schema.model import ModelConfig
+from conf.schema.train import TrainConfig
 from elm_megatron.engine import distributed
-from elm_megatron.loop_config import TrainConfig
 from elm_megatron.model import device as devices
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 
 
 class Meter:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from elm_megatron.engine.wandb_log import WandbLog
-from elm_megatron.run_folder import Rows, RunFolder
+from elm_megatron.run.folder import Rows, RunFolder
 
 SCREEN_SECONDS = 2.0
 FORMATS = {"perplexity": ".1f", "margin": ".3f", "accuracy": ".0%"}

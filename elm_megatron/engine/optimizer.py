@@ -14,7 +14,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
-from elm_megatron.config import TrainConfig
+from conf.schema.train import TrainConfig
 from elm_megatron.model.llama import DTYPES
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

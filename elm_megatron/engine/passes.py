@@ -17,10 +17,10 @@ from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
+from conf.schema.train import TrainConfig
 from elm_megatron.engine import data
 from elm_megatron.engine.losses import mean_loss
 from elm_megatron.engine.signals import Signals
-from elm_megatron.loop_config import TrainConfig
 
 
 class Passes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 
 
 def plot(run: RunFolder) -> Path:

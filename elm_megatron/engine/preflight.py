@@ -17,8 +17,10 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from elm_megatron import typed
-from elm_megatron.config import ModelConfig, ParallelConfig, PretrainConfig
+from conf import typed
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.pretrain import PretrainConfig
 from elm_megatron.model import device
 from elm_megatron.planner import memory
 

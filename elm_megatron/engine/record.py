@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 from elm_megatron.engine.plot import plot
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import Outcome
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import Outcome
 
 STATES: dict[Outcome, str] = {"requeue": "requeued", "cancelled": "cancelled", "done": "done"}
 

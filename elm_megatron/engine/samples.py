@@ -16,10 +16,11 @@ import torch
 from megatron.core.datasets import helpers
 from megatron.core.datasets.gpt_dataset import GPTDataset
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.data import TrainingData
+from data_prep.dataset import open_parts
 from data_prep.manifest import Manifest
 from elm_megatron.engine.data import open_split, sample_ids
-from elm_megatron.training_data import TrainingData, open_parts
 
 PERIOD = 1 << 20
 

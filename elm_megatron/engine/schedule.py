@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from elm_megatron.loop_config import TrainConfig
+from conf.schema.train import TrainConfig
 
 
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:

@@ -15,11 +15,14 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.train import TrainConfig
 from data_prep.manifest import Manifest
-from elm_megatron.config import PretrainConfig, TrainConfig
-from elm_megatron.engine import data, distributed, loading, record, state
-from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention
+from elm_megatron.checkpoint import load as loading
+from elm_megatron.checkpoint import state
+from elm_megatron.checkpoint.save import Checkpoint, Checkpoints, Retention
+from elm_megatron.engine import data, distributed, record
 from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import BadNumbers, Guard, not_finite
 from elm_megatron.engine.liveness import Heartbeat
@@ -35,8 +38,8 @@ from elm_megatron.engine.wrap import wrapped
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
-from elm_megatron.run_folder import RunFolder, append_jsonl
-from elm_megatron.world import Outcome, World
+from elm_megatron.run.folder import RunFolder, append_jsonl
+from elm_megatron.run.world import Outcome, World
 
 
 class Trainer(Validation):

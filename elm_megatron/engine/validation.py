@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from elm_megatron.checkpoint.save import Checkpoints
 from elm_megatron.engine import distributed
-from elm_megatron.engine.checkpoint import Checkpoints
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.passes import Passes
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 
 
 class Validation(Passes):

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 
 SECTIONS = ("model", "corpus", "data", "train", "tune", "parallel")  # the rest tells of accounts and people
 

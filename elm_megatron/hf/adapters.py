@@ -19,14 +19,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from data_prep.errors import InputError
-from elm_megatron.config import ModelConfig
-from elm_megatron.engine.shards import Reader
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
+from elm_megatron.chat.template import FILE, Template
+from elm_megatron.checkpoint.shards import Reader
 from elm_megatron.hf import names
 from elm_megatron.hf.names import Part
-from elm_megatron.hf.weights import Weights
-from elm_megatron.run_folder import write_atomically
-from elm_megatron.tune.template import FILE, Template
+from elm_megatron.run.folder import write_atomically
+from elm_megatron.sources.weights import Weights
 
 CONFIG, TENSORS, FACTS = "adapter_config.json", "adapter_model.safetensors", "elm.json"
 PREFIX = "base_model.model."

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
 from data_prep.manifest import TokenizerInfo
-from elm_megatron.config import ModelConfig
 
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

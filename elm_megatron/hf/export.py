@@ -21,10 +21,14 @@ from typing import Any
 
 import torch
 
-from data_prep.errors import InputError
-from elm_megatron.hf import architecture, gate, names, tokenizer_files
-from elm_megatron.hf.config import ExportConfig
-from elm_megatron.hf.source import (
+from conf.errors import InputError
+from conf.schema.hf import ExportConfig
+from elm_megatron.evaluate.texts import passages
+from elm_megatron.hf import architecture, gate, names
+from elm_megatron.hf.writer import DTYPES, SafetensorsWriter
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources import tokenizer_files
+from elm_megatron.sources.source import (
     MODEL_FOLDER,
     TOKENIZER_FOLDER,
     base_of,
@@ -33,11 +37,8 @@ from elm_megatron.hf.source import (
     locate,
     run_config,
 )
-from elm_megatron.hf.texts import passages
-from elm_megatron.hf.tokenizer_files import TokenizerSource
-from elm_megatron.hf.weights import FolderWeights, RunWeights, Weights
-from elm_megatron.hf.writer import DTYPES, SafetensorsWriter
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.sources.tokenizer_files import TokenizerSource
+from elm_megatron.sources.weights import FolderWeights, RunWeights, Weights
 
 PRECISION_DTYPE = {"fp32": "fp32", "bf16": "bf16", "fp8": "bf16"}
 
@@ -91,7 +92,7 @@ def _run_weights(run: RunFolder, step: int | None) -> Weights:
     if base_of(run) is None:
         return RunWeights(run, step)
     from elm_megatron.hf.adapters import locate as adapter_folder
-    from elm_megatron.tune.source import resolve
+    from elm_megatron.sources.tuning import resolve
 
     if step is not None:
         raise InputError(
@@ -119,7 +120,7 @@ def _with_adapter(source: Source, adapter: str) -> Source:
 def _merged(weights: Weights, adapter: Path) -> Weights:
     """The weights with a PEFT adapter merged in fp32, on the base it was trained on."""
     from elm_megatron.hf import adapters
-    from elm_megatron.tune.base import fingerprint
+    from elm_megatron.sources.base import fingerprint
 
     found = adapters.read(adapter, weights.model)
     found.require_base(fingerprint(weights))
@@ -181,7 +182,7 @@ def _remove_leftovers(run: RunFolder) -> None:
 
 def export_folder(config: ExportConfig, source: Source, run: RunFolder) -> dict[str, Any]:
     """Write `<run>/model`; see `export`."""
-    from elm_megatron.hf import card
+    from elm_megatron.card import card
 
     dtype = config.dtype or default_dtype(source)
     model, info = source.weights.model, source.tokenizer.info

@@ -17,11 +17,12 @@ from megatron.core.models.gpt import GPTModel
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from elm_megatron.config import ModelConfig, ParallelConfig
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.hf import names
 from elm_megatron.hf.names import Part
-from elm_megatron.hf.weights import Weights
 from elm_megatron.model import llama
+from elm_megatron.sources.weights import Weights
 
 LIMIT = 1e-4
 ROWS = 4096  # of the output head at a time

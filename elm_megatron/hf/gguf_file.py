@@ -15,18 +15,18 @@ import gguf
 import numpy as np
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.hf import ExportConfig
+from conf.schema.model import ModelConfig
 from data_prep.tokenizer import MODEL_FILE, Tokenizer
-from elm_megatron.config import ModelConfig
-from elm_megatron.engine.shards import sha256
+from elm_megatron.chat.jinja_template import jinja
+from elm_megatron.chat.template import Template
+from elm_megatron.checkpoint.shards import sha256
 from elm_megatron.hf import architecture, gate, names
-from elm_megatron.hf.chat import jinja
-from elm_megatron.hf.config import ExportConfig
 from elm_megatron.hf.names import Part
-from elm_megatron.hf.source import GGUF_FILE
-from elm_megatron.hf.tokenizer_files import TokenizerSource
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.template import Template
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.source import GGUF_FILE
+from elm_megatron.sources.tokenizer_files import TokenizerSource
 
 DEFAULT_DTYPE = {"fp32": "f32", "bf16": "f16", "fp16": "f16"}
 TYPES = {

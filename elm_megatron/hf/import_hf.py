@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 
-from data_prep.errors import InputError
-from elm_megatron.engine import checkpoint as checkpoints
-from elm_megatron.engine.shards import Piece, Place, write_file
-from elm_megatron.hf import architecture, names, tokenizer_files
-from elm_megatron.hf.config import ImportConfig
+from conf.errors import InputError
+from conf.schema.hf import ImportConfig
+from elm_megatron.checkpoint import save as checkpoints
+from elm_megatron.checkpoint.shards import Piece, Place, write_file
+from elm_megatron.hf import architecture, names
 from elm_megatron.hf.export import Source, run_gate
-from elm_megatron.hf.source import TOKENIZER_FOLDER, require_hf_folder
-from elm_megatron.hf.weights import CheckpointWeights, FolderWeights, is_same
-from elm_megatron.run_folder import RunFolder, write_atomically
+from elm_megatron.run.folder import RunFolder, write_atomically
+from elm_megatron.sources import tokenizer_files
+from elm_megatron.sources.source import TOKENIZER_FOLDER, require_hf_folder
+from elm_megatron.sources.weights import CheckpointWeights, FolderWeights, is_same
 
 
 def import_hf(config: ImportConfig) -> dict[str, Any]:

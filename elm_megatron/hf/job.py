@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.errors import InputError
-from elm_megatron.hf.config import EvalConfig, ExportConfig, ImportConfig
-from elm_megatron.world import Outcome, World
+from conf.errors import InputError
+from conf.schema.hf import EvalConfig, ExportConfig, ImportConfig
+from elm_megatron.run.world import Outcome, World
 
 
 def _require_one(world: World, verb: str) -> None:
@@ -23,7 +23,7 @@ def _alone(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
 
     device = devices.prepare("cpu", 0)  # before megatron-core is imported
 
-    from elm_megatron.config import ParallelConfig
+    from conf.schema.parallel import ParallelConfig
     from elm_megatron.engine import distributed
 
     distributed.join(world, device, ParallelConfig())
@@ -92,7 +92,7 @@ class Eval:
             InputError: a model, the dataset or a task is missing.
         """
         _require_one(world, "eval")
-        from elm_megatron.hf.evaluate import evaluate
+        from elm_megatron.evaluate.evaluate import evaluate
 
         evaluate(self.config)
         return "done"

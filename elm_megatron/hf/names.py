@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from elm_megatron.config import ModelConfig
+from conf.schema.model import ModelConfig
 
 Part = str | int
 EMBEDDING, NORM, HEAD = "embedding", "norm", "head"

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from elm_megatron.config import ModelConfig
+from conf.schema.model import ModelConfig
 from elm_megatron.hf import names
-from elm_megatron.hf.weights import INDEX_FILE, SINGLE_FILE
+from elm_megatron.sources.weights import INDEX_FILE, SINGLE_FILE
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAFETENSORS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}

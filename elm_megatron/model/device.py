@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from elm_megatron.model.host_memory import keep_freed_blocks
 
 

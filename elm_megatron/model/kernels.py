@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from megatron.core.utils import is_te_min_version
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from elm_megatron.model import device as devices
 
 

@@ -22,7 +22,8 @@ from megatron.core.tensor_parallel.mappings import (
 )
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from elm_megatron.config import ModelConfig, ParallelConfig
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.model.cross_entropy import linear_cross_entropy
 from elm_megatron.model.specs import block_spec
 

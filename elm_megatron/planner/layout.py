@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from data_prep.errors import InputError
-from elm_megatron.config import ParallelConfig, PretrainConfig
+from conf.errors import InputError
+from conf.schema.parallel import ParallelConfig
+from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import memory
 
 USABLE = 0.85  # of a GPU's memory; the rest is the allocator's, NCCL's and the CUDA context's

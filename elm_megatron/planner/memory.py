@@ -7,7 +7,9 @@ estimate.
 
 from __future__ import annotations
 
-from elm_megatron.config import ModelConfig, ParallelConfig, TrainConfig
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.train import TrainConfig
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 2}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elm_megatron.tune.config import FinetuneConfig
-from elm_megatron.world import Outcome, World
+from conf.schema.tune import FinetuneConfig
+from elm_megatron.run.world import Outcome, World
 
 
 @dataclass(frozen=True)

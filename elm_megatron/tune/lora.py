@@ -30,8 +30,8 @@ from megatron.core.tensor_parallel import (
 )
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 
+from conf.schema.tune import TuneConfig
 from elm_megatron.model.llama import DTYPES, box, sharded_tensors
-from elm_megatron.tune.config import TuneConfig
 
 COLUMN, ROW = "column", "row"
 

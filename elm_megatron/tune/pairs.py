@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.tune import FinetuneConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.tune.config import FinetuneConfig
-from elm_megatron.tune.examples import Encoder, Example, held_out
-from elm_megatron.tune.read import data_file, digest, listing, preferences
+from elm_megatron.chat.examples import Encoder, Example, held_out
+from elm_megatron.chat.read import data_file, digest, listing, preferences
+from elm_megatron.chat.template import Dialogue, Template, Turn
 from elm_megatron.tune.rows import Rows
-from elm_megatron.tune.template import Dialogue, Template, Turn
 
 
 @dataclass(frozen=True)

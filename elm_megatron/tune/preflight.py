@@ -13,12 +13,13 @@ from pathlib import Path
 
 import yaml
 
-from elm_megatron import typed
-from elm_megatron.config import ModelConfig, ParallelConfig
+from conf import typed
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.tune import FinetuneConfig, TuneConfig
 from elm_megatron.engine.preflight import build_on_meta, count
 from elm_megatron.model import device
 from elm_megatron.tune import lora
-from elm_megatron.tune.config import FinetuneConfig, TuneConfig
 
 
 def trainable_parameters(model: ModelConfig, tune: TuneConfig) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data_prep.errors import InputError
-from elm_megatron.tune.config import FinetuneConfig
-from elm_megatron.tune.read import data_file, dialogues, listing, preferences
-from elm_megatron.tune.source import Source, adopt
-from elm_megatron.tune.template import Template
+from conf.errors import InputError
+from conf.schema.tune import FinetuneConfig
+from elm_megatron.chat.read import data_file, dialogues, listing, preferences
+from elm_megatron.chat.template import Template
+from elm_megatron.sources.tuning import Source, adopt
 
 
 def prepare(config: FinetuneConfig) -> Source:

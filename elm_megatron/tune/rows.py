@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
+from elm_megatron.chat.examples import Example
 from elm_megatron.engine.packing import packed_params
 from elm_megatron.model import device as devices
-from elm_megatron.tune.examples import Example
 
 WINDOW = 16  # global batches among which examples are sorted by length
 

@@ -15,21 +15,21 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from data_prep.errors import InputError
-from elm_megatron.config import ModelConfig
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
+from conf.schema.tune import TuneConfig
+from elm_megatron.chat.template import Template
+from elm_megatron.checkpoint.save import Checkpoint, step_folder
 from elm_megatron.engine import distributed
-from elm_megatron.engine.checkpoint import Checkpoint, step_folder
 from elm_megatron.engine.train import Trainer
 from elm_megatron.hf import adapters
 from elm_megatron.model import llama
+from elm_megatron.run.world import Outcome
+from elm_megatron.sources.base import Base
+from elm_megatron.sources.tuning import ADAPTER_FOLDER, resolve
 from elm_megatron.tune import lora
-from elm_megatron.tune.base import Base
-from elm_megatron.tune.config import TuneConfig
 from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.rows import Batch, Rows
-from elm_megatron.tune.source import ADAPTER_FOLDER, resolve
-from elm_megatron.tune.template import Template
-from elm_megatron.world import Outcome
 
 
 class Tuner(Trainer):

@@ -21,7 +21,7 @@ import os
 import sys
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.devcluster.cluster import DevCluster
 from slurm.devcluster.layout import DEFAULT_NAME, folder_of
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.devcluster import processes, texts
 from slurm.devcluster.layout import Layout, write_private
 

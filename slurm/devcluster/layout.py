@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_NAME = "dev"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.tracker import listing, poll
 from slurm.tracker.arguments import DAY, check_id, grant, parser, period, states
 from slurm.tracker.command import Unreachable

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.tracker.rates import SITES
 
 DAY = 86400

@@ -14,7 +14,7 @@ from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.tracker import command, poll, sacct
 from slurm.tracker.runs import folder_of, progress_of
 from slurm.tracker.sacct import Life

@@ -2,7 +2,7 @@
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.tracker import metrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 
 SITES = Path(__file__).resolve().parents[2] / "conf" / "cluster"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError
-from elm_megatron.run_folder import RunFolder
+from conf.errors import InputError
+from elm_megatron.run.folder import RunFolder
 
 PREFIX = "elm:"
 MOST_BYTES = 1 << 20

@@ -28,8 +28,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from conf.schema.preprocess import TokenizerConfig
 from data_prep.clean import normalise
-from data_prep.config import TokenizerConfig
 from data_prep.documents import DOCUMENTS, SCHEMA
 from data_prep.job import find_mpiexec
 from data_prep.raw import MEGABYTE

@@ -31,9 +31,10 @@ def main() -> None:
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)
-    from elm_megatron.engine import distributed, state
+    from elm_megatron.checkpoint import state
+    from elm_megatron.engine import distributed
     from elm_megatron.engine.train import Trainer
-    from elm_megatron.world import World
+    from elm_megatron.run.world import World
     from tests.elm_megatron.configs import pretrain_config, small_model
     from tests.elm_megatron.small_dataset import make_dataset
 

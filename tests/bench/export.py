@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPORT = """
 import json, resource, sys
 from pathlib import Path
-from elm_megatron.config import RunConfig
-from elm_megatron.hf.config import ExportConfig
+from conf.schema.pretrain import RunConfig
+from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 source, target, dtype, form = sys.argv[1:]
 RunFolder(target).create()
 Export(ExportConfig(RunConfig("bench", target), source, dtype=dtype, format=form))(World.single(Path(target)))
@@ -43,15 +43,15 @@ def make_run(folder: Path, size: str) -> None:
     import torch
     import yaml
 
-    from data_prep.config import TokenizerConfig
+    from conf import typed
+    from conf.schema.model import ModelConfig
+    from conf.schema.preprocess import TokenizerConfig
     from data_prep.manifest import TokenizerInfo
     from data_prep.tokenizer import Tokenizer
     from data_prep.train_tokenizer import to_json, train
-    from elm_megatron import typed
-    from elm_megatron.config import ModelConfig
-    from elm_megatron.engine.shards import Piece, Place, write_file
+    from elm_megatron.checkpoint.shards import Piece, Place, write_file
+    from elm_megatron.evaluate.texts import passages
     from elm_megatron.hf import architecture, names
-    from elm_megatron.hf.texts import passages
 
     values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{size}.yaml"))
     values.pop("defaults")

@@ -50,9 +50,9 @@ def index(folder: Path, tokens: int) -> tuple[float, float, float]:
     sys.path.insert(0, str(ROOT))
     import numpy as np
 
+    from conf.schema.data import TrainingData
     from data_prep.manifest import Manifest
     from elm_megatron.engine import data
-    from elm_megatron.training_data import TrainingData
     from tests.elm_megatron.small_dataset import make_dataset, write_index
 
     make_dataset(folder)

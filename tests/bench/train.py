@@ -65,9 +65,10 @@ def flops_per_token() -> float:
 def ours(precision: str, rank: int, ranks: int, folder: Path) -> Callable[[], None]:
     """This suite's trainer, data loading and agreement of ranks included."""
     sys.path.insert(0, str(ROOT))
-    from elm_megatron.config import ModelConfig, ParallelConfig
+    from conf.schema.model import ModelConfig
+    from conf.schema.parallel import ParallelConfig
     from elm_megatron.model import device as devices
-    from elm_megatron.world import World
+    from elm_megatron.run.world import World
     from tests.elm_megatron.configs import pretrain_config
 
     device = devices.prepare("cpu", rank)

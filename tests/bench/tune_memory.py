@@ -73,17 +73,17 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from elm_megatron.config import ParallelConfig
+    from conf.schema.parallel import ParallelConfig
+    from conf.schema.tune import TuneConfig
+    from elm_megatron.chat.examples import Example
     from elm_megatron.engine import distributed
     from elm_megatron.hf import architecture
-    from elm_megatron.hf.weights import FolderWeights
-    from elm_megatron.tune.base import Base
-    from elm_megatron.tune.config import TuneConfig
-    from elm_megatron.tune.examples import Example
+    from elm_megatron.run.world import World
+    from elm_megatron.sources.base import Base
+    from elm_megatron.sources.tuning import Source
+    from elm_megatron.sources.weights import FolderWeights
     from elm_megatron.tune.rows import Rows
-    from elm_megatron.tune.source import Source
     from elm_megatron.tune.tuner import Tuner
-    from elm_megatron.world import World
     from tests.elm_megatron.tune.cases import finetune_config
 
     torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import PreprocessConfig
+from conf.schema.preprocess import PreprocessConfig
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data_prep" / "sample"
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 
+from conf.errors import InputError
 from data_prep import binarize, build, finish
 from data_prep.comm import Alone
 from data_prep.documents import SCHEMA
-from data_prep.errors import InputError
 from data_prep.indexed import read_index
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest

@@ -3,8 +3,8 @@ from collections import Counter
 
 import pytest
 
+from conf.schema.preprocess import CleanConfig, QualityConfig
 from data_prep.clean import clean, normalise, repair
-from data_prep.config import CleanConfig, QualityConfig
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop
 from data_prep.raw import text_blocks

@@ -1,7 +1,8 @@
 import pytest
 
-from data_prep.config import HarvestSource, PreprocessConfig, folder_name
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.names import folder_name
+from conf.schema.preprocess import HarvestSource, PreprocessConfig
 from data_prep.settings import from_mapping, to_mapping
 from tests.data_prep.conftest import settings
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from data_prep.config import DedupConfig
+from conf.schema.preprocess import DedupConfig
 from data_prep.dedup import BLOCK_RECORD, DOCUMENT_RECORD, decide, fingerprints
 from tests.data_prep.conftest import sample_words
 

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
+from conf.schema.preprocess import TokenizerConfig
 from data_prep import encoder as module
-from data_prep.config import TokenizerConfig
 from data_prep.encoder import HOSTILE, PlainEncoder, WordEncoder, choose, encoder, separable
 from data_prep.tokenizer import Tokenizer
 from data_prep.train_tokenizer import train

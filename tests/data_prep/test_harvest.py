@@ -17,10 +17,10 @@ pytest.importorskip("oaipmh_scythe")
 
 import httpx2
 
+from conf.errors import InputError
+from conf.schema.preprocess import HarvestConfig, HarvestSource
 from data_prep import lock, raw
-from data_prep.config import HarvestConfig, HarvestSource
 from data_prep.dublin_core import describe
-from data_prep.errors import InputError
 from data_prep.harvest import harvest
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest

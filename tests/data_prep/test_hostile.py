@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from conf.errors import InputError
 from data_prep import raw
-from data_prep.errors import InputError
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
 from tests.data_prep.conftest import SAMPLE, settings

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import TokenizerConfig
+from conf.schema.preprocess import TokenizerConfig
 from data_prep.documents import DOCUMENTS, SCHEMA
 from data_prep.train_tokenizer import train
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.job import Preprocess, find_mpiexec
 from data_prep.manifest import Manifest
 from data_prep.settings import to_mapping

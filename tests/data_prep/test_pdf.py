@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("pypdfium2")
 
+from conf.errors import InputError
 from data_prep import pdf as module
-from data_prep.errors import InputError
 from data_prep.pdf import extract
 from data_prep.raw import Unreadable
 from tests.data_prep.pdf_files import drawn, encrypted, pdf

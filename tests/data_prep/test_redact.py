@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.config import RedactConfig
+from conf.schema.preprocess import RedactConfig
 from data_prep.redact import is_citizen_number, is_iban, redact
 
 # The numbers are the customary examples of their kind, which pass the checksum, or plainly made up.

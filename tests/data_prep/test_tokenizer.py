@@ -1,8 +1,8 @@
 import pytest
 
-from data_prep.config import TokenizerConfig
+from conf.errors import InputError
+from conf.schema.preprocess import TokenizerConfig
 from data_prep.encoder import HOSTILE
-from data_prep.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from data_prep.train_tokenizer import in_sample, json_differences, lines, to_json, train
 from tests.data_prep.conftest import SAMPLE

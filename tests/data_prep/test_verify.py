@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.job import Preprocess
 from data_prep.lock import held
 from data_prep.manifest import Manifest

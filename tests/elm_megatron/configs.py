@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import CorpusConfig, TokenizerConfig
-from elm_megatron.config import (
-    ClusterConfig,
-    ModelConfig,
-    ParallelConfig,
-    PretrainConfig,
-    RunConfig,
-    TrainConfig,
-)
-from elm_megatron.training_data import TrainingData
+from conf.schema.cluster import ClusterConfig
+from conf.schema.data import TrainingData
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.preprocess import CorpusConfig, TokenizerConfig
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.run import RunConfig
+from conf.schema.train import TrainConfig
 from tests.elm_megatron.small_dataset import VOCAB
 
 DATA = ("blend", "reset_attention_mask", "reset_position_ids", "eod_mask_loss")

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 
 CASE_SECONDS = 240
 MANY_THREADS = 150  # three cases or so

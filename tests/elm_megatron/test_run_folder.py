@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron import run_folder
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run import folder as run_folder
+from elm_megatron.run.folder import RunFolder
 
 UPDATES = 50
 WRITER = f"""
 import sys
-from elm_megatron import run_folder
+from elm_megatron.run import folder as run_folder
 run_folder.LOCK_SECONDS = 100
 run = run_folder.RunFolder(sys.argv[1])
 print("ready", flush=True)

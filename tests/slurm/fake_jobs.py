@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.errors import InputError
-from elm_megatron.cluster import ClusterConfig
-from elm_megatron.config import RunConfig
-from elm_megatron.world import Outcome, World
+from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig
+from conf.schema.run import RunConfig
+from elm_megatron.run.world import Outcome, World
 
 
 @dataclass
@@ -100,8 +100,8 @@ class Fake:
 if __name__ == "__main__":
     from fake_jobs import Fake as ImportedFake
 
-    from elm_megatron.compose import guarded
-    from slurm.submit import submit
+    from conf.compose import guarded
+    from slurm.jobs.submit import submit
 
     behaviour, folder, ranks = sys.argv[1:]
     config = FakeConfig(RunConfig(Path(folder).name, folder))

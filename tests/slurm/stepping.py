@@ -15,10 +15,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from elm_megatron.cluster import ClusterConfig
-from elm_megatron.config import RunConfig
-from elm_megatron.run_folder import Rows, RunFolder, write_atomically
-from elm_megatron.world import Outcome, World
+from conf.schema.cluster import ClusterConfig
+from conf.schema.run import RunConfig
+from elm_megatron.run.folder import Rows, RunFolder, write_atomically
+from elm_megatron.run.world import Outcome, World
 
 
 @dataclass
@@ -117,8 +117,8 @@ if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key
     from stepping import Config as ImportedConfig
     from stepping import Stepping as ImportedStepping
 
-    from elm_megatron.compose import guarded
-    from slurm.submit import submit
+    from conf.compose import guarded
+    from slurm.jobs.submit import submit
 
     folder, ranks, steps, seconds, trouble, *keys = sys.argv[1:]
     settings = {key: int(value) if value.isdigit() and key != "time" else value for key, value in

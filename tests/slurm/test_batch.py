@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron import compose, typed
-from elm_megatron.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
-from elm_megatron.config import PreprocessCommand, PretrainConfig
-from elm_megatron.hf.config import EvalConfig, ExportConfig
-from elm_megatron.pipeline import PipelineConfig
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.config import FinetuneConfig
-from slurm import batch, record, submit, task
-from slurm.environment import exported, scrubbed
-from slurm.stages import stages
+from conf import compose, typed
+from conf.errors import InputError
+from conf.schema.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
+from conf.schema.hf import EvalConfig, ExportConfig
+from conf.schema.pipeline import PipelineConfig
+from conf.schema.preprocess import PreprocessCommand
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.tune import FinetuneConfig
+from elm_megatron.run.folder import RunFolder
+from slurm.chains.points import begin
+from slurm.chains.stages import stages
+from slurm.jobs import batch, record, submit, task
+from slurm.jobs.environment import exported, scrubbed
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -289,7 +291,7 @@ def test_the_points_behind_a_held_one_are_queued(slurm: Path, capsys: pytest.Cap
         return submit.submit(print, point, 4, "pretrain")
 
     keys = ["-m", "cluster=snellius", "run.name=x", "train.lr=0.001,0.002"]
-    assert compose.run("pretrain", PretrainConfig, launch, keys) == 2
+    assert compose.run("pretrain", PretrainConfig, launch, keys, begin) == 2
     out, err = capsys.readouterr()
     assert "x-train.lr=0.002: job 9 queued" in out and "x-train.lr=0.001 is held" in err
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron import compose
-from elm_megatron.cluster import ClusterConfig
-from elm_megatron.config import RunConfig
-from elm_megatron.pipeline import PipelineConfig
-from elm_megatron.run_folder import RunFolder
-from slurm import chain, chain_report
+from conf import compose
+from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig
+from conf.schema.pipeline import PipelineConfig
+from conf.schema.run import RunConfig
+from elm_megatron.run.folder import RunFolder
+from slurm.chains import chain, chain_report
+from slurm.chains.stages import stages
 from slurm.devcluster.cluster import DevCluster
-from slurm.stages import stages
 from tests.slurm.accounting import final_states
 
 HERE = Path(__file__).parent

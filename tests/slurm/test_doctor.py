@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron.cluster import ClusterConfig, SiteConfig
-from slurm import doctor, doctor_slurm
+from conf.schema.cluster import ClusterConfig, SiteConfig
 from slurm.devcluster.cluster import DevCluster
-from slurm.finding import OK, PROBLEM, WARNING, Finding
+from slurm.doctor import examine as doctor
+from slurm.doctor import live_slurm as doctor_slurm
+from slurm.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from elm_megatron import compose
-from elm_megatron.cluster import ClusterConfig, SiteConfig
-from elm_megatron.config import PretrainConfig
-from slurm import dry_run, price
+from conf import compose
+from conf.schema.cluster import ClusterConfig, SiteConfig
+from conf.schema.pretrain import PretrainConfig
+from slurm.jobs import dry_run, price
 
 ON_CPUS = ["cluster=snellius", "cluster.device=cpu", "cluster.gpus_per_node=0", "cluster.partition=genoa"]
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron.run_folder import Rows, RunFolder, Superseded
-from elm_megatron.world import World
-from slurm import lives, task
+from elm_megatron.run.folder import Rows, RunFolder, Superseded
+from elm_megatron.run.world import World
+from slurm.jobs import lives, task
 
 OLD_TASK = """
 import sys, time
 from pathlib import Path
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
-from slurm import lives
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
+from slurm.jobs import lives
 folder = Path(sys.argv[1])
 lives.FENCE_SECONDS = 0.1
 world = World(int(sys.argv[2]), 2, 0, 0, 1, "7", 0, "localhost", folder)

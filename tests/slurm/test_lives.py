@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from slurm import lives, queue_state, task
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
+from slurm.jobs import lives, queue_state, task
 from tests.slurm.accounting import final_states
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
@@ -309,8 +309,8 @@ def test_points_of_a_sweep_take_turns(devcluster: DevCluster, tmp_path: Path) ->
     """cluster.at_once=1: three jobs in the queue, one after the other on free nodes."""
     script = (
         "import sys; from pathlib import Path; from stepping import Config, Stepping\n"
-        "from elm_megatron.cluster import ClusterConfig; from elm_megatron.config import RunConfig\n"
-        "from slurm.submit import submit; import os\n"
+        "from conf.schema.cluster import ClusterConfig; from conf.schema.pretrain import RunConfig\n"
+        "from slurm.jobs.submit import submit; import os\n"
         "for name in 'abc':\n"
         "    folder = str(Path(sys.argv[1]) / name)\n"
         "    cluster = ClusterConfig(name='dev', executor='slurm', partition='low', time='5', at_once=1,\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_prep.errors import InputError
-from slurm import sweep
+from conf.errors import InputError
+from slurm.chains import sweep
 
 
 def make(runs: Path, name: str, ranks: int, batch: int, speed: float, seconds: float) -> dict[str, str]:

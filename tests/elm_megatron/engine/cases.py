@@ -8,10 +8,10 @@ import os
 import signal
 from typing import Any
 
-from elm_megatron.config import PretrainConfig
+from conf.schema.pretrain import PretrainConfig
 from elm_megatron.engine.job import Pretrain
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 
 
 def train(world: World, config: PretrainConfig) -> str:
@@ -29,7 +29,7 @@ def train_aloud(world: World, config: PretrainConfig) -> str:
 
 def train_refused(world: World, config: PretrainConfig) -> str:
     """Train; returns the refusal's text."""
-    from data_prep.errors import InputError
+    from conf.errors import InputError
     from elm_megatron.engine import distributed
 
     try:
@@ -84,7 +84,7 @@ def train_with_slow_writes(world: World, config: PretrainConfig) -> str:
     """Train; every file of a checkpoint is written only after training has gone on for a while."""
     import time
 
-    from elm_megatron.engine import checkpoint
+    from elm_megatron.checkpoint import save as checkpoint
 
     original = checkpoint.write_file
 

@@ -10,7 +10,7 @@ import sys
 
 import torch.distributed as dist
 
-from elm_megatron.config import ParallelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.model import device
 from tests.elm_megatron.configs import small_model
 

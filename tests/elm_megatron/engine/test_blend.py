@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.errors import InputError
+from conf.compose import plain
+from conf.errors import InputError
+from conf.schema.data import BlendPart, TrainingData
+from data_prep.dataset import open_parts
 from data_prep.manifest import Manifest
-from elm_megatron.compose import plain
 from elm_megatron.engine import samples
 from elm_megatron.engine.samples import Samples, interleaved
-from elm_megatron.resume import check_resume
-from elm_megatron.training_data import BlendPart, TrainingData, open_parts
+from elm_megatron.run.resume import check_resume
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from elm_megatron.engine import checkpoint as checkpoints
-from elm_megatron.engine.checkpoint import Checkpoint, Checkpoints, Retention, committed
-from elm_megatron.engine.shards import Piece, Place, Reader
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
+from elm_megatron.checkpoint import save as checkpoints
+from elm_megatron.checkpoint.save import Checkpoint, Checkpoints, Retention, committed
+from elm_megatron.checkpoint.shards import Piece, Place, Reader
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 
 
 def piece(value: float) -> Piece:

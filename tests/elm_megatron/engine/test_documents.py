@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.config import PretrainConfig
+from conf.errors import InputError
+from conf.schema.pretrain import PretrainConfig
 from elm_megatron.engine.packing import document_ends
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

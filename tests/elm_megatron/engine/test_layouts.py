@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from elm_megatron.config import PretrainConfig
-from elm_megatron.engine.checkpoint import Checkpoint, committed
+from conf.schema.pretrain import PretrainConfig
+from elm_megatron.checkpoint.save import Checkpoint, committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from elm_megatron.engine.liveness import Heartbeat
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

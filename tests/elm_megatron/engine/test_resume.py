@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.train import BatchRamp
 from data_prep.manifest import TokenizerInfo
-from elm_megatron.engine import loading
-from elm_megatron.engine.checkpoint import Checkpoint, committed
-from elm_megatron.hf.tokenizer_files import TokenizerSource
-from elm_megatron.loop_config import BatchRamp
+from elm_megatron.checkpoint import load as loading
+from elm_megatron.checkpoint.save import Checkpoint, committed
+from elm_megatron.sources.tokenizer_files import TokenizerSource
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.cluster import ClusterConfig, SiteConfig
-from elm_megatron.config import ParallelConfig, PretrainConfig, TrainConfig
-from elm_megatron.engine.checkpoint import SCHEMA, Retention
+from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig, SiteConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.train import BatchRamp, TrainConfig
+from elm_megatron.checkpoint.save import SCHEMA, Retention
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
 from elm_megatron.engine.job import Pretrain
 from elm_megatron.engine.schedule import learning_rate
-from elm_megatron.loop_config import BatchRamp
 from elm_megatron.planner import layout
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.world import World
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
 from tests.elm_megatron.rank_pool import RankPool
 

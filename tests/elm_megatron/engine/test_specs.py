@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
 

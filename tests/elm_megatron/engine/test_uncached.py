@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron.engine import uncached
-from elm_megatron.engine.uncached import ALIGNMENT, BUFFER, UncachedFile
+from elm_megatron.checkpoint import uncached
+from elm_megatron.checkpoint.uncached import ALIGNMENT, BUFFER, UncachedFile
 
 
 @pytest.mark.parametrize("size", [0, 1, ALIGNMENT, BUFFER - 1, BUFFER, BUFFER + 1, 2 * BUFFER + 12_345])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from elm_megatron.engine.wandb_log import WandbLog
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 from tests.elm_megatron.configs import pretrain_config
 
 CONFIG = "model: {name: tiny}\ntrain: {lr: 0.1}\ncluster: {account: mine, mail_user: me@example.org}\n"

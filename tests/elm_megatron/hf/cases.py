@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import CorpusConfig, TokenizerConfig
+from conf.compose import as_yaml
+from conf.schema.data import TrainingData
+from conf.schema.hf import ExportConfig, ImportConfig
+from conf.schema.model import ModelConfig
+from conf.schema.preprocess import CorpusConfig, TokenizerConfig
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.run import RunConfig
 from data_prep.manifest import Manifest
-from elm_megatron.compose import as_yaml
-from elm_megatron.config import ModelConfig, PretrainConfig, RunConfig
 from elm_megatron.hf.architecture import model_config
-from elm_megatron.hf.config import ExportConfig, ImportConfig
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.training_data import TrainingData
-from elm_megatron.world import World
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
 
 
@@ -80,9 +82,10 @@ def megatron_logits(world: World, step_folder: Path, model: ModelConfig, tokens:
     """Logits of the whole GPTModel with a checkpoint's weights: numpy float32 [b, s, vocab]."""
     import torch
 
-    from elm_megatron.config import ParallelConfig
-    from elm_megatron.engine import distributed, state
-    from elm_megatron.engine.checkpoint import Checkpoint
+    from conf.schema.parallel import ParallelConfig
+    from elm_megatron.checkpoint import state
+    from elm_megatron.checkpoint.save import Checkpoint
+    from elm_megatron.engine import distributed
     from elm_megatron.model import device as devices
     from elm_megatron.model import llama
 
@@ -121,7 +124,7 @@ def import_hf(world: World, config: ImportConfig) -> str:
 
 def import_to_refusal(world: World, config: ImportConfig) -> str:
     """Import; the sentence it is refused with."""
-    from data_prep.errors import InputError
+    from conf.errors import InputError
 
     try:
         return import_hf(world, config)
@@ -131,8 +134,9 @@ def import_to_refusal(world: World, config: ImportConfig) -> str:
 
 def save_again(world: World, config: PretrainConfig, source: Path) -> None:
     """Load a run's newest weights into a trainer of another layout and save them as its first step."""
-    from elm_megatron.engine import distributed, state
-    from elm_megatron.engine.checkpoint import Checkpoint, step_folder
+    from elm_megatron.checkpoint import state
+    from elm_megatron.checkpoint.save import Checkpoint, step_folder
+    from elm_megatron.engine import distributed
     from elm_megatron.engine.train import Trainer
     from elm_megatron.model import device as devices
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import DataConfig, PreprocessConfig, TokenizerConfig
+from conf.schema.preprocess import DataConfig, PreprocessConfig, TokenizerConfig
 from data_prep.job import Preprocess
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.hf.killed import Executioner

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elm_megatron.hf.job import Export, Import
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 
 SECONDS = 200
 
@@ -65,8 +65,10 @@ def _serve(pipe: Connection, folder: Path) -> None:
 
 
 def _run(job: Export | Import, folder: Path, point: str) -> None:
-    from elm_megatron.hf import card, gate, tokenizer_files, writer
+    from elm_megatron.card import card
     from elm_megatron.hf import export as exporting
+    from elm_megatron.hf import gate, writer
+    from elm_megatron.sources import tokenizer_files
 
     points = {
         "tensor": (writer.SafetensorsWriter, "write"),

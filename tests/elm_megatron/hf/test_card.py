@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from conf.schema.model import ModelConfig
 from data_prep.manifest import Manifest
-from elm_megatron.config import ModelConfig
-from elm_megatron.hf import card
-from elm_megatron.hf.lineage import LOST, Stage, stages_of
-from elm_megatron.hf.source import base_of
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.card import card
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.lineage import LOST, Stage, stages_of
+from elm_megatron.sources.source import base_of
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases as tune_cases

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.hf import TASKS, DatasetChoice, EvalConfig, joined_names
+from conf.schema.run import RunConfig
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.config import RunConfig
-from elm_megatron.hf import tasks_run
-from elm_megatron.hf.config import TASKS, DatasetChoice, EvalConfig, joined_names
-from elm_megatron.hf.perplexity import Document, documents, measure, windows
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.evaluate import tasks_run
+from elm_megatron.evaluate.perplexity import Document, documents, measure, windows
+from elm_megatron.run.folder import RunFolder
 from tests.elm_megatron.hf import cases
 
 
@@ -100,8 +100,8 @@ def eval_config(folder: Path, sources: list[Path], **changes: Any) -> EvalConfig
 
 def test_models_of_one_name_are_told_apart(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
     """Every export ends in `/model`: both have their row, named by the run; one model twice is refused."""
-    from elm_megatron.hf.evaluate import evaluate
-    from elm_megatron.hf.source import side_by_side
+    from elm_megatron.evaluate.evaluate import evaluate
+    from elm_megatron.sources.source import side_by_side
 
     folders = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "c" / "a"]
     for folder, name in zip(folders, ("gqa", "mha", "gqa"), strict=True):
@@ -125,7 +125,7 @@ def test_models_of_one_name_are_told_apart(made: Callable[[str], cases.Made], co
 
 def test_a_run_is_measured_as_its_export(made: Callable[[str], cases.Made], tmp_path: Path):
     """source=<run> without an export of it; the dataset is the run's, also for a bare `…/model`."""
-    from elm_megatron.hf.evaluate import evaluate
+    from elm_megatron.evaluate.evaluate import evaluate
 
     one = made("gqa")
     shutil.copytree(one.hf.parent, tmp_path / "export")
@@ -136,7 +136,7 @@ def test_a_run_is_measured_as_its_export(made: Callable[[str], cases.Made], tmp_
 
 
 def test_damaged_weights_are_a_sentence(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
-    from elm_megatron.hf.evaluate import evaluate
+    from elm_megatron.evaluate.evaluate import evaluate
 
     folder = tmp_path / "broken"
     shutil.copytree(made("gqa").hf, folder)
@@ -150,7 +150,7 @@ def test_damaged_weights_are_a_sentence(made: Callable[[str], cases.Made], corpu
 def test_side_by_side(made: Callable[[str], cases.Made], corpus: Path, tmp_path: Path):
     """Two models, perplexity and tasks, one table and picture; each card gets its section."""
     pytest.importorskip("lm_eval", reason="needs the eval extra")
-    from elm_megatron.hf.evaluate import evaluate
+    from elm_megatron.evaluate.evaluate import evaluate
 
     folders = []
     for name in ("gqa", "mha"):

@@ -13,9 +13,9 @@ import pytest
 
 from data_prep.encoder import HOSTILE
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.hf.source import run_model
-from elm_megatron.hf.texts import passages
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.evaluate.texts import passages
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.source import run_model
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.engine.shards import sha256
+from conf.errors import InputError
+from elm_megatron.checkpoint.shards import sha256
 from elm_megatron.hf.export import open_source
 from elm_megatron.hf.job import Export
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.run.folder import RunFolder
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.hf.killed import Executioner
 from tests.elm_megatron.rank_pool import RankPool
@@ -124,7 +124,7 @@ def test_another_dataset(run: Path, corpus: Path, tmp_path: Path):
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["notes"] = ["built again"]
     (other / "manifest.json").write_text(json.dumps(manifest))
-    from elm_megatron.hf.config import DatasetChoice
+    from conf.schema.hf import DatasetChoice
 
     said = refusal(run, tmp_path, data=DatasetChoice(str(other)))
     assert "is not the dataset run was trained on" in said

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.hf import GenerateConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.hf.config import GenerateConfig
-from elm_megatron.hf.source import locate, parameters_of, require_hf_folder
-from elm_megatron.tune.examples import Encoder
-from elm_megatron.tune.template import Dialogue, Template, Turn
+from elm_megatron.chat.examples import Encoder
+from elm_megatron.chat.template import Dialogue, Template, Turn
+from elm_megatron.sources.source import locate, parameters_of, require_hf_folder
 from tests.elm_megatron.hf import cases
 
 README = Path(__file__).parents[3] / "README.md"
@@ -25,7 +25,7 @@ README = Path(__file__).parents[3] / "README.md"
 @pytest.fixture(scope="module")
 def generator(made: Callable[[str], cases.Made]):
     """A loaded generator."""
-    from elm_megatron.hf.generate import Generator
+    from elm_megatron.evaluate.generate import Generator
 
     return Generator.of(GenerateConfig(source=str(made("gqa").hf)))
 
@@ -102,7 +102,7 @@ def test_chat_template_gives_the_ids_of_tuning(made: Callable[[str], cases.Made]
     """By the README's recipe over several turns; with EOS written out, the text of the whole dialogue."""
     from transformers import AutoTokenizer
 
-    from elm_megatron.hf.chat import jinja
+    from elm_megatron.chat.jinja_template import jinja
 
     template = Template.load(name)
     tokenizer = AutoTokenizer.from_pretrained(made("gqa").hf)
@@ -131,9 +131,9 @@ def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     made: Callable[[str], cases.Made], tmp_path: Path, bos: bool
 ):
     """Generating, tuning and perplexity go by tokenizer_config.json; ids without a piece are no text."""
-    from elm_megatron.hf.generate import Generator, load
-    from elm_megatron.tune.base import Base
-    from elm_megatron.tune.source import resolve
+    from elm_megatron.evaluate.generate import Generator, load
+    from elm_megatron.sources.base import Base
+    from elm_megatron.sources.tuning import resolve
 
     folder = shutil.copytree(made("gqa").hf, tmp_path / "foreign")
     settings = json.loads((folder / "tokenizer_config.json").read_text())

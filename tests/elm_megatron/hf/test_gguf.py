@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.rank_pool import RankPool
@@ -99,9 +99,10 @@ def test_rows_come_back():
 @pytest.mark.parametrize(("dtype", "named"), [("q8_0", "hidden_size=48 is not"), ("f32", None)])
 def test_q8_0_needs_whole_blocks(dtype: str, named: str | None, corpus: Path):
     """Rows that are not a multiple of 32 numbers are refused, for q8_0 alone."""
+    from conf.schema.model import ModelConfig
     from data_prep.manifest import Manifest
-    from elm_megatron.config import ModelConfig
-    from elm_megatron.hf import gguf_file, tokenizer_files
+    from elm_megatron.hf import gguf_file
+    from elm_megatron.sources import tokenizer_files
 
     tokenizer = tokenizer_files.of_dataset(Manifest.load(corpus))
     model = ModelConfig("x", 48, 96, 1, 2, 2, 64, cases.VOCAB)

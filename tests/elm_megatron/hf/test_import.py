@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.config import ModelConfig
-from elm_megatron.hf import tokenizer_files
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
 from elm_megatron.hf.architecture import model_config
 from elm_megatron.hf.job import Import
-from elm_megatron.hf.weights import FolderWeights
+from elm_megatron.sources import tokenizer_files
+from elm_megatron.sources.weights import FolderWeights
 from tests.elm_megatron.hf import cases
 from tests.elm_megatron.hf.killed import Executioner
 from tests.elm_megatron.rank_pool import RankPool
@@ -176,8 +176,8 @@ def test_incomplete_folders_are_refused(corpus: Path, tmp_path: Path):
 
 def test_killed_in_its_gate(corpus: Path, executioner: Executioner, ranks: RankPool, tmp_path: Path):
     """kill -9 leaves no checkpoint that was not checked; the next import of the folder succeeds."""
-    from elm_megatron.engine.checkpoint import committed
-    from elm_megatron.run_folder import RunFolder
+    from elm_megatron.checkpoint.save import committed
+    from elm_megatron.run.folder import RunFolder
 
     source = hf_model(tmp_path / "hf", corpus, 2, False)
     config = cases.import_config(tmp_path / "imported", source)
@@ -193,7 +193,7 @@ def test_killed_in_its_gate(corpus: Path, executioner: Executioner, ranks: RankP
 
 def test_same_import_is_found(corpus: Path, ranks: RankPool, tmp_path: Path):
     """A card written anew changes no model; other weights, or another run's folder, are told as they are."""
-    from elm_megatron.run_folder import RunFolder
+    from elm_megatron.run.folder import RunFolder
 
     source = hf_model(tmp_path / "hf", corpus, 2, False)
     config = cases.import_config(tmp_path / "imported", source)

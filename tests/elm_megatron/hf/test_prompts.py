@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.hf import prompts
-from elm_megatron.hf.config import GenerateConfig
+from conf.errors import InputError
+from conf.schema.hf import GenerateConfig
+from elm_megatron.evaluate import prompts
 from tests.elm_megatron.hf import cases
 
 LAUNCHER = Path(__file__).parents[3] / "launch" / "generate.py"
@@ -25,7 +25,7 @@ LAUNCHER = Path(__file__).parents[3] / "launch" / "generate.py"
 @pytest.fixture(scope="module")
 def generator(made: Callable[[str], cases.Made]):
     """A loaded generator."""
-    from elm_megatron.hf.generate import Generator
+    from elm_megatron.evaluate.generate import Generator
 
     return Generator.of(GenerateConfig(source=str(made("gqa").hf)))
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from elm_megatron.config import ParallelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.engine import distributed
 from elm_megatron.model import cross_entropy
 from elm_megatron.model.cross_entropy import linear_cross_entropy
-from elm_megatron.world import World
+from elm_megatron.run.world import World
 from tests.elm_megatron.rank_pool import RankPool
 
 ROWS, HIDDEN, VOCABULARY = 37, 16, 50

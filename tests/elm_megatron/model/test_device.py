@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elm_megatron.config import ParallelConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama
 from tests.elm_megatron.configs import small_model

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from elm_megatron.model import kernels
 
 

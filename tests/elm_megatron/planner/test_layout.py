@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.cluster import ClusterConfig, SiteConfig
-from elm_megatron.config import ModelConfig, ParallelConfig, PretrainConfig
+from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig, SiteConfig
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.pretrain import PretrainConfig
 from elm_megatron.engine import preflight
 from elm_megatron.planner import layout
 from tests.elm_megatron.configs import pretrain_config

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import CorpusConfig, TokenizerConfig
-from elm_megatron import compose
-from elm_megatron.config import ClusterConfig, PretrainConfig, RunConfig
+from conf import compose
+from conf.schema.cluster import ClusterConfig
+from conf.schema.hf import ExportConfig
+from conf.schema.preprocess import CorpusConfig, TokenizerConfig
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.run import RunConfig
+from conf.schema.tune import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
 from elm_megatron.engine.job import Pretrain
-from elm_megatron.hf.config import ExportConfig
 from elm_megatron.hf.job import Export
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.config import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import World
 from elm_megatron.tune.job import Finetune
-from elm_megatron.world import World
 from tests.elm_megatron.configs import ParallelConfig, small_model
 
 VOCAB = 501  # not a multiple of 128, so that the padding is exercised
@@ -90,7 +92,7 @@ def finetune(world: World, config: FinetuneConfig) -> str:
 
 def finetune_to_refusal(world: World, config: FinetuneConfig) -> str:
     """Tune; the sentence of the refusal it ends in."""
-    from data_prep.errors import InputError
+    from conf.errors import InputError
 
     try:
         return Finetune(config)(world)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import DataConfig, PreprocessConfig, TokenizerConfig
+from conf.schema.hf import ExportConfig
+from conf.schema.preprocess import DataConfig, PreprocessConfig, TokenizerConfig
+from conf.schema.run import RunConfig
 from data_prep.job import Preprocess
-from elm_megatron.config import RunConfig
-from elm_megatron.hf.config import ExportConfig
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases

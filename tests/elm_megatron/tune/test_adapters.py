@@ -12,14 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from data_prep.errors import InputError
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
+from conf.schema.parallel import ParallelConfig
+from conf.schema.tune import TARGETS, TuneConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.config import ModelConfig, ParallelConfig
 from elm_megatron.hf import adapters, names
-from elm_megatron.hf.weights import FolderWeights
-from elm_megatron.tune.config import TARGETS, TuneConfig
+from elm_megatron.sources.tuning import resolve
+from elm_megatron.sources.weights import FolderWeights
 from elm_megatron.tune.corpus import SftData
-from elm_megatron.tune.source import resolve
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
 
@@ -55,8 +56,8 @@ def tuned(ranks: RankPool, base: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_base_is_untouched_and_checkpoints_hold_the_adapter_alone(tuned: tuple, base: Path) -> None:
     config, before = tuned
     assert files_of(base) == before
-    from elm_megatron.engine.checkpoint import Checkpoint, committed
-    from elm_megatron.run_folder import RunFolder
+    from elm_megatron.checkpoint.save import Checkpoint, committed
+    from elm_megatron.run.folder import RunFolder
 
     checkpoint = Checkpoint.open(committed(RunFolder(config.run.dir))[0])
     held = checkpoint.reader().names()

@@ -11,11 +11,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.tune.examples import Encoder
-from elm_megatron.tune.read import HALF_A_CHARACTER, data_file, dialogues, preferences
-from elm_megatron.tune.template import FOLDER, Dialogue, Template, Turn
+from elm_megatron.chat.examples import Encoder
+from elm_megatron.chat.read import HALF_A_CHARACTER, data_file, dialogues, preferences
+from elm_megatron.chat.template import FOLDER, Dialogue, Template, Turn
 
 RECORDS = [
     {"instruction": "Noem een stad.", "input": "", "output": "Rotterdam"},

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.compose import plain
-from elm_megatron.resume import check_resume
-from elm_megatron.run_folder import RunFolder
-from elm_megatron.tune.config import run_name
+from conf.compose import plain
+from conf.errors import InputError
+from conf.schema.tune import run_name
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.resume import check_resume
+from elm_megatron.sources.tuning import adopt, resolve
 from elm_megatron.tune.prepare import prepare
-from elm_megatron.tune.source import adopt, resolve
-from slurm.record import resumable
+from slurm.jobs.record import resumable
 from tests.elm_megatron.tune import cases
 
 

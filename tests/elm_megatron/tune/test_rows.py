@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.run_folder import RunFolder
+from elm_megatron.chat.examples import Example, held_out, prompt_key
+from elm_megatron.chat.template import Dialogue, Turn
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.tune.corpus import SftData
-from elm_megatron.tune.examples import Example, held_out, prompt_key
 from elm_megatron.tune.pairs import PairData
 from elm_megatron.tune.rows import Rows
-from elm_megatron.tune.template import Dialogue, Turn
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases
 
@@ -102,7 +102,7 @@ def test_packed_and_unpacked_training_agree(ranks: RankPool, base: Path, tmp_pat
 
 def packed_rows(config: Any, base: Path) -> Rows:
     """The training rows of a configuration."""
-    from elm_megatron.hf.source import run_config
+    from elm_megatron.sources.source import run_config
 
     data_dir = run_config(RunFolder(base))["data"]["dir"]
     return SftData.read(config, Tokenizer.load(Path(data_dir))).train

@@ -12,11 +12,11 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from data_prep.errors import InputError
-from elm_megatron.tune.eur_sheet import parse_dialogue, read_dialogues, read_preferences
-from elm_megatron.tune.read import HALF_A_CHARACTER, data_file, dialogues
-from elm_megatron.tune.template import Dialogue, Turn
-from elm_megatron.tune.xlsx import Workbook
+from conf.errors import InputError
+from elm_megatron.chat.eur_sheet import parse_dialogue, read_dialogues, read_preferences
+from elm_megatron.chat.read import HALF_A_CHARACTER, data_file, dialogues
+from elm_megatron.chat.template import Dialogue, Turn
+from elm_megatron.chat.xlsx import Workbook
 
 SHEETS = ("Fine-Tuning", "Reinforcement Learning")
 
@@ -211,7 +211,7 @@ MEASURE = """
 import re, sys
 from collections import Counter
 from pathlib import Path
-from elm_megatron.tune.eur_sheet import read_dialogues
+from elm_megatron.chat.eur_sheet import read_dialogues
 peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 skipped = Counter()
@@ -269,6 +269,6 @@ def test_the_real_spreadsheet() -> None:
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import elm_megatron.tune.xlsx, sys; print('torch' in sys.modules, 'openpyxl' in sys.modules)"
+    code = "import elm_megatron.chat.xlsx, sys; print('torch' in sys.modules, 'openpyxl' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.devcluster import processes, texts
 from slurm.devcluster.cluster import DevCluster, answers
 from slurm.devcluster.layout import Layout, folder_of, free_ports

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import InputError
+from conf.errors import InputError
 from slurm.tracker import budget, eta, plots, report, summary
 from slurm.tracker.command import Unreachable
 from slurm.tracker.history import DAY, History

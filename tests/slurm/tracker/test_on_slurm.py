@@ -15,7 +15,7 @@ from threading import Event
 
 import pytest
 
-from elm_megatron.run_folder import RunFolder, append_jsonl
+from elm_megatron.run.folder import RunFolder, append_jsonl
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 from slurm.tracker import efficiency, listing, poll

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from elm_megatron.run_folder import RunFolder, append_jsonl
+from elm_megatron.run.folder import RunFolder, append_jsonl
 from slurm.tracker import efficiency, listing, metrics, metrics_port, poll, runs
 from slurm.tracker.logs import log_path, log_tail
 from slurm.tracker.rates import Rates

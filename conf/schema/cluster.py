@@ -1,0 +1,215 @@
+"""Where a job runs: the keys of conf/cluster/*.yaml, their meaning, and the pattern each text must fit.
+
+Most of these words end up in an sbatch file or on srun's command line, so none may hold more than it names.
+A site is one YAML; `setup` and `env` come only from such a file, never from the command line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from conf.errors import InputError
+
+WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+PATH = r"[A-Za-z0-9._/][A-Za-z0-9 ._=+,@~/-]*"
+DURATION = r"(\d{1,3}-\d{1,2}:\d{2}:\d{2}|\d{1,4}:\d{2}:\d{2}|\d{1,6})"
+AFTER = r"(singleton|after[a-z]*(:\d+)+)"
+PATTERNS = {
+    "name": (WORD, "letters, digits and . _ -"),
+    "time": (DURATION, "D-HH:MM:SS, HH:MM:SS or minutes"),
+    "gpu_type": (WORD, "letters, digits and . _ -"),
+    "cpu_partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
+    "account": (WORD, "letters, digits and . _ -"),
+    "partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
+    "qos": (WORD, "letters, digits and . _ -"),
+    "constraint": (r"[A-Za-z0-9(\[][A-Za-z0-9_.&|,*()\[\]-]{0,199}", "feature names joined by & | or ,"),
+    "reservation": (WORD, "letters, digits and . _ -"),
+    "exclude": (r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,499}", "node names as Slurm writes them"),
+    "dependency": (rf"{AFTER}([,?]{AFTER})*", "Slurm's words, as afterok:4711"),
+    "mail_user": (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}", "an address"),
+    "mail_type": (r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "Slurm's words, as END,FAIL"),
+    "mpi": (r"[a-z0-9_]{1,16}", "a word of `srun --mpi=list`"),
+    "interface": (r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,31}", "a network interface"),
+    "slurm_conf": (PATH, "a path"),
+    "container": (PATH, "the path of an image"),
+}  # fmt: skip
+
+
+@dataclass
+class SiteConfig:
+    """What is known of a site's machines; used for shares, limits and estimates.
+
+    Attributes:
+        max_time: longest job, as `time`.
+        gpus, cores, memory_gb: of one whole node.
+        gpu_memory_gb: of one GPU, GiB.
+        peak_tflops: of one GPU (or of one CPU node), bf16 without sparsity.
+        mfu: share of that peak a first estimate assumes.
+        gpu_hour_rate, core_hour_rate: budget units per hour; a job pays the largest share of what it holds.
+        budget_unit: what the site calls them.
+        scratch, scratch_days: where files are deleted after how many days without use.
+    """
+
+    max_time: str | None = None
+    gpus: int = 0
+    cores: int | None = None
+    memory_gb: int | None = None
+    gpu_memory_gb: float | None = None
+    peak_tflops: float | None = None
+    mfu: float = 0.3
+    gpu_hour_rate: float | None = None
+    core_hour_rate: float | None = None
+    budget_unit: str = "SBU"
+    scratch: str | None = None
+    scratch_days: int | None = None
+
+
+@dataclass
+class ClusterConfig:
+    """Where ranks run.
+
+    Attributes:
+        name: the site's name.
+        executor: local (here), slurm (sbatch), or allocation (one srun inside an existing salloc).
+        device: cpu or gpu.
+        nodes: nodes of the job.
+        tasks_per_node: ranks per node; null is what the layout needs, or one per GPU.
+        gpus_per_node, gpu_type: GPUs asked for, and their GRES type where the site wants it.
+        cpus_per_task, memory_gb: null is the share of the node that goes with the GPUs asked for.
+        time: D-HH:MM:SS, HH:MM:SS or minutes.
+        signal_seconds: how long before the time limit the job saves and requeues itself.
+        cpu_partition: for what uses no GPU (preprocess, export); null is `partition`.
+        exclusive: the whole node.
+        ear: let the site's Energy Aware Runtime measure the nodes (`eacct -j <job>` tells it afterwards).
+        mpi: flavour for MPI stages, a word of `srun --mpi=list`.
+        interface: network interface ranks meet over.
+        slurm_conf: another cluster's slurm.conf.
+        modules: loaded before the start.
+        setup, env: shell lines and variables, from the site's YAML only.
+        container, binds: an Apptainer image the ranks run in, and folders it sees besides the run's own.
+        at_once: points of a sweep that may run at the same time; null is no limit.
+        max_stalls: lives of a job without a new checkpoint, after which it is held.
+    """
+
+    name: str = "local"
+    executor: Literal["local", "slurm", "allocation"] = "local"
+    device: Literal["cpu", "gpu"] = "cpu"
+    nodes: int = 1
+    tasks_per_node: int | None = None
+    gpus_per_node: int = 0
+    gpu_type: str | None = None
+    cpus_per_task: int | None = None
+    memory_gb: int | None = None
+    time: str | None = None
+    signal_seconds: int = 300
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: str | None = None
+    dependency: str | None = None
+    mail_user: str | None = None
+    mail_type: str | None = None
+    cpu_partition: str | None = None
+    exclusive: bool = False
+    ear: bool = False
+    mpi: str = "pmi2"
+    interface: str | None = None
+    slurm_conf: str | None = None
+    modules: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    container: str | None = None
+    binds: list[str] = field(default_factory=list)
+    at_once: int | None = None
+    max_stalls: int = 2
+    site: SiteConfig = field(default_factory=SiteConfig)
+
+    def without_gpus(self, nodes: int = 1) -> ClusterConfig:
+        """The same site for a job on so many CPU nodes."""
+        partition = self.cpu_partition or self.partition
+        none = {"device": "cpu", "gpus_per_node": 0, "gpu_type": None, "interface": None}
+        return replace(self, partition=partition, nodes=nodes, **none)
+
+    def for_one_process(self) -> ClusterConfig:
+        """The same site for one process, on one GPU where it has any."""
+        return replace(self, nodes=1, tasks_per_node=None, gpus_per_node=min(1, self.gpus_per_node))
+
+    def check(self) -> None:
+        """Refuse values that are not what their key names, or that the site cannot give.
+
+        Raises:
+            InputError: naming the key, what was found and what is allowed.
+        """
+        for key, (pattern, allowed) in PATTERNS.items():
+            value = getattr(self, key)
+            if value is not None and not re.fullmatch(pattern, value):
+                raise _refusal(key, value, f"must be {allowed}")
+        for key, pattern in (("modules", r"[A-Za-z0-9][A-Za-z0-9._+/-]*"), ("binds", rf"{PATH}(:{PATH})?")):
+            for value in getattr(self, key):
+                if not re.fullmatch(pattern, value):
+                    raise _refusal(key, value, f"must match {pattern}")
+        for name, value in self.env.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not value.isprintable():
+                raise _refusal(f"env.{name}", value, "must be a variable's name and printable text")
+        for line in self.setup:
+            if not line.isprintable():
+                raise _refusal("setup", line, "must be lines of printable text")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        counts = ("nodes", "tasks_per_node", "cpus_per_task", "memory_gb", "at_once", "max_stalls")
+        for key in (*counts, "signal_seconds"):
+            value = getattr(self, key)
+            if value is not None and not 1 <= value <= 1_000_000:
+                raise _refusal(key, value, "must be at least 1")
+        if self.gpus_per_node < 0 or (self.site.gpus and self.gpus_per_node > self.site.gpus):
+            raise _refusal("gpus_per_node", self.gpus_per_node, f"must be 0 to {self.site.gpus or 'many'}")
+        if self.executor == "local" and self.nodes != 1:
+            raise _refusal("nodes", self.nodes, f"must be 1, cluster={self.name} is one machine")
+        if self.ear and self.executor != "slurm":
+            raise _refusal("ear", "true", f"must be false, cluster={self.name} hands no job to Slurm")
+        limit = self.site.max_time
+        if limit and self.time and seconds(self.time) > seconds(limit):
+            raise _refusal("time", self.time, f"must be at most {limit}, the limit of {self.name}")
+        if self.executor == "slurm" and self.time and seconds(self.time) <= self.signal_seconds:
+            raise _refusal(
+                "time", self.time, f"must be longer than cluster.signal_seconds={self.signal_seconds}"
+            )
+
+    def check_gpus(self) -> None:
+        """Refuse a Slurm job that trains with more ranks than GPUs, or with GPUs that it does not use.
+
+        Raises:
+            InputError: naming the key, what was found and what is allowed.
+        """
+        gpus, ranks = self.gpus_per_node, self.tasks_per_node or 0
+        if self.executor != "slurm":
+            return
+        if self.device == "gpu" and gpus < 1 and not self.exclusive:
+            rule = "must be at least 1 with cluster.device=gpu, or with cluster.exclusive=true 0, where GPUs "
+            raise _refusal("gpus_per_node", gpus, rule + "are no resource of Slurm's and come with the node")
+        if self.device == "gpu" and gpus and ranks > gpus:
+            rule = f"must be at most cluster.gpus_per_node={gpus}, since two ranks cannot share a GPU"
+            raise _refusal("tasks_per_node", ranks, rule)
+        # GPUs of no known memory may be booked: those of a dev cluster do not exist.
+        if self.device == "cpu" and gpus and self.site.gpu_memory_gb:
+            rule = "must be 0 with cluster.device=cpu, or GPUs are paid for and not used"
+            raise _refusal("gpus_per_node", gpus, rule)
+
+
+def seconds(duration: str) -> int:
+    """Seconds of D-HH:MM:SS, HH:MM:SS or minutes."""
+    days, _, rest = duration.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if len(parts) == 1:
+        return parts[0] * 60
+    hours, minutes, secs = parts
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + secs
+
+
+def _refusal(key: str, value: object, rule: str) -> InputError:
+    return InputError(f"cluster.{key}={value!r}: {rule}.")

@@ -1,0 +1,141 @@
+"""Between a live model and a checkpoint's pieces: what this rank has to write, and putting it back.
+
+Only fp32 master weights and AdamW's moments are stored; bf16 weights are their rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
+
+from conf.errors import InputError
+from elm_megatron.checkpoint.shards import Piece, Place, Reader
+from elm_megatron.engine.optimizer import MOMENTS, Optimizer, OwnedPart
+from elm_megatron.model.llama import box, sharded_tensors
+
+Chooser = Callable[[torch.nn.Parameter], bool]
+Buffers = dict[str, torch.Tensor]
+
+
+def everything(param: torch.nn.Parameter) -> bool:
+    """The default choice of parameters: all of them."""
+    return True
+
+
+def snapshot(
+    chunks: list[torch.nn.Module],
+    optimizer: Optimizer,
+    data_parallel: bool,
+    choose: Chooser = everything,
+    buffers: Buffers | None = None,
+) -> list[Piece]:
+    """Copies, in host memory, of all this rank has to write.
+
+    The copy is explicit: on a CPU `.to("cpu")` would hand out the live tensor, and a save that goes on
+    while training does would be torn.
+
+    Args:
+        data_parallel: the optimizer's state is spread over the data-parallel ranks, so that each writes
+            its part; otherwise the first of them writes everything.
+        choose: which parameters belong to the checkpoint.
+        buffers: memory of an earlier snapshot, to be filled again; touching fresh pages costs more than the
+            copy. Nobody may still read the pieces made from it.
+    """
+    buffers = {} if buffers is None else buffers
+    pieces = []
+    for chunk in chunks:
+        for param, shards in sharded_tensors(chunk):
+            part = optimizer.owned_part(param) if choose(param) else None
+            if part is None or not _writes(shards[0], data_parallel):
+                continue
+            sections = {"weight": part.main, **optimizer.moments(part)}
+            for section, values in sections.items():
+                pieces += list(_cut(section, values.detach(), part, shards, buffers))
+    return pieces
+
+
+def _writes(shard: ShardedTensor, data_parallel: bool) -> bool:
+    """Whether this rank is the one of the replicas that writes; the last index is the data-parallel rank."""
+    replica = shard.replica_id
+    return is_main_replica(replica[:-1] if data_parallel and isinstance(replica, tuple) else replica)
+
+
+def _cut(
+    section: str, values: torch.Tensor, part: OwnedPart, shards: list[ShardedTensor], buffers: Buffers
+) -> Iterator[Piece]:
+    base = 0
+    for shard in shards:
+        name, whole, offset, shape = box(shard)
+        size = shard.data.numel()
+        low, high = max(part.start, base), min(part.stop, base + size)
+        if low < high:
+            place = Place(section, name, whole, offset, shape, low - base, high - base)
+            data = buffers.get(place.key)
+            if data is None:
+                data = buffers[place.key] = torch.empty(
+                    high - low, dtype=torch.float32, pin_memory=values.is_cuda
+                )
+            data.copy_(values[low - part.start : high - part.start])
+            yield Piece(place, data)
+        base += size
+
+
+@torch.no_grad()
+def restore(
+    chunks: list[torch.nn.Module],
+    optimizer: Optimizer | None,
+    reader: Reader,
+    step: int,
+    moments: bool = True,
+    choose: Chooser = everything,
+) -> None:
+    """Put a checkpoint back into this rank's model and optimizer, whatever layout wrote it.
+
+    Args:
+        optimizer: None to load weights alone.
+        step: number of updates done when it was written.
+        moments: put AdamW's moments back too; False starts a new run from old weights.
+    """
+    for chunk in chunks:
+        for param, shards in sharded_tensors(chunk):
+            if not choose(param):
+                continue
+            weight = _local(reader, shards, "weight")
+            param.data.view(-1).copy_(weight)
+            part = optimizer.owned_part(param) if optimizer else None
+            if part is None:
+                continue
+            part.main.copy_(weight[part.start : part.stop])
+            if moments:
+                state = {
+                    name: _local(reader, shards, name)[part.start : part.stop]
+                    for name in MOMENTS
+                    if box(shards[0])[0] in reader.names(name)
+                }
+                if state:
+                    optimizer.set_moments(part, state, step)
+    if optimizer and moments:
+        optimizer.set_step(step)
+
+
+def names(chunks: list[torch.nn.Module]) -> set[str]:
+    """Global names of the tensors that this rank has a part of."""
+    return {box(shard)[0] for chunk in chunks for _, shards in sharded_tensors(chunk) for shard in shards}
+
+
+def _local(reader: Reader, shards: list[ShardedTensor], section: str) -> torch.Tensor:
+    """One parameter's numbers, flat, its boxes one after the other.
+
+    Raises:
+        InputError: the checkpoint holds it in another size.
+    """
+    parts = []
+    for shard in shards:
+        name, whole, offset, shape = box(shard)
+        stored = reader.shape(name, section)
+        if stored != whole:
+            raise InputError(f"{reader.folder}: {name} is {stored} there and {whole} in this model.")
+        parts.append(reader.read(name, offset, shape, section).view(-1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,147 @@
+"""Measures models and sets them side by side: evaluation.json, evaluation.md, evaluation.png."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from conf.errors import InputError
+from conf.schema.hf import EvalConfig
+from data_prep.manifest import Manifest
+from elm_megatron.card import card
+from elm_megatron.evaluate import generate, perplexity, tasks_run
+from elm_megatron.run.folder import RunFolder, write_atomically
+from elm_megatron.sources import tokenizer_files
+from elm_megatron.sources.lineage import dataset_of, stages_of
+from elm_megatron.sources.source import is_hf_folder, side_by_side
+
+Results = dict[str, dict[str, Any]]  # {model: {"perplexity": {group: …}, "tasks": {task: …}}}
+
+
+def evaluate(config: EvalConfig) -> Results:
+    """Measure every model, write the files and the models' cards.
+
+    Raises:
+        InputError: a model, the dataset or a task is missing, or a model stands twice.
+    """
+    run = RunFolder(config.run.dir)
+    run.update(state="running")
+    for task in config.tasks:
+        tasks_run.load(task)
+    models = side_by_side(config.sources)
+    manifest = dataset(config, next(iter(models.values()))) if config.split else None
+    works = perplexity.documents(manifest, config.split, config.max_documents) if manifest else []
+    results: Results = {}
+    for name, folder in models.items():
+        results[name] = _measure(config, folder, works, run.path / ".cache")
+        one = {name: results[name]}
+        print(f"{markdown(one)}\n", flush=True)
+        card.put_evaluation(folder, _card_section(config, manifest, one))
+    write_atomically(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
+    write_atomically(run.path / "evaluation.md", markdown(results) + "\n")
+    draw(results, run.path / "evaluation.png")
+    if len(results) > 1:
+        print(markdown(results), flush=True)
+    run.update(state="done", evaluation=results, manifest_sha256=manifest.sha256 if manifest else None)
+    return results
+
+
+def _measure(config: EvalConfig, folder: Path, works: list[Any], cache: Path) -> dict[str, Any]:
+    gpu = config.cluster.device == "gpu"
+    model, tokenizer = generate.load(str(folder), None, gpu)
+    model = model.eval().to("cuda" if gpu else "cpu")
+    result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
+    if works:
+        first = tokenizer.first_id
+        result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
+    if config.tasks:
+        with TemporaryDirectory() as scratch:
+            settings = folder if is_hf_folder(folder) else _tokenizer_folder(model, tokenizer, Path(scratch))
+            figures = tasks_run.run(model, settings, config.tasks, config.limit, config.batch_size, cache)
+        result["tasks"] = figures
+    return result
+
+
+def _tokenizer_folder(model: Any, tokenizer: tokenizer_files.TokenizerSource, folder: Path) -> Path:
+    """The tokenizer of a run as transformers, and so lm-eval, reads it."""
+    (folder / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
+    tokenizer_files.write(tokenizer, folder, model.config.max_position_embeddings)
+    return folder
+
+
+def dataset(config: EvalConfig, first: Path) -> Manifest:
+    """The dataset given, or the one the first model was trained on.
+
+    Raises:
+        InputError: it cannot be found out.
+    """
+    folder = config.data.dir or dataset_of(stages_of(first))
+    if folder is None:
+        raise InputError(
+            f"source={config.sources[0]} names no dataset; give data.dir=<folder>, or split=null."
+        )
+    return Manifest.load(Path(folder).expanduser())
+
+
+def rows(results: Results) -> list[tuple[str, list[float | None]]]:
+    """(what is measured, its figure for each model or None)."""
+    found: dict[str, dict[str, float]] = {}
+    for model, result in results.items():
+        for group, figures in result["perplexity"].items():
+            found.setdefault(f"perplexity, {group}", {})[model] = figures["perplexity"]
+            found.setdefault(f"bits per byte, {group}", {})[model] = figures["bits_per_byte"]
+        for task, figures in result["tasks"].items():
+            found.setdefault(f"{task}, accuracy", {})[model] = figures["accuracy"]
+    return [(what, [figures.get(model) for model in results]) for what, figures in found.items()]
+
+
+def markdown(results: Results) -> str:
+    """All models side by side as a Markdown table."""
+    lines = [(what, *("" if f is None else f"{f:.4g}" for f in figures)) for what, figures in rows(results)]
+    return card.table(lines, ("measure", *results))
+
+
+def _card_section(config: EvalConfig, manifest: Manifest | None, results: Results) -> str:
+    (result,), notes = results.values(), []
+    if manifest is not None:
+        documents = result["perplexity"]["all"]["documents"]
+        notes.append(
+            f"Perplexity per token of the model's own tokenizer, on {documents:,} documents of the "
+            f"{config.split} split of `{manifest.corpus}` (manifest sha256 `{manifest.sha256}`)."
+        )
+    if result["tasks"]:
+        sizes = ", ".join(f"{task} {figures['items']} items" for task, figures in result["tasks"].items())
+        notes.append(f"Tasks choose one of four answers, so that chance is 0.25: {sizes}.")
+    return f"{markdown(results)}\n\n{' '.join(notes)}"
+
+
+def draw(results: Results, path: Path) -> None:
+    """Bits per byte and accuracy of all models as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [
+        (title, [(what.split(", ", 1)[cut], figures) for what, figures in rows(results) if key in what])
+        for title, key, cut in (("bits per byte", "bits per byte", 1), ("accuracy", ", accuracy", 0))
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), squeeze=False)
+    for axis, (title, bars) in zip(axes[0], panels, strict=True):
+        width = 0.8 / len(results)
+        for number, model in enumerate(results):
+            heights = [figures[number] or 0.0 for _, figures in bars]
+            axis.bar([i + number * width for i in range(len(bars))], heights, width, label=model)
+        axis.set_xticks(
+            [i + 0.4 - width / 2 for i in range(len(bars))], [name for name, _ in bars], rotation=30
+        )
+        axis.set_title(title)
+        if title == "accuracy":
+            axis.axhline(0.25, color="grey", ls="--", lw=1)
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

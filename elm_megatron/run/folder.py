@@ -1,0 +1,219 @@
+"""A run's folder, and the one reader and writer of its run.json.
+
+    runs/<name>/config.yaml  run.json  metrics.jsonl  valid.jsonl  tensorboard/  checkpoints/  logs/
+
+run.json is written by the submitter until the first rank starts, then by rank 0, and by any rank that fails;
+one at a time, and by an atomic rename, so that a reader (the queue tracker, a person) never sees half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from conf.errors import InputError
+
+SCHEMA = 1
+LOCK_SECONDS = 10.0
+STATES = ("submitted", "running", "requeued", "held", "cancelled", "failed", "done")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write text to path through a temporary name in the same folder, fsync and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others out who take the same lock; it lies on the folder itself and leaves no file in it.
+
+    Goes on without the lock where the file system has none, and when it was not to be had for `LOCK_SECONDS`:
+    a task of an earlier life that stands still while it holds the lock must not stop the next life.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever writes into it says so
+        yield
+        return
+    until = time.monotonic() + LOCK_SECONDS
+    try:
+        with contextlib.suppress(OSError):
+            while not _lock(descriptor) and time.monotonic() < until:
+                time.sleep(0.002)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Superseded(RuntimeError):
+    """A later life owns the run: this task writes nothing any more."""
+
+
+def git_commit() -> str:
+    """The suite's own commit, with '+changes' when the tree differs from it; 'unknown' outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if dirty else "")
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: the folder; it need not exist yet.
+        life: a rank's own [job id, restart]; it then writes nothing once run.json names another `life`.
+    """
+
+    def __init__(self, path: Path | str, life: list[Any] | None = None):
+        self.path, self.life = Path(path).absolute(), life
+        self.config = self.path / "config.yaml"
+        self.run_json = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.lost_metrics = self.path / "metrics.lost.jsonl"
+        self.valid = self.path / "valid.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.latest = self.checkpoints / "latest"
+        self.logs = self.path / "logs"
+
+    def create(self) -> None:
+        """Make the folder and its logs/, readable by the owner alone (0700).
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.logs.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as e:
+            raise InputError(f"run.dir={self.path}: cannot be written ({e.strerror}).") from e
+
+    def read(self) -> dict[str, Any]:
+        """run.json as a dict, or {} when there is none yet.
+
+        Raises:
+            InputError: the file is not a record in JSON, or was written by a newer suite.
+        """
+        try:
+            data = json.loads(self.run_json.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise InputError(f"{self.run_json}: not readable as JSON ({e}).") from e
+        if not isinstance(data, dict):
+            raise InputError(f"{self.run_json}: does not hold a run's record.")
+        if data.get("schema") != SCHEMA:
+            raise InputError(
+                f"{self.run_json}: schema {data.get('schema')!r}, this suite reads schema {SCHEMA}."
+            )
+        return data
+
+    def update(self, **fields: Any) -> dict[str, Any]:
+        """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record.
+
+        Raises:
+            Superseded: another life owns the run.
+        """
+        state = fields.get("state")
+        if state is not None and state not in STATES:
+            raise ValueError(f"state {state!r} is not one of {STATES}")
+        with locked(self.path):
+            before = self.read()
+            owner = before.get("life")
+            if None not in (owner, self.life) and owner != self.life:
+                raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
+            data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
+            write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return data
+
+    def latest_step(self) -> int | None:
+        """The step named by checkpoints/latest, or None before the first save."""
+        try:
+            return int(self.latest.read_text().strip().removeprefix("step-"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def read_metrics(self, path: Path | None = None) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl (or of valid.jsonl, given as `path`), in file order.
+
+        A last line that is still being written is left out.
+        """
+        path = path or self.metrics
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def cut_after(self, step: int) -> int:
+        """Take rows after `step` out of what a run logs by step; returns how many training rows.
+
+        They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
+        A torn last line is dropped. The files are new ones afterwards, so that a task of an earlier life that
+        still holds the old ones open (`Rows`) writes into nothing.
+        """
+        lost = 0
+        for path in (self.metrics, self.valid, self.samples):
+            rows = self.read_metrics(path)
+            gone = [row for row in rows if row["step"] > step]
+            if path.exists():
+                kept = [row for row in rows if row["step"] <= step]
+                write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+            for row in gone if path != self.samples else []:
+                append_jsonl(self.lost_metrics, row)
+            lost += len(gone) if path == self.metrics else 0
+        return lost
+
+
+class Rows:
+    """A file of JSON lines, opened once; each row is flushed before `append` returns."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row as a line."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one row as a line, flushed before returning."""
+    with path.open("a", encoding="utf-8") as f:
+        f.write(json.dumps(row) + "\n")

@@ -1,0 +1,75 @@
+"""What may change when a command is repeated with the same run.name, and what may not.
+
+Torch-free, so that a launcher refuses before anything starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conf.errors import InputError
+
+# Keys that do not change what is learnt. Everything else must stay as it was.
+FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
+LOOPS = ("train.", "tune.")
+FREE_IN_LOOPS = (
+    "micro_batch_size",
+    "keep_last",
+    "keep_best",
+    "spike_factor",
+    "log_sample_ids",
+    "distributed_optimizer",
+    "stall_seconds",
+    "wandb",
+)
+FREE_SUFFIXES = ("_every",)
+GROWING_SCHEDULES = ("constant", "wsd")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: {"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key may change between the lives of one run."""
+    in_loop = next((key.removeprefix(loop) for loop in LOOPS if key.startswith(loop)), None)
+    return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(FREE_SUFFIXES)
+
+
+def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None:
+    """Refuse to go on with a run under a configuration that is not the same run.
+
+    Args:
+        old: the run folder's config.yaml, nested.
+        new: the configuration asked for now, nested.
+        run_dir: named in the refusal.
+
+    Raises:
+        InputError: naming the first key that differs and may not.
+    """
+    before, after = flatten(old), flatten(new)
+    for key in sorted(before.keys() | after.keys()):
+        was, wants = before.get(key), after.get(key)
+        if was == wants or is_free(key):
+            continue
+        if key not in before and not wants:
+            continue  # an option younger than the run, and not in use
+        loop = key.removesuffix("steps")
+        if loop in LOOPS and key.endswith(".steps") and None not in (was, wants) and wants > was:
+            if after.get(f"{loop}schedule") in GROWING_SCHEDULES:
+                continue
+            raise InputError(
+                f"{key}={wants}: {run_dir} was started with {was}, and steps may grow only with "
+                f"{loop}schedule {' or '.join(GROWING_SCHEDULES)}; give another run.name."
+            )
+        raise InputError(
+            f"{key}={wants}: {run_dir} was started with {key}={was}, which may not change on resume; "
+            "repeat the first value or give another run.name."
+        )

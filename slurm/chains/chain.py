@@ -1,0 +1,186 @@
+"""A chain of stages, each skipped when its output is there and valid.
+
+Here they run one after another. On Slurm all are queued at once, each waiting for the one before (`afterok`);
+a stage that fails takes those behind it out of the queue, and a requeue keeps the job id and so the chain.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from conf.errors import InputError
+from elm_megatron.run.folder import RunFolder
+from slurm.jobs import queue_state
+from slurm.jobs.submit import Job, held, script, submit
+
+
+@dataclass
+class Stage:
+    """One link.
+
+    Attributes:
+        verb: names it.
+        config: its checked config, with `run` and `cluster`.
+        job: what runs.
+        ranks: of its job.
+        source: what it reads, for people.
+        output: the path of what it makes.
+        proof: a file that is written anew whenever the output changes.
+        manifest: gives the sha256 of the dataset it reads (or None), or raises InputError; called when the
+            stage before has ended.
+        finished: whether its output is there and valid.
+        resumes: see `slurm.jobs.submit.submit`.
+        sources: runs that its run is made from.
+    """
+
+    verb: str
+    config: Any
+    job: Job
+    ranks: int
+    source: str
+    output: str
+    proof: Path
+    manifest: Callable[[], str | None] = lambda: None
+    finished: Callable[[], bool] = lambda: False
+    resumes: bool = True
+    sources: tuple[RunFolder, ...] = ()
+
+    @property
+    def run(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(self.config.run.dir)
+
+    def stamp(self) -> int | None:
+        """When the output was made (ns since the epoch), None when it is not there."""
+        return self.proof.stat().st_mtime_ns if self.proof.exists() else None
+
+    def check_fresh(self, changing: bool) -> None:
+        """Refuse to take a finished run for what would come out of sources that are others now.
+
+        Args:
+            changing: a stage before it is about to make them anew.
+
+        Raises:
+            InputError: naming the run.
+        """
+        if not self.resumes or self.run.read().get("state") != "done":
+            return
+        if changing or not done_since(self.run, *self.sources):
+            when = "changes" if changing else "has changed"
+            raise InputError(
+                f"{self.run.path} is finished, and what it was made from {when}: give another run.name."
+            )
+
+
+@dataclass
+class Row:
+    """What became of a stage: `seconds` it took, or that it was `reused`."""
+
+    stage: Stage
+    seconds: float
+    reused: bool
+
+
+@dataclass
+class Link:
+    """A stage in Slurm's queue: its job, None when there is nothing to do, and what that job waits for."""
+
+    stage: Stage
+    job: str | None
+    waits: str | None
+
+    def state(self) -> str:
+        """How far it is, from its run.json."""
+        record = self.stage.run.read()
+        if self.job is None:
+            return "there already, and valid"
+        if record.get("state") != "submitted" and record.get("step"):
+            return f"{record['state']}, step {record['step']} of {record.get('steps', '?')}"
+        return record.get("state", "submitted")
+
+
+def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
+    """Run the stages one after another on this machine.
+
+    Returns:
+        0 and a row per stage, or the exit status of the stage that failed and the rows up to it.
+    """
+    rows = []
+    for number, stage in enumerate(stages, 1):
+        began = time.monotonic()
+        print(f"\n[{number}/{len(stages)}] {stage.verb}: {stage.source} → {stage.output}", flush=True)
+        before = stage.stamp()
+        if stage.finished():
+            print("there already, and valid", flush=True)
+        else:
+            stage.check_fresh(changing=False)
+            status = submit(stage.job, stage.config, stage.ranks, stage.verb, stage.manifest(), stage.resumes)
+            if status:
+                return status, rows
+        rows.append(Row(stage, time.monotonic() - began, before is not None and before == stage.stamp()))
+    return 0, rows
+
+
+def check_scripts(stages: list[Stage]) -> None:
+    """Make the batch script of every stage, so that one that cannot be made is refused before any is queued.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    for stage in stages:
+        script(stage.config, stage.ranks, stage.verb)
+
+
+def queue(stages: list[Stage]) -> list[Link]:
+    """Hand every missing stage to Slurm, each after the one before; all, or none of those that were missing.
+
+    Raises:
+        InputError: a stage cannot be a batch job; or Slurm holds or refuses it, and those queued by this call
+            are cancelled again.
+    """
+    check_scripts(stages)
+    links: list[Link] = []
+    ours: list[RunFolder] = []
+    try:
+        for stage in stages:
+            before = next((link.job for link in reversed(links) if link.job), None)
+            if before is None and stage.finished():
+                links.append(Link(stage, None, None))
+                continue
+            stage.check_fresh(changing=before is not None)
+            waits = f"afterok:{before}" if before else stage.config.cluster.dependency
+            config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
+            # What a job still in the queue will make cannot be looked at yet.
+            manifest = stage.manifest() if before is None else None
+            known = stage.run.read().get("job_ids", [])
+            if said := held(stage.run, config.run.name):
+                raise InputError(said)
+            submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
+            if stage.run.read().get("job_ids", []) != known:
+                ours.append(stage.run)
+            links.append(Link(stage, queue_state.live_job(stage.run.read()), waits))
+    except BaseException:
+        for run in ours:
+            job = run.read()["job_ids"][-1]
+            if queue_state.cancel(run.read()):
+                run.update(state="cancelled", reason="a later stage of its chain was not queued")
+                print(f"{run.path.name}: job {job} cancelled again", file=sys.stderr)
+            else:
+                print(f"{run.path.name}: job {job} could not be cancelled: scancel {job}", file=sys.stderr)
+        raise
+    return links
+
+
+def done_since(run: RunFolder, *sources: RunFolder) -> bool:
+    """Whether a run ended well after the runs it was made from had saved last."""
+    record = run.read()
+    if record.get("state") != "done":
+        return False
+    lives = record.get("lives")  # a queued stage is submitted long before the stage before it has ended
+    began = lives[-1]["time"] if lives else record.get("submitted", 0.0)
+    return all(not source.latest.exists() or source.latest.stat().st_mtime < began for source in sources)

@@ -1,0 +1,106 @@
+"""The start of a sweep (`-m`): no two of its points write one place, and which runs belong to it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.errors import InputError
+from conf.points import Point, varying
+from conf.schema.preprocess import PreprocessConfig
+from data_prep.manifest import Manifest
+from data_prep.settings import deciding
+from elm_megatron.run.folder import write_atomically
+
+
+def begin(
+    verb: str, overrides: Sequence[str], points: Sequence[Point], configs: Sequence[Any], kept: bool
+) -> None:
+    """Refuse points that write one place; then note the sweep, when it is `kept`.
+
+    Raises:
+        InputError: naming two points, and the run folder or the dataset.
+    """
+    check_apart(points, configs)
+    if kept:
+        keep(verb, overrides, points)
+
+
+def check_apart(points: Sequence[Point], configs: Sequence[Any]) -> None:
+    """Refuse points of which one would write what another writes.
+
+    Args:
+        points: as composed.
+        configs: their typed configs; one that makes a dataset has `building()`.
+
+    Raises:
+        InputError: naming two points, and the run folder or the dataset.
+    """
+    keys = varying(points)
+    runs: dict[Path, int] = {}
+    builds: dict[Path, int] = {}
+
+    def clash(first: int, number: int, what: str) -> InputError:
+        one, other = (" ".join(points[at].parts(keys)) or "the same" for at in (first, number))
+        return InputError(f"points {first + 1} ({one}) and {number + 1} ({other}) of this sweep {what}.")
+
+    for number, config in enumerate(configs):
+        first = runs.setdefault(Path(config.run.dir).absolute(), number)
+        if first != number:
+            what = f"share run.dir={config.run.dir}: start them one by one, each with a run.name of its own"
+            raise clash(first, number, what)
+        if not hasattr(config, "building"):
+            continue
+        build = config.building()
+        first = builds.setdefault(build.data_dir(), number)
+        data = f"data.dir={config.data.dir}"
+        if _bytes_of(build) != _bytes_of(configs[first].building()):
+            what = (
+                f"make different datasets in {data}: start them one by one, each with a data.dir of its own"
+            )
+            raise clash(first, number, what)
+        if first != number and _at_once(config) and build.remove is None and not _is_there(build.data_dir()):
+            alone = " ".join(points[first].parts(keys))
+            what = (
+                f"would make {data} at the same time: give the command with -m {alone} alone first, and "
+                "whole when that has made it, or add cluster.at_once=1"
+            )
+            raise clash(first, number, what)
+
+
+def _bytes_of(build: PreprocessConfig) -> dict[str, Any]:
+    """The settings that decide on a dataset's bytes."""
+    settings = deciding(build)
+    del settings["clean"]["dedup"]["memory_mb"]  # part of the key, though it moves no byte
+    return settings
+
+
+def _at_once(config: Any) -> bool:
+    """Whether the jobs of several points may run beside each other."""
+    cluster = config.cluster
+    return cluster.executor == "slurm" and cluster.at_once != 1 and not config.dry_run
+
+
+def _is_there(data_dir: Path) -> bool:
+    """Whether a dataset stands there that a run may read."""
+    try:
+        return not Manifest.load(data_dir).stale
+    except InputError:
+        return False
+
+
+def keep(verb: str, overrides: Sequence[str], points: Sequence[Point]) -> None:
+    """Note which runs belong to a sweep, in runs/.sweeps/<key>.json; the same command has the same key."""
+    key = hashlib.sha256("\n".join([verb, *sorted(overrides)]).encode()).hexdigest()[:12]
+    keys = varying(points)
+    runs = [
+        {"dir": str(Path(point.config.run.dir).absolute()), "overrides": " ".join(point.parts(keys))}
+        for point in points
+    ]
+    folder = Path(runs[0]["dir"]).parent / ".sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"verb": verb, "overrides": list(overrides), "runs": runs}
+    write_atomically(folder / f"{verb}-{key}.json", json.dumps(record, indent=1))

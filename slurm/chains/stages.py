@@ -1,0 +1,69 @@
+"""The stages of `launch/pipeline.py`: preprocess → pretrain → finetune → export, and eval on a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf.schema.pipeline import PipelineConfig
+from data_prep.dataset import open_dataset
+from data_prep.job import Preprocess
+from elm_megatron.engine.job import Pretrain
+from elm_megatron.hf.job import Eval, Export
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.tune.job import Finetune
+from slurm.chains import chain
+from slurm.jobs import record
+
+
+def stages(config: PipelineConfig) -> list[chain.Stage]:
+    """The links of the chain, each with what it reads and writes."""
+    build, train = config.preprocessing(), config.pretraining()
+    tune, export = config.tuning(), config.exporting()
+    trained, tuned, exported = (RunFolder(part.run.dir) for part in (train, tune, export))
+    manifest, model = Path(config.data.dir) / "manifest.json", Path(export.run.dir) / "model"
+
+    def dataset() -> str:
+        sizes = config.model.vocab_size, config.train.seq_length
+        return open_dataset(config.data.dir, config.corpus, *sizes).sha256
+
+    making = Preprocess(build.building())
+    here = config.cluster.executor != "slurm"
+    links = [
+        chain.Stage(
+            "preprocess", build, making, 1 if here else config.preprocess.ranks,
+            config.corpus.path, config.data.dir, manifest, resumes=False,
+            finished=lambda: not here and making.finished(),
+        ),
+        chain.Stage(
+            "pretrain", train, Pretrain(train), train.world_size,
+            config.data.dir, train.run.dir, trained.latest, manifest=dataset,
+            finished=lambda: not here and bool(record.resumable(trained, train, dataset())),
+        ),
+        chain.Stage(
+            "finetune", tune, Finetune(tune), tune.world_size,
+            ", ".join(config.sft.files), tune.run.dir, tuned.latest,
+            finished=lambda: chain.done_since(tuned, trained) and bool(record.resumable(tuned, tune, None)),
+            sources=(trained,),
+        ),
+        chain.Stage(
+            "export", export, Export(export), 1, tune.run.dir, str(model), model / "config.json",
+            finished=lambda: model.exists() and chain.done_since(exported, trained, tuned), resumes=False,
+        ),
+    ]  # fmt: skip
+    if not here:
+        measure = config.measuring()
+        measured = RunFolder(measure.run.dir)
+        links.append(
+            chain.Stage(
+                "eval",
+                measure,
+                Eval(measure),
+                1,
+                str(model),
+                measure.run.dir,
+                measured.run_json,
+                finished=lambda: chain.done_since(measured, trained, tuned),
+                resumes=False,
+            )
+        )
+    return links

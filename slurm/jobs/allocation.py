@@ -1,0 +1,51 @@
+"""cluster=allocation: one srun inside an existing allocation (`salloc`), watched like a local world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from conf.errors import InputError
+from slurm.jobs import local
+
+
+def job_id(env: Mapping[str, str]) -> str:
+    """The allocation this shell is in.
+
+    Raises:
+        InputError: it is in none.
+    """
+    found = env.get("SLURM_JOB_ID")
+    if not found:
+        raise InputError("cluster=allocation: this shell is in no allocation; start one with salloc first.")
+    return found
+
+
+def check(env: Mapping[str, str], nodes: int) -> None:
+    """Check that this shell's allocation is there and large enough.
+
+    Raises:
+        InputError: it is not.
+    """
+    job_id(env)
+    available = int(env.get("SLURM_JOB_NUM_NODES", 1))
+    if nodes > available:
+        raise InputError(f"cluster.nodes={nodes}: this allocation has {available} nodes.")
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """srun's environment: the allocation's own variables, and a mark for the ranks."""
+    # Set by salloc for its own shell; srun would take them for options of this step.
+    dropped = (
+        "SLURM_NTASKS",
+        "SLURM_NPROCS",
+        "SLURM_NTASKS_PER_NODE",
+        "SLURM_TASKS_PER_NODE",
+        "SLURM_NNODES",
+    )
+    kept = {name: value for name, value in env.items() if name not in dropped}
+    return kept | {"SUBMITIT_EXECUTOR": "slurm", "ELM_ALLOCATION": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def watch(ranks: list[local.Rank]) -> int:
+    """Follow the srun that stands for all ranks; Ctrl-C is passed on as SIGTERM, which srun hands to them."""
+    return local.LocalWorld(ranks, grace=30.0).watch()

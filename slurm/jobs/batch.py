@@ -1,0 +1,252 @@
+"""What a batch job asks Slurm for: a cluster's configuration as submitit's parameters; no submitit here.
+
+The script that comes out is kept as golden texts in tests/slurm/golden/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.compose import plain
+from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig, seconds
+from slurm.jobs import task
+from slurm.jobs.environment import exported
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout
+JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
+EARLY_SECONDS = 60  # "Slurm may send the signal up to 60 seconds earlier than specified", sbatch(1)
+START_SECONDS = 120  # a few ranks are at their first step by then
+EXIT_STOPPED = 143  # 128 + SIGTERM
+CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
+TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
+TEXT_KEYS += ("mail_user", "mail_type")
+
+
+def for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
+    """What a verb asks of a cluster: some no GPUs, and of those only the one with MPI several nodes."""
+    if verb in CPU_VERBS:
+        return cluster.without_gpus(cluster.nodes if verb == "preprocess" else 1)
+    return cluster.for_one_process() if verb == "eval" else cluster
+
+
+def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bool) -> dict[str, Any]:
+    """Parameters for submitit's Slurm executor.
+
+    Args:
+        cluster: checked already.
+        run: absolute run folder.
+        name: `run.name`, the job's name.
+        ranks: tasks of the whole job.
+        mpi: whether ranks meet through MPI (preprocess) rather than through the run folder.
+
+    Raises:
+        InputError: the ranks do not spread evenly, or the name is not one Slurm can show.
+    """
+    if not JOB_NAME.fullmatch(name):
+        raise InputError(f"run.name={name}: must be letters, digits and . _ = + , @ - to name a Slurm job.")
+    if ranks % cluster.nodes:
+        raise InputError(f"cluster.nodes={cluster.nodes} does not divide the {ranks} ranks of this job.")
+    per_node = ranks // cluster.nodes
+    cpus = cluster.cpus_per_task or _share_of_cores(cluster, per_node)
+    extra: dict[str, Any] = {key.replace("_", "-"): getattr(cluster, key) for key in TEXT_KEYS}
+    extra["time"] = cluster.time
+    extra["gpus-per-node"] = _gpus(cluster)
+    extra["mem"] = _memory(cluster)
+    extra["exclusive"] = cluster.exclusive or None
+    extra["requeue"] = True
+    extra["kill-on-invalid-dep"] = "yes" if cluster.dependency else None
+    extra["comment"] = f"elm:{run}"
+    if cluster.ear:
+        extra |= {"ear": "on", "ear-policy": "monitoring"}  # it looks on and changes no clock
+    srun = ["--open-mode=append", "--kill-on-bad-exit=1", f"--mpi={cluster.mpi if mpi else 'none'}"]
+    if cpus:
+        srun.append(f"--cpus-per-task={cpus}")  # Slurm 22.05 and later do not take it from the job
+    return {
+        "job_name": name,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": per_node,
+        "cpus_per_task": cpus,
+        "signal_delay_s": cluster.signal_seconds,
+        "wckey": None,
+        "setup": setup_lines(cluster, cpus),
+        "teardown": teardown_lines(run),
+        "srun_args": srun,
+        "additional_parameters": {key: value for key, value in extra.items() if value is not None},
+    }
+
+
+def _share_of_cores(cluster: ClusterConfig, per_node: int) -> int | None:
+    """Cores for one task: those that go with the GPUs asked for, or a whole exclusive node's."""
+    site = cluster.site
+    if site.cores is None or not (cluster.gpus_per_node or cluster.exclusive):
+        return None
+    share = site.cores * cluster.gpus_per_node // site.gpus if cluster.gpus_per_node else site.cores
+    return max(1, share // per_node)
+
+
+def _gpus(cluster: ClusterConfig) -> str | None:
+    if not cluster.gpus_per_node:
+        return None
+    return f"{cluster.gpu_type}:{cluster.gpus_per_node}" if cluster.gpu_type else str(cluster.gpus_per_node)
+
+
+def _memory(cluster: ClusterConfig) -> str | None:
+    """Memory per node; with GPUs, the share of the node that goes with them."""
+    memory, site = cluster.memory_gb, cluster.site
+    if memory is None and cluster.gpus_per_node and site.memory_gb is not None:
+        memory = site.memory_gb * cluster.gpus_per_node // site.gpus
+    return None if memory is None else f"{memory}G"
+
+
+def setup_lines(cluster: ClusterConfig, cpus: int | None) -> list[str]:
+    """Shell lines before srun: modules, the site's own lines, the variables of the ranks."""
+    lines = ["umask 077"]
+    if cluster.modules:
+        # The caller's shell functions do not travel with the job; a login shell's files define this one.
+        lines += ["command -v module > /dev/null || . /etc/profile", "module purge"]
+        lines += [f"module load {module} || exit 1" for module in cluster.modules]
+    variables = rank_variables(cluster, cpus).items()
+    return [*lines, *cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
+
+
+def rank_variables(cluster: ClusterConfig, cpus: int | None) -> dict[str, str]:
+    """Environment variables that the ranks get."""
+    env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(cpus or 1)}
+    if cluster.interface:
+        env |= {"NCCL_SOCKET_IFNAME": cluster.interface, "GLOO_SOCKET_IFNAME": cluster.interface}
+    if cluster.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    return env | cluster.env
+
+
+def teardown_lines(run: Path) -> list[str]:
+    """Shell lines after srun: the job's own requeue, done here because a container holds no scontrol.
+
+    The ranks leave a file saying so. Otherwise the script ends with srun's status, or with 143 when the ranks
+    were told to stop: sacct tells the truth, and what waits for this job's success does not start. The save
+    signal comes minutes before the time limit: enough to ask a restarting controller several times.
+    """
+    meeting = (
+        shlex.quote(str(task.rendezvous(run, "", 0).parent)) + '/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
+    )
+    return [
+        "status=$?",
+        f"meeting={meeting}",
+        "ask() {",
+        "  for pause in 1 5 10 20 40 80; do",
+        '    scontrol "$@" "$SLURM_JOB_ID" && return',
+        "    sleep $pause  # the controller is being restarted",
+        "  done",
+        "  return 1",
+        "}",
+        f'if [ -e "$meeting/{task.HOLD}" ]; then ask requeuehold; exit; fi',
+        f'if [ -e "$meeting/{task.REQUEUE}" ]; then ask requeue; exit; fi',
+        f'if [ -e "$meeting/{task.STOPPED}" ]; then',
+        # Slurm itself would requeue a job that it preempts with a grace time, but only at that time's end.
+        "  shown=$(ask -o show job)",
+        '  if [[ "$shown" =~ JobState=RUNNING\\ .*\\ PreemptTime=[0-9] ]]; then ask requeue; exit; fi',
+        f"  exit {EXIT_STOPPED}",
+        "fi",
+        "exit $status",
+    ]
+
+
+def environment(cluster: ClusterConfig, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which sbatch and squeue are called, and which the job inherits."""
+    kept = exported(env)
+    if cluster.slurm_conf:
+        kept["SLURM_CONF"] = str(Path(cluster.slurm_conf).absolute())
+    return kept
+
+
+def python(cluster: ClusterConfig, run: Path, others: Sequence[Path] = ()) -> str:
+    """The command that starts Python on a rank, inside the container where there is one.
+
+    It sees the checkout, the caller's folder (data/ stands there), the run folder, `others`, and what
+    `cluster.binds` adds.
+
+    Raises:
+        InputError: a folder has a name that Apptainer cannot bind.
+    """
+    if cluster.container is None:
+        return shlex.quote(sys.executable)
+    words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
+    for folder in outermost([ROOT, Path.cwd(), run, *others]):
+        if re.search("[:,]", str(folder)):
+            raise InputError(f"{folder}: cluster.container cannot bind a folder with : or , in its name.")
+        words += ["--bind", str(folder)]
+    for bind in cluster.binds:
+        words += ["--bind", bind]
+    words += ["--env", f"PYTHONPATH={ROOT}", "--pwd", str(Path.cwd())]
+    return shlex.join([*words, cluster.container, "python"])
+
+
+def outermost(folders: Sequence[Path]) -> list[Path]:
+    """Folders without those that lie in another of them; the root is none, a container has its own."""
+    kept: list[Path] = []
+    plain_names = [Path(os.path.normpath(folder)) for folder in folders]  # what `..` leaves out is elsewhere
+    for folder in sorted(dict.fromkeys(plain_names), key=lambda path: len(path.parts)):
+        if len(folder.parts) > 1 and not any(folder.is_relative_to(other) for other in kept):
+            kept.append(folder)
+    return kept
+
+
+def named_paths(config: Any) -> list[Path]:
+    """What is there of each path outside the caller's folder that a configuration names.
+
+    That is the path itself, or the nearest folder above it.
+    """
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from texts(item)
+
+    keys = {key: value for key, value in plain(config).items() if key not in ("cluster", "run")}
+    found = []
+    for text in texts(keys):
+        if "/" in text and "://" not in text:
+            path = Path(os.path.normpath(Path(text).expanduser().absolute()))
+            if not path.is_relative_to(Path.cwd()):
+                found.append(next(folder for folder in (path, *path.parents) if folder.exists()))
+    return found
+
+
+def notes(cluster: ClusterConfig, run: Path, verb: str = "") -> list[str]:
+    """What is allowed and hardly meant: shown by a dry run, and when the job is handed in.
+
+    Args:
+        cluster: as asked for, before `for_verb`.
+        run: absolute run folder.
+        verb: decides on the nodes.
+    """
+    found = []
+    chosen = for_verb(cluster, verb)
+    ranks, gpus = chosen.tasks_per_node, chosen.gpus_per_node
+    if chosen.device == "gpu" and ranks and ranks < gpus:
+        found.append(
+            f"cluster.tasks_per_node={ranks} leaves {gpus - ranks} of the {gpus} GPUs of each node idle"
+        )
+    if cluster.time:
+        left = seconds(cluster.time) - cluster.signal_seconds - EARLY_SECONDS
+        if left < START_SECONDS:
+            found.append(
+                f"cluster.time={cluster.time} may leave {max(0, left)} s for the start: the signal to save "
+                f"comes {cluster.signal_seconds} s (cluster.signal_seconds) before the limit, and up to a "
+                "minute earlier; a job without a step by then starts again, and is held when that repeats"
+            )
+    site = cluster.site
+    if site.scratch and run.is_relative_to(site.scratch):
+        found.append(
+            f"{run} lies on {site.scratch}, which forgets files after {site.scratch_days} days: "
+            "export the finished model elsewhere, and its last checkpoint too if it is to go on"
+        )
+    return found

@@ -1,0 +1,213 @@
+"""What `dry_run=true` prints: size, layout, memory, time, budget and the batch script. Submits nothing.
+
+The model is built on torch's meta device by `python -m elm_megatron.engine.preflight` in a process of its
+own, since launchers hold no torch. Hours and budget are a first estimate: FLOPs of the tokens over the peak
+of the site's hardware times an assumed utilisation, both stated.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conf.compose import plain
+from conf.errors import InputError
+from conf.schema.data import TrainingData
+from conf.schema.pretrain import PretrainConfig
+from conf.schema.run import RunConfig
+from conf.schema.train import TrainConfig
+from data_prep.manifest import FILE, Manifest
+from elm_megatron.run.folder import RunFolder
+from slurm.jobs.batch import notes
+from slurm.jobs.price import per_hour
+from slurm.jobs.record import check_folder
+from slurm.jobs.submit import script
+
+GIB = 2**30
+LABEL_WIDTH = 12
+
+
+@dataclass
+class Estimate:
+    """A first estimate of a run's length and price.
+
+    Attributes:
+        steps: optimizer updates.
+        tokens: seen in all of them.
+        basis: where the number of tokens in the dataset comes from.
+        hours: on the cluster; None where no peak is known for its device and the precision.
+        budget: in the site's units; None where no rate is known.
+    """
+
+    steps: int
+    tokens: int
+    basis: str
+    hours: float | None
+    budget: float | None
+
+
+def show(config: Any) -> int:
+    """Print everything about a pretraining or finetuning command without starting it.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        InputError: the model cannot be built in this layout, or the run folder has a refused name.
+    """
+    check_folder(RunFolder(config.run.dir).path)
+    verb = "finetune" if hasattr(config, "tune") else "pretrain"
+    loop: TrainConfig = config.tune if verb == "finetune" else config.train
+    found = preflight(_as_pretrain(config, loop))
+    parallel = config.parallel
+    line("model", f"{config.model.name}, {found['parameters']:,} parameters")
+    if verb == "finetune":
+        trainable = config.tune.trainable_parameters(config.model)
+        line("adapter", f"r={config.tune.r} on {', '.join(config.tune.targets)}: {trainable:,} trainable")
+    line(
+        "layout",
+        f"{config.world_size} ranks on {config.cluster.nodes} nodes: tp={parallel.tp} pp={parallel.pp} "
+        f"vpp={parallel.vpp} cp={parallel.cp} sp={str(parallel.sp).lower()} dp={config.dp}",
+    )
+    line("memory", memory(found, config) + ("; tuning takes less" if verb == "finetune" else ""))
+    if verb == "pretrain":
+        guess = estimate(config)
+        line("length", f"{guess.steps:,} steps, {guess.tokens:,} tokens ({guess.basis})")
+        line("time", _hours(guess, config))
+        line("budget", _budget(guess, config))
+    show_start(config, config.world_size, verb)
+    return 0
+
+
+def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
+    """The dry run of a verb that trains nothing: what it reads and writes, and its script."""
+    check_folder(RunFolder(config.run.dir).path)
+    line(verb, what)
+    show_start(config, ranks, verb)
+    return 0
+
+
+def show_start(config: Any, ranks: int, verb: str) -> None:
+    """The batch script, or what would be started here."""
+    if config.cluster.executor == "slurm":
+        for note in notes(config.cluster, RunFolder(config.run.dir).path, verb):
+            line("note", note)
+        print("script")
+        print(script(config, ranks, verb))
+    else:
+        line("start", f"{ranks} processes, cluster={config.cluster.name}; nothing was started")
+
+
+def line(label: str, text: str) -> None:
+    """Print one labelled line."""
+    print(f"{label:<{LABEL_WIDTH}}{text}")
+
+
+def _as_pretrain(config: Any, loop: TrainConfig) -> PretrainConfig:
+    """The base model's world, as the preflight reads it."""
+    if isinstance(config, PretrainConfig):
+        return config
+    return PretrainConfig(
+        run=RunConfig(config.run.name, config.run.dir),
+        model=config.model,
+        corpus=config.corpus,
+        tokenizer=config.tokenizer,
+        data=TrainingData(),
+        train=TrainConfig(**{item.name: getattr(loop, item.name) for item in fields(TrainConfig)}),
+        parallel=config.parallel,
+        cluster=config.cluster,
+    )
+
+
+def preflight(config: PretrainConfig) -> dict[str, Any]:
+    """Parameters and bytes per rank, from the model built on the meta device in another process.
+
+    Raises:
+        InputError: it could not be built; the last line of what went wrong.
+    """
+    with tempfile.TemporaryDirectory(prefix="elm-preflight-") as scratch:
+        path = Path(scratch) / "config.yaml"
+        path.write_text(yaml.safe_dump(plain(config)), encoding="utf-8")
+        command = [sys.executable, "-m", "elm_megatron.engine.preflight", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise InputError(f"the model cannot be built in this layout: {lines[-1].strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory(found: dict[str, Any], config: Any) -> str:
+    """Bytes of the fullest rank beside what its GPU has."""
+    worst = max(found["ranks"], key=lambda rank: rank["total_bytes"])
+    parts = ", ".join(
+        f"{name} {worst[f'{name}_bytes'] / GIB:.2f}"
+        for name in ("weight", "gradient", "optimizer", "activation")
+    )
+    text = f"{worst['total_bytes'] / GIB:.2f} GiB on rank {worst['rank']} ({parts})"
+    available = config.cluster.site.gpu_memory_gb
+    if config.cluster.device == "gpu" and available:
+        text += f" of {available:g} GiB per GPU"
+        if worst["total_bytes"] / GIB > available:
+            text += "; IT DOES NOT FIT: raise parallel.tp or parallel.pp, or lower train.micro_batch_size"
+    return text
+
+
+def estimate(config: PretrainConfig) -> Estimate:
+    """Steps, tokens, hours and budget of a pretraining run."""
+    train, site = config.train, config.cluster.site
+    available, basis = dataset_tokens(config)
+    samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
+    steps = train.steps or train.steps_within(samples)[0]
+    tokens = train.consumed(steps) * train.seq_length
+    if no_peak(config):
+        return Estimate(steps, tokens, basis, None, None)
+    units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
+    flops = config.model.flops_per_token(train.seq_length) * tokens
+    hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
+    rate = per_hour(config.cluster, config.world_size)
+    return Estimate(steps, tokens, basis, hours, None if rate is None else hours * rate)
+
+
+def no_peak(config: PretrainConfig) -> str | None:
+    """Why the site's `peak_tflops` says nothing of a run; None where it does."""
+    site = config.cluster.site
+    if not site.peak_tflops:
+        return f"cluster={config.cluster.name} names no peak_tflops"
+    if config.cluster.device == "cpu" and site.gpus:
+        return "peak_tflops is that of a GPU, and this is cluster.device=cpu"
+    if config.train.precision == "fp32":
+        return "peak_tflops is that of bf16, and this is train.precision=fp32"
+    return None
+
+
+def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:
+    """Training tokens of one epoch, and where that number comes from."""
+    folder = Path(config.data.dir)
+    if (folder / FILE).exists():
+        return Manifest.load(folder).splits["train"].tokens, f"from {folder / FILE}"
+    return config.corpus.expected_tokens, f"{folder} is not there yet, from corpus.expected_tokens"
+
+
+def _hours(guess: Estimate, config: PretrainConfig) -> str:
+    site = config.cluster.site
+    if guess.hours is None:
+        return f"not estimated: {no_peak(config)}"
+    return (
+        f"about {guess.hours:,.1f} hours, a first estimate at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s "
+        f"each; the job asks for {config.cluster.time} and requeues itself until it is done"
+    )
+
+
+def _budget(guess: Estimate, config: PretrainConfig) -> str:
+    if guess.hours is None:
+        return "not estimated, for the hours are not"
+    if guess.budget is None:
+        return f"not estimated: cluster={config.cluster.name} names no rate"
+    return f"about {guess.budget:,.0f} {config.cluster.site.budget_unit}, on the same estimate"

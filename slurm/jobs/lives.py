@@ -1,0 +1,185 @@
+"""The lives of one Slurm job: each start after a requeue is one. Kept in run.json by rank 0.
+
+A life owns the run: `life` in run.json is the fencing token, [job id, restart]. A task of an earlier life,
+on a node that the controller had given up, ends itself as soon as it sees that it owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+from conf.errors import InputError
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.world import Outcome, World
+from slurm.jobs import task
+from slurm.tracker import fields
+
+FENCE_SECONDS = 2.0
+BEGIN_SECONDS = 600.0
+ACCOUNTING_SECONDS = 2.0
+EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
+
+
+def begin(run: RunFolder, world: World, max_stalls: int, stands_at: int | None = None) -> None:
+    """Enter a new life: take the fencing token, and give up when the last lives brought nothing.
+
+    Called by every rank; rank 0 alone writes.
+
+    Args:
+        run: not bound to a life, since it is about to change hands.
+        max_stalls: lives that may bring nothing.
+        stands_at: how far the job has come, any number that changes with progress; None is the step of its
+            newest checkpoint.
+
+    Raises:
+        SystemExit: the job is to be held; its reason stands in run.json.
+    """
+    mine = [world.job_id, world.restart]
+    if world.rank == 0:
+        record = run.read()
+        lives = record.get("lives", [])
+        step = (run.latest_step() or 0) if stands_at is None else stands_at
+        stalls = count_stalls(lives, world.job_id, step)
+        lives.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
+        if stalls >= max_stalls:
+            lives[-1]["held"] = True  # a release by a person starts the count again
+            reason = why_held(world.job_id, lives[-1 - stalls : -1])
+            run.update(state="held", reason=reason, lives=lives)
+            print(f"held: {reason}; see the logs, then: scontrol release {world.job_id}", flush=True)
+            leave_word(world, task.HOLD)
+            raise SystemExit(EXIT_HELD)
+        run.update(life=mine, state="running", lives=lives, reason=None)
+    else:
+        _wait_for_rank_0(run, mine)
+    threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
+
+
+def count_stalls(lives: list[dict[str, Any]], job_id: str, step: int) -> int:
+    """How many lives of this job, counted back from now, began at the step it stands at now."""
+    count = 0
+    for life in reversed(lives):
+        if life["job"] != job_id or life["step"] != step or life.get("held"):
+            break
+        count += 1
+    return count
+
+
+def why_held(job_id: str, lives: list[dict[str, Any]]) -> str:
+    """What the lives that brought nothing have in common.
+
+    The save signal never cuts a step off: a life that was asked to save and saved nothing had not come to its
+    first step yet.
+    """
+    said = f"job {job_id} started {len(lives)} times at step {lives[-1]['step']} and made no new checkpoint"
+    if all(life.get("outcome") == "requeue" for life in lives):
+        shortest = min(life["ended"] - life["time"] for life in lives)
+        return (
+            f"{said}: the save signal came {shortest:.0f} s after the start, before the first step. Starting "
+            "takes longer than cluster.time leaves before cluster.signal_seconds. A longer time needs "
+            f"scancel {job_id} and the command again: scontrol release {job_id} goes on unchanged"
+        )
+    if all("outcome" not in life for life in lives):
+        return f"{said}: each time its tasks were lost without a word"
+    return said
+
+
+def end(run: RunFolder, world: World, outcome: Outcome) -> None:
+    """Leave a life: tell the batch script what to do, and write down why it ended. Rank 0 only."""
+    record = run.read()
+    lives = record["lives"]
+    lives[-1] |= {"ended": time.time(), "outcome": outcome}
+    if outcome == "done":
+        run.update(state="done", reason=None, lives=lives)
+    elif outcome == "requeue":
+        reason = "saved before the time limit, or asked to by USR2"
+        run.update(state="requeued", reason=reason, lives=lives)
+        leave_word(world, task.REQUEUE)
+    elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
+        leave_word(world, task.STOPPED)  # at once: this rank may be killed while it asks
+        state, reason, word = why_stopped(world.job_id, world.restart)
+        run.update(state=state, reason=reason, lives=lives)
+        leave_word(world, word)
+
+
+def failed(run: RunFolder, world: World, error: Exception) -> None:
+    """Write down the first failure of a life; any rank does, since rank 0 may not live to tell."""
+    if run.read().get("state") != "failed":
+        run.update(state="failed", reason=f"rank {world.rank}: {type(error).__name__}: {error}")
+
+
+def leave_word(world: World, name: str) -> None:
+    """Make the file that the batch script looks for."""
+    (world.rendezvous / name).touch()
+
+
+def why_stopped(job_id: str, restart: int) -> tuple[str, str, str]:
+    """State and reason of a job that was told to stop, and the word for its batch script.
+
+    Slurm starts a preempted job again by itself, and has then counted the restart already; a cancelled one
+    ends for good. While a job is ending, `scontrol` says COMPLETING in either case; accounting knows more.
+    A job preempted with a grace time still runs, and would be requeued only at the end of that time. It has
+    saved and is gone by then, so it requeues itself.
+    """
+    shown = dict(re.findall(r"(\w+)=(\S*)", _ask("scontrol", "show", "job", job_id)))
+    if shown.get("JobState") == "RUNNING" and fields.word(shown.get("PreemptTime", "")):
+        return "requeued", "preempted with a grace time", task.REQUEUE
+    word = _accounting(job_id, ending=shown.get("JobState", "RUNNING") != "RUNNING")
+    said = f"Slurm says {word or shown.get('JobState', 'nothing')}"
+    return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said, task.STOPPED
+
+
+def _accounting(job_id: str, ending: bool) -> str:
+    """The state of a job by accounting, which lags behind the controller.
+
+    Args:
+        job_id: the job.
+        ending: the controller says that the job ends: accounting is asked again until it has heard of it.
+    """
+    until = time.monotonic() + ACCOUNTING_SECONDS
+    while True:
+        word = _ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "state").strip()
+        if not ending or word not in ("", "RUNNING", "PENDING") or time.monotonic() > until:
+            return word
+        time.sleep(0.2)
+
+
+def _ask(*command: str) -> str:
+    """What a Slurm command prints, empty where it cannot be had (a container holds none).
+
+    A command that fails is tried once more: the signal that ends a job may hit it too.
+    """
+    for _ in range(2):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        except subprocess.CalledProcessError:
+            continue
+        except (OSError, subprocess.SubprocessError):
+            break
+    return ""
+
+
+def _fence(run: RunFolder, mine: list[Any]) -> None:
+    """End this process once another life owns the run; SIGKILL, since nothing may be written any more."""
+    while True:
+        time.sleep(FENCE_SECONDS)
+        try:
+            owner = run.read().get("life")
+        except (OSError, InputError):  # a file system that hesitates is not a reason to die; ask again
+            continue
+        if owner not in (None, mine):
+            os.write(2, f"the run belongs to job {owner[0]} (restart {owner[1]}) now; ending.\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_rank_0(run: RunFolder, mine: list[Any]) -> None:
+    until = time.monotonic() + BEGIN_SECONDS
+    while run.read().get("life") != mine:
+        if time.monotonic() > until:
+            raise TimeoutError(f"rank 0 did not begin within {BEGIN_SECONDS:.0f} s")
+        time.sleep(0.1)

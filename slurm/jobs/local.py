@@ -1,0 +1,286 @@
+"""A world of ranks on this machine: started, shown, watched to the end.
+
+Each rank is a submitit task in a session of its own, so that Ctrl-C reaches only the launcher. The launcher
+shows rank 0's output, ends the world within seconds when one rank dies in whatever way, turns Ctrl-C into
+SIGTERM (save, then exit) and a second Ctrl-C into SIGKILL. It returns only when no process of it is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from slurm.jobs.environment import scrubbed
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 3.0  # for the survivors of a dead rank, which can only fail to reach it
+TAIL_LINES = 25
+TASK_NOISE = b"submitit "  # submitit's own log lines stay in the log
+
+
+class Interrupt(KeyboardInterrupt):
+    """Ctrl-C, a termination or a closed terminal; holds the signal."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+@dataclass
+class Rank:
+    """One process of a local world.
+
+    Attributes:
+        process: the leader of its own session and group.
+        stdout: its log.
+        stderr: its log of warnings and errors.
+        result: where submitit leaves ("success", value) or ("error", traceback).
+        ended: seconds on the monotonic clock at which it was first seen dead, None while it lives.
+        shown: the log that is shown live, where it is not `stdout`.
+    """
+
+    number: int
+    process: subprocess.Popen[bytes]
+    stdout: Path
+    stderr: Path
+    result: Path
+    ended: float | None = None
+    shown: Path | None = None
+
+    def poll(self) -> int | None:
+        """Exit status, None while it lives, negative for a signal."""
+        status = self.process.poll()
+        if status is not None and self.ended is None:
+            self.ended = time.monotonic()
+        return status
+
+    def read_result(self) -> tuple[str, object]:
+        """What submitit wrote for this rank, ("none", "") when it died before it could."""
+        if not self.result.exists():
+            return "none", ""
+        return pickle.loads(self.result.read_bytes())  # written a moment ago by our own task
+
+    def failed(self) -> bool:
+        """Whether it is dead without having returned a value."""
+        status = self.poll()
+        return status is not None and (status != 0 or self.read_result()[0] != "success")
+
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return (self.poll() or 0) < 0
+
+    def signal(self, signum: int, group: bool = False) -> None:
+        """Signal the rank, or with `group` everything it started too."""
+        with contextlib.suppress(ProcessLookupError):
+            if group:
+                os.killpg(self.process.pid, signum)
+            elif self.poll() is None:
+                os.kill(self.process.pid, signum)
+
+
+@dataclass
+class LocalWorld:
+    """All ranks of one run on this machine."""
+
+    ranks: list[Rank]
+    grace: float = GRACE_SECONDS
+
+    def watch(self) -> int:
+        """Wait for the world's end; returns the exit status for the shell.
+
+        0: every rank returned "done". 128 + signal: interrupted, after saving. 2: the job refused its input.
+        1: a rank failed and its traceback was printed, or the job was told from outside to save and stop.
+        """
+        screen = Follower(self.ranks[0].shown or self.ranks[0].stdout)
+        try:
+            return self._until_end(screen)
+        except Interrupt as stop:  # a second one: no more patience
+            print("\nStopped at once.", file=sys.stderr)
+            return 128 + stop.signum
+        finally:
+            kill(self.ranks)
+            screen.show()
+
+    def _until_end(self, screen: Follower) -> int:
+        try:
+            while any(rank.poll() is None for rank in self.ranks):
+                screen.show()
+                if any(rank.failed() for rank in self.ranks):
+                    return self._end_of_failed(screen)
+                time.sleep(POLL_SECONDS)
+        except Interrupt as stop:
+            print("\nSaving, then stopping; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+            for rank in self.ranks:
+                rank.signal(signal.SIGTERM)
+            while any(rank.poll() is None for rank in self.ranks):
+                screen.show()
+                if any(rank.failed() for rank in self.ranks):
+                    break  # the others would wait for it
+                time.sleep(POLL_SECONDS)
+            if any(rank.failed() and not rank.was_killed() for rank in self.ranks):
+                return self._end_of_failed(screen)
+            return 128 + stop.signum
+        if any(rank.failed() for rank in self.ranks):
+            return self._end_of_failed(screen)
+        outcomes = {str(rank.read_result()[1]) for rank in self.ranks}
+        if outcomes == {"done"}:
+            return 0
+        screen.show()
+        print("Saved and stopped by a signal; the same command goes on from there.", file=sys.stderr)
+        return 1
+
+    def _end_of_failed(self, screen: Follower) -> int:
+        """A rank died: end the others and say which one it was and why."""
+        first = min((rank for rank in self.ranks if rank.failed()), key=_order)
+        status = first.poll()
+        for rank in self.ranks:
+            rank.signal(signal.SIGTERM)
+        until = time.monotonic() + self.grace
+        while time.monotonic() < until and any(rank.poll() is None for rank in self.ranks):
+            time.sleep(POLL_SECONDS)
+        screen.show()
+        return report_failure(first, len(self.ranks), status or 0)
+
+
+def _order(rank: Rank) -> tuple[bool, float]:
+    """Sorts dead ranks by who went first: one killed by a signal did not follow another's failure."""
+    died = rank.result.stat().st_mtime if rank.result.exists() else 0.0
+    return (rank.poll() or 0) >= 0, died
+
+
+def report_failure(rank: Rank, ranks: int, status: int) -> int:
+    """Print why a rank ended; returns the exit status that goes with it."""
+    kind, value = rank.read_result()
+    trace = str(value).strip()
+    last = trace.splitlines()[-1] if trace else ""
+    if last.startswith("conf.errors.InputError: "):
+        print(last.partition(": ")[2], file=sys.stderr)
+        return 2
+    name = f"rank {rank.number} of {ranks}"
+    if status < 0:
+        print(f"\n{name} was killed by {signal.Signals(-status).name}.", file=sys.stderr)
+    else:
+        print(f"\n{name} failed with exit status {status}.", file=sys.stderr)
+    if kind == "error":
+        print(trace, file=sys.stderr)
+    else:
+        print("\n".join(tail(rank.stderr) or tail(rank.stdout)), file=sys.stderr)
+    print(f"Logs: {rank.stdout} and {rank.stderr.name}", file=sys.stderr, flush=True)
+    return 1
+
+
+def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
+    """The last lines of a log, without the launcher library's own."""
+    if not path.exists():
+        return []
+    kept = [line for line in path.read_bytes().splitlines() if not line.startswith(TASK_NOISE)]
+    return [line.decode("utf-8", errors="replace") for line in kept[-lines:]]
+
+
+class Follower:
+    """Shows what is added to a log, line by line, without the launcher library's own lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.offset = path.stat().st_size if path.exists() else 0
+        self.rest = b""
+
+    def show(self) -> None:
+        """Print the whole lines that came since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            new = file.read()
+        self.offset += len(new)
+        *lines, self.rest = (self.rest + new).split(b"\n")
+        for line in lines:
+            if not line.startswith(TASK_NOISE):
+                print(line.decode("utf-8", errors="replace"), flush=True)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Make SIGINT, SIGTERM and SIGHUP raise Interrupt in the launcher."""
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        raise Interrupt(signum)
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(signum, handler) for signum in watched]
+    try:
+        yield
+    finally:
+        for signum, old in zip(watched, before, strict=True):
+            signal.signal(signum, old)
+
+
+def environment(base: dict[str, str], ranks: int, gpu: bool) -> dict[str, str]:
+    """The environment of local ranks.
+
+    Slurm's and MPI's variables are left out, they would make a rank take itself for part of another job.
+    On a machine with GPUs `cluster.device=cpu` means the CPU: the GPUs are hidden.
+    """
+    cores = len(os.sched_getaffinity(0))
+    env = scrubbed(base)
+    env.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
+    env["PYTHONUNBUFFERED"] = "1"
+    if not gpu:
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    return env
+
+
+def start(
+    command: Sequence[str],
+    logs: Sequence[tuple[Path, Path]],
+    env: dict[str, str],
+    rank_env: Sequence[dict[str, str]],
+    results: Sequence[Path],
+    inherit: Sequence[int] = (),
+) -> list[Rank]:
+    """Start one process per rank, each in a session of its own; all or none.
+
+    Args:
+        command: what every rank executes.
+        logs: per rank the files for stdout and stderr, appended to.
+        env: what all share.
+        rank_env: per rank what differs.
+        results: per rank where its result will stand; stale ones are removed.
+        inherit: file descriptors the ranks keep open.
+    """
+    started: list[Rank] = []
+    try:
+        for number, ((out, err), own, result) in enumerate(zip(logs, rank_env, results, strict=True)):
+            result.unlink(missing_ok=True)
+            with out.open("ab") as stdout, err.open("ab") as stderr:
+                process = subprocess.Popen(
+                    list(command),
+                    env={**env, **own},
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    pass_fds=inherit,
+                )
+            started.append(Rank(number, process, out, err, result))
+    except BaseException:
+        kill(started)
+        raise
+    return started
+
+
+def kill(ranks: Sequence[Rank]) -> None:
+    """End ranks and everything they started at once, and wait until they are gone."""
+    for rank in ranks:
+        rank.signal(signal.SIGKILL, group=True)
+    for rank in ranks:
+        rank.process.wait()
