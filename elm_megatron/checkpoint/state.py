@@ -13,7 +13,8 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_repl
 from conf.errors import InputError
 from elm_megatron.checkpoint.shards import Piece, Place, Reader
 from elm_megatron.engine.optimizer import MOMENTS, Optimizer, OwnedPart
-from elm_megatron.model.llama import box, sharded_tensors
+from elm_megatron.model import device as devices
+from elm_megatron.model.sharding import location, sharded_tensors
 
 Chooser = Callable[[torch.nn.Parameter], bool]
 Buffers = dict[str, torch.Tensor]
@@ -67,16 +68,14 @@ def _cut(
 ) -> Iterator[Piece]:
     base = 0
     for shard in shards:
-        name, whole, offset, shape = box(shard)
+        name, whole, offset, shape = location(shard)
         size = shard.data.numel()
         low, high = max(part.start, base), min(part.stop, base + size)
         if low < high:
             place = Place(section, name, whole, offset, shape, low - base, high - base)
             data = buffers.get(place.key)
             if data is None:
-                data = buffers[place.key] = torch.empty(
-                    high - low, dtype=torch.float32, pin_memory=values.is_cuda
-                )
+                data = buffers[place.key] = devices.host_buffer(high - low, values)
             data.copy_(values[low - part.start : high - part.start])
             yield Piece(place, data)
         base += size
@@ -112,7 +111,7 @@ def restore(
                 state = {
                     name: _local(reader, shards, name)[part.start : part.stop]
                     for name in MOMENTS
-                    if box(shards[0])[0] in reader.names(name)
+                    if location(shards[0])[0] in reader.names(name)
                 }
                 if state:
                     optimizer.set_moments(part, state, step)
@@ -122,7 +121,9 @@ def restore(
 
 def names(chunks: list[torch.nn.Module]) -> set[str]:
     """Global names of the tensors that this rank has a part of."""
-    return {box(shard)[0] for chunk in chunks for _, shards in sharded_tensors(chunk) for shard in shards}
+    return {
+        location(shard).name for chunk in chunks for _, shards in sharded_tensors(chunk) for shard in shards
+    }
 
 
 def _local(reader: Reader, shards: list[ShardedTensor], section: str) -> torch.Tensor:
@@ -133,7 +134,7 @@ def _local(reader: Reader, shards: list[ShardedTensor], section: str) -> torch.T
     """
     parts = []
     for shard in shards:
-        name, whole, offset, shape = box(shard)
+        name, whole, offset, shape = location(shard)
         stored = reader.shape(name, section)
         if stored != whole:
             raise InputError(f"{reader.folder}: {name} is {stored} there and {whole} in this model.")

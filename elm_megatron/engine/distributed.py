@@ -53,7 +53,6 @@ def join(world: World, device: torch.device, parallel: ParallelConfig, timeout_s
         rank=world.rank,
         world_size=world.world_size,
         timeout=timedelta(seconds=timeout_seconds),
-        device_id=device if device.type == "cuda" else None,
     )
     model_parallel(parallel)
 

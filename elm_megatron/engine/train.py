@@ -36,7 +36,7 @@ from elm_megatron.engine.signals import Request, Signals, request_of
 from elm_megatron.engine.validation import Validation
 from elm_megatron.engine.wrap import wrapped
 from elm_megatron.model import device as devices
-from elm_megatron.model import llama
+from elm_megatron.model import initial_weights, llama
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run.folder import RunFolder, append_jsonl
 from elm_megatron.run.world import Outcome, World
@@ -125,7 +125,7 @@ class Trainer(Validation):
     def _modules(self, mcore: TransformerConfig) -> list[torch.nn.Module]:
         """Seam: this rank's model chunks with their weights at the start of a new run."""
         modules = llama.build(self.config.model, self.config.parallel, mcore, self.transformer_engine)
-        llama.initialize(modules, self.config.model, self.settings.seed)
+        initial_weights.initialize(modules, self.config.model, self.settings.seed)
         return modules
 
     # -- start and resume -----------------------------------------------------------------------------

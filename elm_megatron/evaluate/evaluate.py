@@ -12,6 +12,7 @@ from conf.schema.hf import EvalConfig
 from data_prep.manifest import Manifest
 from elm_megatron.card import card
 from elm_megatron.evaluate import generate, perplexity, tasks_run
+from elm_megatron.model import device as devices
 from elm_megatron.run.folder import RunFolder, write_atomically
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.lineage import dataset_of, stages_of
@@ -49,9 +50,8 @@ def evaluate(config: EvalConfig) -> Results:
 
 
 def _measure(config: EvalConfig, folder: Path, works: list[Any], cache: Path) -> dict[str, Any]:
-    gpu = config.cluster.device == "gpu"
-    model, tokenizer = generate.load(str(folder), None, gpu)
-    model = model.eval().to("cuda" if gpu else "cpu")
+    model, tokenizer = generate.load(str(folder), None, config.cluster.device == "gpu")
+    model = model.eval().to(devices.named(config.cluster.device))
     result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
     if works:
         first = tokenizer.first_id

@@ -23,6 +23,7 @@ from conf.schema.run import RunConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Dialogue, Template, Turn
 from elm_megatron.hf import architecture, names
+from elm_megatron.model import device as devices
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.source import hf_folder
 from elm_megatron.sources.tokenizer_files import TokenizerSource
@@ -39,7 +40,7 @@ class Generator:
     """
 
     def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, source: TokenizerSource):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = devices.named(devices.best())
         self.model, self.tokenizer = model.eval().to(self.device), tokenizer
         self.template, self.tuned = Template.load(source.template), source.tuned
 
@@ -50,7 +51,7 @@ class Generator:
         Raises:
             InputError: there is no such model, or the adapter does not belong to it.
         """
-        model, source = load(config.source, config.adapter, torch.cuda.is_available())
+        model, source = load(config.source, config.adapter, devices.has_gpu())
         return cls(model, source.load(), source)
 
     def ids(self, prompt: str, chat: bool, before: Sequence[int] = (), turn: int = 0) -> list[int]:

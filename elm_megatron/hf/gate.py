@@ -21,7 +21,7 @@ from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig
 from elm_megatron.hf import names
 from elm_megatron.hf.names import Part
-from elm_megatron.model import llama
+from elm_megatron.model import llama, sharding
 from elm_megatron.sources.weights import Weights
 
 LIMIT = 1e-4
@@ -93,8 +93,8 @@ class MegatronSide:
         return None
 
     def _load_layer(self, part: Part, tensors: dict[str, torch.Tensor]) -> None:
-        for param, shards in llama.sharded_tensors(self.gpt):
-            name = llama.box(shards[0])[0]
+        for param, shards in sharding.sharded_tensors(self.gpt):
+            name = sharding.location(shards[0]).name
             if name.startswith("decoder.layers."):
                 param.data = tensors[f"{name.removesuffix('.0')}.{part}"]
 

@@ -1,11 +1,14 @@
-"""The one module that knows whether this machine has CUDA.
+"""The one module that asks torch about devices: CUDA, streams, memory, names, peaks.
 
-`prepare()` must be called before megatron-core builds anything: on a machine without a GPU (or with
-`cluster.device=cpu`) it puts the CPU stand-in of `cuda_on_cpu.py` in place.
+    python -m elm_megatron.model.device        prints what this machine has, as JSON
+
+`prepare()` must be called before megatron-core builds anything. Without a GPU, or with `cluster.device=cpu`,
+it installs the CPU stand-in of `cuda_on_cpu.py`. A test holds every other module to asking here.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -22,6 +25,49 @@ from elm_megatron.model.host_memory import keep_freed_blocks
 def has_gpu() -> bool:
     """Whether torch sees a CUDA device here."""
     return torch.cuda.is_available()
+
+
+def best() -> str:
+    """The device that serves a command without `cluster.device`, in that key's words: gpu, else cpu."""
+    return "gpu" if has_gpu() else "cpu"
+
+
+def named(device: str) -> torch.device:
+    """torch's device for `cluster.device`, "cpu" or "gpu"; the current one of several GPUs."""
+    return torch.device("cuda" if device == "gpu" else "cpu")
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether this is a GPU."""
+    return device.type == "cuda"
+
+
+def current() -> Any:
+    """Where megatron-core puts new parameters: this rank's GPU, or what the stand-in answers."""
+    return torch.cuda.current_device()
+
+
+def describe() -> dict[str, Any]:
+    """The GPUs of this machine: how many, the name and compute capability of the first, NCCL's version."""
+    count = torch.cuda.device_count()
+    if not count:
+        return {"count": 0, "name": None, "capability": None, "nccl": None}
+    return {
+        "count": count,
+        "name": gpu_name(torch.device("cuda", 0)),
+        "capability": list(capability(torch.device("cuda", 0))),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+    }
+
+
+def gpu_name(device: torch.device) -> str:
+    """The product name of a GPU, such as "NVIDIA H100"."""
+    return torch.cuda.get_device_name(device)
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """A GPU's compute capability, such as (9, 0) of an H100."""
+    return torch.cuda.get_device_capability(device)
 
 
 def prepare(device: str, local_rank: int) -> torch.device:
@@ -89,6 +135,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def host_buffer(size: int, like: torch.Tensor) -> torch.Tensor:
+    """Uninitialised fp32 host memory [size], pinned where `like` is on a GPU: a copy then need not wait."""
+    return torch.empty(size, dtype=torch.float32, pin_memory=like.is_cuda)
+
+
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of host memory on the device; to a GPU from pinned memory, without waiting for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -152,7 +203,7 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     Returns None for an unknown GPU; an MFU is then not reported rather than invented.
     """
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+        name = gpu_name(device)
         return next((peak[precision] for key, peak in GPU_PEAK_FLOPS.items() if key in name), None)
     return _measured_matmul_flops(torch.bfloat16 if precision == "bf16" else torch.float32)
 
@@ -168,3 +219,12 @@ def _measured_matmul_flops(dtype: torch.dtype, n: int = 768, rounds: int = 5) ->
         torch.mm(a, b, out=out)
         best = min(best, time.perf_counter() - start)
     return 2.0 * n**3 / best
+
+
+def main() -> None:
+    """Print what this machine has."""
+    print(json.dumps(describe()))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ def has_transformer_engine() -> bool:
 
 def uses_transformer_engine(device: torch.device, precision: str) -> bool:
     """Whether a run's layers are Transformer Engine's, which has no flash or fused attention for fp32."""
-    return device.type == "cuda" and precision != "fp32" and has_transformer_engine()
+    return devices.is_gpu(device) and precision != "fp32" and has_transformer_engine()
 
 
 def require_fp8(device: torch.device) -> None:
@@ -56,8 +56,8 @@ def require_fp8(device: torch.device) -> None:
     if not is_te_min_version("2.2.0.dev0"):
         found = importlib.metadata.version("transformer_engine")
         raise InputError(f"train.precision=fp8: needs Transformer Engine 2.2, found {found}; {allowed}")
-    if torch.cuda.get_device_capability(device) < (8, 9):
-        raise InputError(f"train.precision=fp8: {torch.cuda.get_device_name(device)} has none; {allowed}")
+    if devices.capability(device) < (8, 9):
+        raise InputError(f"train.precision=fp8: {devices.gpu_name(device)} has none; {allowed}")
 
 
 def apex_state() -> str:
@@ -102,7 +102,7 @@ def serving(device: str) -> list[Kernel]:
 
 def main() -> None:
     """Print one line per operation."""
-    for kernel in serving("gpu" if devices.has_gpu() else "cpu"):
+    for kernel in serving(devices.best()):
         print(f"{kernel.operation:<26}{kernel.provider:<38}{kernel.reason}")
 
 

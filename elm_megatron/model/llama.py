@@ -1,20 +1,12 @@
-"""Llama as a megatron-core GPTModel: configuration, construction, and initial weights.
-
-The initial weights depend on the seed and a tensor's global name alone, never on the layout: each tensor is
-drawn whole from its own generator and every rank keeps its shard.
-"""
+"""Llama as a megatron-core GPTModel: its configuration, its construction, and its loss."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel.mappings import (
     copy_to_tensor_model_parallel_region,
@@ -88,7 +80,7 @@ def _arrived(layer: torch.nn.Module) -> None:
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:
-    """megatron-core marks tensor-parallel weights while initialising; the numbers come from `initialize`."""
+    """megatron-core marks tensor-parallel weights while initialising; `initial_weights` draws them."""
     return weight
 
 
@@ -177,54 +169,3 @@ def build(
         )
         chunks.append(chunk)
     return chunks
-
-
-def sharded_tensors(chunk: torch.nn.Module) -> Iterator[tuple[torch.nn.Parameter, list[ShardedTensor]]]:
-    """Each parameter of a model chunk with the boxes of global tensors it holds.
-
-    Most parameters are one box; fc1 is two, gate then up, whose data are contiguous views of the parameter.
-    """
-    module = chunk.module if hasattr(chunk, "module") else chunk
-    for entry in module.sharded_state_dict().values():
-        if isinstance(entry, ShardedTensorFactory):
-            yield entry.data, list(entry.build())
-        elif isinstance(entry, ShardedTensor) and isinstance(entry.data, torch.nn.Parameter):
-            yield entry.data, [entry]
-
-
-def box(tensor: ShardedTensor) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """A shard's place: (name with its layer number, shape of the whole, offset, shape of the shard).
-
-    megatron-core stacks the layers of a homogeneous model in leading axes; here a layer's number is
-    part of the name, so that one name is one matrix.
-    """
-    n = tensor.prepend_axis_num
-    name = ".".join([tensor.key, *map(str, tensor.global_offset[:n])]) if n else tensor.key
-    return name, tuple(tensor.global_shape[n:]), tuple(tensor.global_offset[n:]), tuple(tensor.local_shape)
-
-
-@torch.no_grad()
-def initialize(chunks: list[GPTModel], model: ModelConfig, seed: int) -> None:
-    """Draw the initial weights in place: N(0, init_std²), residual outputs scaled by 1/√(2·layers), norms 1.
-
-    Source of the scaling: Megatron-LM's `scaled_init_method_normal` (GPT-2's rule).
-    """
-    for chunk in chunks:
-        for _, shards in sharded_tensors(chunk):
-            for shard in shards:
-                _fill(shard, model, seed)
-
-
-def _fill(shard: ShardedTensor, model: ModelConfig, seed: int) -> None:
-    name, whole, offset, shape = box(shard)
-    target = shard.data.view(shape)
-    if len(whole) == 1:
-        target.fill_(1.0)
-        return
-    std = model.init_std
-    if "linear_proj" in name or "linear_fc2" in name:
-        std /= math.sqrt(2.0 * model.num_layers)
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    full = torch.empty(whole, dtype=torch.float32, device="cpu").normal_(0.0, std, generator=generator)
-    target.copy_(full[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])

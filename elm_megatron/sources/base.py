@@ -12,7 +12,7 @@ from conf.errors import InputError
 from conf.schema.model import ModelConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.hf import names
-from elm_megatron.model.llama import box, sharded_tensors
+from elm_megatron.model.sharding import location, sharded_tensors
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.tuning import Source
@@ -64,20 +64,19 @@ class Base:
         for chunk in chunks:
             for param, shards in sharded_tensors(chunk):
                 for shard in [] if is_adapter(param) else shards:
-                    wanted.setdefault(box(shard)[0], []).append(shard)
+                    wanted.setdefault(location(shard).name, []).append(shard)
         print_ = hashlib.sha256()
         for part in names.parts(self.model):
             for name, tensor in sorted(self.weights.part(part).items()):
                 update_fingerprint(print_, name, tensor)
                 for shard in wanted.pop(name, []):
-                    _, whole, offset, shape = box(shard)
-                    if whole != tuple(tensor.shape):
+                    where = location(shard)
+                    if where.whole != tuple(tensor.shape):
                         raise InputError(
                             f"{self.source.folder}: {name} is {tuple(tensor.shape)}, the run's model wants "
-                            f"{whole}."
+                            f"{where.whole}."
                         )
-                    piece = tensor[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
-                    shard.data.view(shape).copy_(piece)
+                    shard.data.view(where.shape).copy_(where.of(tensor))
         if wanted:
             raise InputError(f"{self.source.folder}: holds no {min(wanted)}.")
         return print_.hexdigest()

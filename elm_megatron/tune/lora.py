@@ -14,7 +14,6 @@ the sequence only; it is marked so that megatron-core sums its gradient over the
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +30,9 @@ from megatron.core.tensor_parallel import (
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 
 from conf.schema.tune import TuneConfig
-from elm_megatron.model.llama import DTYPES, box, sharded_tensors
+from elm_megatron.model.initial_weights import drawn
+from elm_megatron.model.llama import DTYPES
+from elm_megatron.model.sharding import location, sharded_tensors
 
 COLUMN, ROW = "column", "row"
 
@@ -195,20 +196,17 @@ def initialize(chunks: list[torch.nn.Module], seed: int) -> None:
             if not is_adapter(param):
                 continue
             (shard,) = shards
-            name, whole, offset, shape = box(shard)
-            if name.rsplit(".", 2)[-2] == "lora_B":
+            where = location(shard)
+            if where.name.rsplit(".", 2)[-2] == "lora_B":
                 param.zero_()
                 continue
-            full = initial_a(name, whole, seed)
-            param.copy_(full[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+            param.copy_(where.of(initial_a(where.name, where.whole, seed)))
 
 
 def initial_a(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """A whole A matrix [r, in] at the start, fp32: a function of the seed and its name alone."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     bound = 1.0 / math.sqrt(shape[1])
-    return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)
+    return drawn(name, shape, seed, lambda out, generator: out.uniform_(-bound, bound, generator=generator))
 
 
 @torch.no_grad()
@@ -217,8 +215,8 @@ def load(chunks: list[torch.nn.Module], tensors: dict[str, torch.Tensor]) -> Non
     for chunk in chunks:
         for param, shards in sharded_tensors(chunk):
             if is_adapter(param):
-                name, _, offset, shape = box(shards[0])
-                param.copy_(tensors[name][tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+                where = location(shards[0])
+                param.copy_(where.of(tensors[where.name]))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ Nothing is changed and nothing submitted. Each line is ok, a warning or a proble
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -114,20 +115,15 @@ def gpus(cluster: ClusterConfig) -> list[Finding]:
     """GPUs and NCCL, asked in a process of its own since this one holds no torch."""
     if util.find_spec("torch") is None:
         return []
-    code = (
-        "import torch; n = torch.cuda.device_count(); "
-        "print(n, torch.cuda.get_device_name(0).replace(' ', '_') if n else 'none', "
-        "'.'.join(map(str, torch.cuda.nccl.version())) if n else 'none')"
-    )
-    count, name, nccl = output([sys.executable, "-c", code]).split()[:3]
-    if count == "0":
+    found = json.loads(output([sys.executable, "-m", "elm_megatron.model.device"]).splitlines()[0])
+    if not found["count"]:
         level = WARNING if cluster.device == "gpu" and cluster.executor == "local" else OK
         return [
             Finding(
                 level, "GPUs", "none on this node", "a login node has none; on a GPU node check nvidia-smi"
             )
         ]
-    return [Finding(OK, "GPUs", f"{count} × {name}, NCCL {nccl}")]
+    return [Finding(OK, "GPUs", f"{found['count']} × {found['name']}, NCCL {found['nccl']}")]
 
 
 def disk(cluster: ClusterConfig) -> list[Finding]:

@@ -21,7 +21,7 @@ def main() -> None:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from elm_megatron.engine import distributed
-    from elm_megatron.model import llama
+    from elm_megatron.model import llama, sharding
 
     found = {}
     for tp in (1, 2):
@@ -35,7 +35,8 @@ def main() -> None:
 
         layer, ours = chunk.decoder.layers[0], sys.argv[1] == "torch"
         assert isinstance(layer.mlp, TorchMLP) == isinstance(layer.self_attention, TorchSelfAttention) == ours
-        found[tp] = sorted(llama.box(s) for _, shards in llama.sharded_tensors(chunk) for s in shards)
+        every = [shard for _, shards in sharding.sharded_tensors(chunk) for shard in shards]
+        found[tp] = sorted(map(sharding.location, every))
         distributed.leave()
     print(json.dumps(found))
 

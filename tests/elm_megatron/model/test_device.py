@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -64,6 +67,22 @@ class Tensor:
 def test_batches_go_to_a_gpu_from_pinned_memory() -> None:
     assert devices.moved(Tensor(), GPU).done == ["pinned", (GPU, True)]
     assert devices.moved(Tensor(), CPU).done == []
+
+
+HOUSE = Path(__file__).resolve().parents[3]
+ASKS = re.compile(r"torch\.cuda\b|\.is_cuda\b|[\"']cuda[\"':]|\.pin_memory|pin_memory=")
+
+
+def test_no_other_module_asks_torch_about_devices() -> None:
+    """`cuda_on_cpu.py` answers for CUDA; all others ask `device.py`."""
+    rooms = ("conf", "data_prep", "elm_megatron", "slurm", "launch")
+    files = [path for room in rooms for path in (HOUSE / room).rglob("*.py")]
+    asking = [
+        str(path.relative_to(HOUSE))
+        for path in files
+        if ASKS.search(path.read_text()) and path.name not in ("device.py", "cuda_on_cpu.py")
+    ]
+    assert len(files) > 100 and asking == []
 
 
 def test_fp8_scales_need_no_history_that_a_resumed_run_would_lack() -> None:
