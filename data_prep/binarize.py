@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.comm import Alone
-from data_prep.documents import DOCUMENTS, cut_for_validation
+from data_prep.comm import Comm
+from data_prep.documents import DOCUMENTS
 from data_prep.encoder import PlainEncoder, choose
 from data_prep.encoder import encoder as make_encoder
 from data_prep.indexed import BLOCK, InPlace, dtype_for
 from data_prep.manifest import SPLITS
+from data_prep.split import cut_for_validation
 from data_prep.tokenizer import Tokenizer
 
 JOURNAL = "rounds.jsonl"
@@ -74,7 +75,7 @@ class Encoded:
 
 
 def binarize(
-    folder: Path, tokenizer: Tokenizer, comm: Alone, report: Callable[[int, int], None]
+    folder: Path, tokenizer: Tokenizer, comm: Comm, report: Callable[[int, int], None]
 ) -> tuple[Progress, dict[str, float], str]:
     """Write ``<split>.bin`` and ``<split>.lengths`` (int32) in a build folder.
 

@@ -1,133 +1,147 @@
-"""From the blocks of a raw work to the text that may be learnt from: every rule counted, none silent.
+"""From the blocks of a raw work to the text that may be learnt from.
 
-The order: repair characters, redact personal data (with the cover still there to tell the names), leave out
-boilerplate and short blocks, then judge the language and the quality of what remains.
+`RULES` is the list of the rules, in their order: characters are repaired first; personal data is redacted
+while the cover is still there to tell the names; then boilerplate and short blocks are left out; the language
+and the quality of what remains are judged last. A rule is one function and one entry here. Its settings are
+the field of `CleanConfig` that has the rule's name. Every rule counts what it does.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from conf.schema.preprocess import CleanConfig
+from data_prep.account import Counts
 from data_prep.boilerplate import drop_boilerplate, reference_blocks
-from data_prep.encoder import SPACE
+from data_prep.characters import normalise, repair
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop
 from data_prep.redact import TooManyPeople, redact
 
 BLOCK_BREAK = "\n\n"  # between the blocks of a document; inside a block lines end in one line break
-# UTF-8 that was read as Windows-1252: a lead byte and one to three continuation bytes, as they look there.
-MOJIBAKE = re.compile(
-    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
-    "\u2013-\u203a\u20ac\u2122]{1,3}"
-)
-LIGATURES = {
-    "ﬀ": "ff",
-    "ﬁ": "fi",
-    "ﬂ": "fl",
-    "ﬃ": "ffi",
-    "ﬄ": "ffl",
-    "ﬅ": "st",
-    "ﬆ": "st",
-    "Ĳ": "IJ",
-    "ĳ": "ij",
-}
-INVISIBLE = {"\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "", "\u200e": "", "\u200f": "", SPACE: "_"}
-# Control characters other than tab and line break; private-use and unassigned characters stay, as bytes.
-CONTROL = {chr(code): "" for code in [*range(9), 11, 12, *range(14, 32), *range(127, 160)]}
-ALWAYS = str.maketrans({**INVISIBLE, **CONTROL})
-# Normalising sorts a run of combining marks by insertion. No language needs more than 30 of them (UAX #15,
-# stream-safe text format), so a longer run is cut behind the thirtieth.
-TOO_MANY_MARKS = re.compile(r"(?<=[^\w\s\x00-\x7f]{30})")
-REPAIR = str.maketrans(LIGATURES)
 
 
 @dataclass
 class Cleaned:
-    """A work after cleaning.
+    """A work while it is cleaned, and after.
 
     Attributes:
-        blocks: kept blocks.
-        dropped: blocks left out, by reason.
-        redactions: replacements, by kind.
-        repairs: characters set right, by kind.
-        reason: why the whole work is dropped, or empty.
-        language: ``nl``, ``en`` or ``other``.
+        blocks: the blocks that are left.
+        counts: what the rules did.
+        reason: why the whole work is dropped, or empty; no rule is applied after that.
+        language: ``nl``, ``en`` or ``other``; empty before it is judged.
     """
 
     blocks: list[str]
-    dropped: Counter[str] = field(default_factory=Counter)
-    redactions: Counter[str] = field(default_factory=Counter)
-    repairs: Counter[str] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=Counts)
     reason: str = ""
-    language: str = "other"
+    language: str = ""
+
+    def keep_without(self, reasons: list[str]) -> None:
+        """Drop the blocks that have a reason, and count them."""
+        self.counts.dropped.update(filter(None, reasons))
+        self.blocks = [block for block, reason in zip(self.blocks, reasons, strict=True) if not reason]
+
+    def text(self) -> str:
+        """The text as it goes into the dataset."""
+        return BLOCK_BREAK.join(self.blocks)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One step of cleaning.
+
+    Attributes:
+        key: the rule's field in `CleanConfig`; the rule is off where its value is false or zero.
+        apply: changes the work.
+        version: raise it when the rule gives other text for the same work and settings.
+    """
+
+    key: str
+    apply: Callable[[Cleaned, CleanConfig], None]
+    version: int = 1
+
+
+def repair_characters(work: Cleaned, config: CleanConfig) -> None:
+    """Mojibake and ligatures are set right."""
+    work.blocks = [repair(block, work.counts.repairs) for block in work.blocks]
+
+
+def normalise_blocks(work: Cleaned, config: CleanConfig) -> None:
+    """One form of Unicode, one space between words, no control characters; never off."""
+    work.blocks = [normalise(block) for block in work.blocks]
+
+
+def redact_people(work: Cleaned, config: CleanConfig) -> None:
+    """Personal data is replaced by placeholders."""
+    try:
+        work.blocks, work.counts.redactions = redact(work.blocks, config.redact)
+    except TooManyPeople:
+        work.reason = "too_many_names"
+
+
+def leave_out_boilerplate(work: Cleaned, config: CleanConfig) -> None:
+    """Covers, tables of contents and declarations go."""
+    work.keep_without(drop_boilerplate(work.blocks))
+
+
+def leave_out_references(work: Cleaned, config: CleanConfig) -> None:
+    """The reference list goes."""
+    places = reference_blocks(work.blocks)
+    work.keep_without(["references" if place in places else "" for place in range(len(work.blocks))])
+
+
+def leave_out_short_blocks(work: Cleaned, config: CleanConfig) -> None:
+    """Blocks with fewer words go; a work without any block left goes as a whole."""
+    least = max(config.min_block_tokens, 1)
+    work.keep_without(["short" if len(block.split()) < least else "" for block in work.blocks])
+    if not work.blocks:
+        work.reason = "no_block_left"
+
+
+def judge_language(work: Cleaned, config: CleanConfig) -> None:
+    """Works in other languages go."""
+    work.language = identify(work.text())
+    if work.language not in config.languages:
+        work.reason = "language"
+
+
+def judge_quality(work: Cleaned, config: CleanConfig) -> None:
+    """Works that are no running text go."""
+    work.reason = reason_to_drop(work.text(), config.quality)
+
+
+ALWAYS = ""
+RULES = (
+    Rule("mojibake", repair_characters),
+    Rule(ALWAYS, normalise_blocks),
+    Rule("redact", redact_people),
+    Rule("boilerplate", leave_out_boilerplate),
+    Rule("references", leave_out_references),
+    Rule(ALWAYS, leave_out_short_blocks),
+    Rule(ALWAYS, judge_language),
+    Rule("quality", judge_quality),
+)
+
+
+def is_on(rule: Rule, config: CleanConfig) -> bool:
+    """Whether the settings switch a rule on."""
+    return rule.key == ALWAYS or bool(getattr(config, rule.key))
+
+
+def versions(config: CleanConfig) -> dict[str, int]:
+    """The versions of the rules that are on; a part of a dataset's key."""
+    return {rule.apply.__name__: rule.version for rule in RULES if is_on(rule, config)}
 
 
 def clean(blocks: list[str], config: CleanConfig) -> Cleaned:
     """Apply every rule that is switched on to the blocks of one work."""
-    repairs: Counter[str] = Counter()
-    blocks = [normalise(repair(block, repairs) if config.mojibake else block) for block in blocks]
-    try:
-        blocks, redactions = redact(blocks, config.redact)
-    except TooManyPeople:
-        return Cleaned(blocks, repairs=repairs, reason="too_many_names")
-    reasons = drop_boilerplate(blocks) if config.boilerplate else [""] * len(blocks)
-    if config.references:
-        for place in reference_blocks(blocks):
-            reasons[place] = reasons[place] or "references"
-    for place, block in enumerate(blocks):
-        if not reasons[place] and (not block or len(block.split()) < config.min_block_tokens):
-            reasons[place] = "short"
-    work = Cleaned([block for block, reason in zip(blocks, reasons, strict=True) if not reason])
-    work.dropped.update(reason for reason in reasons if reason)
-    work.redactions, work.repairs = redactions, repairs
-    text = BLOCK_BREAK.join(work.blocks)
-    work.language = identify(text)
-    if not work.blocks:
-        work.reason = "no_block_left"
-    elif work.language not in config.languages:
-        work.reason = "language"
-    else:
-        work.reason = reason_to_drop(text, config.quality)
-    return work
-
-
-def repair(text: str, counts: Counter[str]) -> str:
-    """Undo UTF-8 read as Windows-1252, twice if need be, and take ligatures apart; both are counted."""
-    counts["ligature"] += sum(map(text.count, LIGATURES))
-    text = text.translate(REPAIR)
-    for _ in range(2):
-        repaired = MOJIBAKE.sub(_repair_character, text)
-        if repaired == text:
+    work = Cleaned(blocks, Counts(blocks=len(blocks), dropped=Counter()))
+    for rule in RULES:
+        if is_on(rule, config):
+            rule.apply(work, config)
+        if work.reason:
             break
-        counts["mojibake"] += sum(_repair_character(match) != match[0] for match in MOJIBAKE.finditer(text))
-        text = repaired
-    return text
-
-
-def _repair_character(match: re.Match[str]) -> str:
-    """The characters that the bytes of a garbled sequence spell; itself when they spell none."""
-    for end in range(len(match[0]), 1, -1):
-        part = match[0][:end]
-        data = b"".join(
-            char.encode("latin-1") if ord(char) < 256 else char.encode("cp1252", "replace") for char in part
-        )
-        try:
-            return data.decode() + match[0][end:]
-        except UnicodeDecodeError:
-            continue
-    return match[0]
-
-
-def normalise(block: str) -> str:
-    """NFC, one space between words, no empty line, no control or invisible character.
-
-    U+2581, SentencePiece's own sign for a space, becomes ``_``: the one character that it cannot give back.
-    """
-    parts = TOO_MANY_MARKS.split(block.translate(ALWAYS))
-    block = "".join(unicodedata.normalize("NFC", part) for part in parts)
-    lines = (" ".join(line.split()) for line in block.split("\n"))
-    return "\n".join(line for line in lines if line)
+    return work

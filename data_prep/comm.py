@@ -1,6 +1,7 @@
 """Ranks that work together: MPI when there are several, nothing at all when there is one.
 
-Both classes have the same methods, so that a build reads the same for one process, `mpiexec` and `srun`.
+`Comm` is what a build asks of its ranks; `SingleProcess` and `Mpi` are the two kinds. So a build reads the
+same for one process, `mpiexec` and `srun`.
 """
 
 from __future__ import annotations
@@ -10,28 +11,32 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from conf.errors import InputError
 
+T = TypeVar("T")
 LONGEST_PAUSE = 0.005  # seconds between two looks whether the others have arrived
 
 
-class Alone:
-    """A world of one process; never imports MPI."""
+class Comm(Protocol):
+    """The ranks of a build.
 
-    rank = 0
-    size = 1
+    Attributes:
+        rank: the number of this process, from 0.
+        size: how many there are.
+    """
 
-    def bcast(self, value: Any) -> Any:
+    rank: int
+    size: int
+
+    def bcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""
-        return value
 
-    def gather(self, value: Any) -> list[Any] | None:
+    def gather(self, value: T) -> list[T] | None:
         """Every rank's value in rank order, on rank 0; None elsewhere."""
-        return [value]
 
     def exchange(self, values: np.ndarray) -> Callable[[], np.ndarray]:
         """Send an int64 vector to every rank, without waiting for theirs.
@@ -39,7 +44,6 @@ class Alone:
         Returns:
             A function that waits for them: int64 of shape (ranks, len(values)), in rank order.
         """
-        return lambda: values[None]
 
     def agree(self, error: str | None) -> None:
         """Raise the first rank's error on every rank, so that all leave a stage together.
@@ -47,14 +51,47 @@ class Alone:
         Raises:
             InputError: when any rank gave an error.
         """
+
+    def abort(self) -> None:
+        """End every rank after an unexpected error; a single process just returns."""
+
+
+class SingleProcess(Comm):
+    """A world of one process; never imports MPI."""
+
+    rank = 0
+    size = 1
+
+    def bcast(self, value: T) -> T:
+        return value
+
+    def gather(self, value: T) -> list[T] | None:
+        return [value]
+
+    def exchange(self, values: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: values[None]
+
+    def agree(self, error: str | None) -> None:
         if error is not None:
             raise InputError(error)
 
     def abort(self) -> None:
-        """End every rank after an unexpected error; a world of one just returns."""
+        pass
 
 
-class Mpi(Alone):
+def on_first(comm: Comm, function: Callable[[], T]) -> T:
+    """Rank 0's result of a function on every rank, or its InputError on every rank."""
+    value = error = None
+    if comm.rank == 0:
+        try:
+            value = function()
+        except InputError as found:
+            error = str(found)
+    comm.agree(error)
+    return comm.bcast(value)
+
+
+class Mpi(Comm):
     """The ranks of ``COMM_WORLD``."""
 
     def __init__(self, ranks: int) -> None:
@@ -130,6 +167,6 @@ class Mpi(Alone):
         self._comm.Abort(1)
 
 
-def world(ranks: int) -> Alone:
+def world(ranks: int) -> Comm:
     """The communicator for a number of ranks."""
-    return Alone() if ranks == 1 else Mpi(ranks)
+    return SingleProcess() if ranks == 1 else Mpi(ranks)

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizer import SPACE, Tokenizer
 from data_prep.wordtable import WordTable
 
-SPACE = "\u2581"
 END = b"\x01"  # closes a document inside a buffer; cleaned text has no control characters
 BLOCK = 1 << 20  # bytes looked up at once; the tables hold all units that fit into it
 BATCH = 1024  # new units put to the tokenizer at once

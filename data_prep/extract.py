@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from data_prep.raw import Unreadable, text_blocks
+from data_prep.raw import Unreadable
+from data_prep.text_layout import text_blocks
 
 
 def blocks_of(path: str, data: bytes, max_text: int) -> list[str]:

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from conf.schema.preprocess import PreprocessConfig
-from data_prep import raw
-from data_prep.documents import DOCUMENTS, DROPPED, Account
-from data_prep.indexed import BLOCK, dtype_for, entropy, index_bytes, sha256_and_counts
+from data_prep import files
+from data_prep.account import Account
+from data_prep.documents import DOCUMENTS, DROPPED
+from data_prep.indexed import dtype_for, entropy, index_bytes, sha256_and_counts
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, SPLITS, FileInfo, Manifest, Split, TokenizerInfo
+from data_prep.plan import Plan
 from data_prep.report import REPORT, write_report
 from data_prep.settings import to_mapping
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
-from data_prep.tombstones import Tombstones
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What rank 0 found before anything is written; the same on every rank."""
-
-    scan: raw.Scan
-    tombstones: Tombstones
-    key: str
-    work: Path
 
 
 def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: Account, why: str) -> None:
@@ -48,7 +37,7 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
         if counts[tokenizer.eos_id] != len(lengths):
             raise AssertionError(f"{split}: {counts[tokenizer.eos_id]} EOS for {len(lengths)} documents")
         index = index_bytes(lengths, dtype)
-        write_whole(work / f"{split}.idx", index)
+        files.write(work / f"{split}.idx", index)
         splits[split] = Split(
             prefix, len(lengths), int(counts.sum()), size, entropy(counts),
             FileInfo(size, digest), FileInfo(len(index), hashlib.sha256(index).hexdigest()),
@@ -63,11 +52,11 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
         key=plan.key,
         dtype=dtype.name,
         tokenizer=TokenizerInfo(
-            _file_info(work / MODEL_FILE).sha256, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id,
+            FileInfo.of(work / MODEL_FILE).sha256, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id,
             tokenizer.pad_id,
         ),
         splits=splits,
-        files={item: _file_info(work / item) for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED)},
+        files={item: FileInfo.of(work / item) for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED)},
         works={"in": account.works_in, "out": account.works_out, "dropped": account.works_dropped},
         blocks={"in": account.blocks_in, "out": account.blocks_out, "dropped": account.blocks_dropped},
         redactions=account.redactions,
@@ -79,25 +68,7 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
         settings={key: to_mapping(config)[key] for key in ("corpus", "tokenizer", "clean", "preprocess")},
     )  # fmt: skip
     write_report(manifest, work)
-    write_whole(work / MANIFEST, manifest.dumps())
-
-
-def _file_info(path: Path) -> FileInfo:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(BLOCK):
-            digest.update(data)
-    return FileInfo(path.stat().st_size, digest.hexdigest())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    files.write(work / MANIFEST, manifest.dumps())
 
 
 def commit(work: Path, data_dir: Path, name: str) -> None:
@@ -111,9 +82,9 @@ def commit(work: Path, data_dir: Path, name: str) -> None:
     for source, target in moves.items():
         if (work / source).exists():
             (work / source).replace(data_dir / target)
-    digest = hashlib.sha256((work / MANIFEST).read_bytes()).hexdigest()
+    digest = files.sha256(work / MANIFEST)
     lineage = data_dir / LINEAGE  # runs name the manifest they read, also after a rebuild
     before = lineage.read_bytes() if lineage.exists() else b""
-    write_whole(lineage, before + json.dumps({"manifest": digest}).encode() + b"\n")
+    files.write(lineage, before + json.dumps({"manifest": digest}).encode() + b"\n")
     (work / MANIFEST).replace(data_dir / MANIFEST)
     shutil.rmtree(work)

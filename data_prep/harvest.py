@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +23,11 @@ from oaipmh_scythe.models import Record
 
 from conf.errors import InputError
 from conf.schema.preprocess import CorpusConfig, HarvestConfig, HarvestSource
-from data_prep import lock
+from data_prep import files, lock
 from data_prep.download import download
 from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
+from data_prep.journal import HARVESTED, Journal
 from data_prep.oai import Damaged, ask
-from data_prep.raw import HARVESTED, RECORDS_FILE, read_journal
 from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
@@ -39,13 +38,13 @@ PATIENCE = 30  # days after which a file that was refused with an HTTP status is
 RESTARTS = 3  # of a pass whose resumption tokens its server does not know any more
 
 
-def harvest(corpus: CorpusConfig, tombstones: set[str], say: Callable[[str], None]) -> Counter[str]:
+def harvest(corpus: CorpusConfig, tombstones: set[str], log: Callable[[str], None]) -> Counter[str]:
     """Bring the corpus folder up to date with its servers.
 
     Args:
         corpus: the folder and the sources.
         tombstones: ids and sha256 of works that may not come back.
-        say: told one line per page.
+        log: told one line per page.
 
     Returns:
         Decisions of this call: ``kept``, ``unchanged``, ``deleted`` and the reasons of rejections.
@@ -60,7 +59,7 @@ def harvest(corpus: CorpusConfig, tombstones: set[str], say: Callable[[str], Non
     with lock.held(root):
         for source in corpus.harvest.sources:
             try:
-                Harvest(root, source, corpus.harvest, tombstones).run(done, say)
+                Harvest(root, source, corpus.harvest, tombstones).run(done, log)
             except Unreachable as error:
                 troubles.append(f"{source.url} does not answer ({error})")
             except Damaged as error:
@@ -83,7 +82,7 @@ class Harvest:
         self.root, self.source, self.config, self.tombstones = root, source, config, tombstones
         hosts = {urlsplit(source.url).netloc, *source.hosts}
         pace = Pace(config.requests_per_second)
-        self.lists, self.files = (
+        self.lists, self.downloads = (
             Web(
                 hosts,
                 limit,
@@ -96,13 +95,12 @@ class Harvest:
         )
         decisive = [source.prefix, sorted(hosts), source.assume_open, config.max_file_mb]
         self.settings = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
-        self.known = read_journal(root)
-        _end_last_line(root / RECORDS_FILE)
+        self.journal = Journal(root)
         self.today = datetime.datetime.now(datetime.UTC).date().isoformat()
         self.seen: set[str] = set()
         self.silent = 0
 
-    def run(self, done: Counter[str], say: Callable[[str], None]) -> None:
+    def run(self, done: Counter[str], log: Callable[[str], None]) -> None:
         """Fetch every page; each is journalled before the next is asked for.
 
         Raises:
@@ -112,7 +110,7 @@ class Harvest:
         state = self._state()
         state.setdefault("started", self.today)  # of the pass, which may have begun days ago
         try:
-            self._list(state, done, say)
+            self._list(state, done, log)
         except (Damaged, Refused) as reason:
             page = f"page {state['page'] + 1}"
             self._save({**state, "trouble": f"{page}: {reason}"})
@@ -127,7 +125,7 @@ class Harvest:
             self.silent = 0  # what could not be had before is no sign that the server is down
             done[self._again(identifier)] += 1
 
-    def _list(self, state: dict, done: Counter[str], say: Callable[[str], None]) -> None:
+    def _list(self, state: dict, done: Counter[str], log: Callable[[str], None]) -> None:
         """The pages of a pass, from where the state says; the state goes along."""
         query, restarts = self._next_query(state), 0
         while query is not None:
@@ -143,7 +141,7 @@ class Harvest:
             for record in records:
                 done[self._take(record)] += 1
             state.update(token=token, page=state["page"] + 1)
-            say(f"harvest {self.source.name}: page {state['page']}, {sum(done.values())} records")
+            log(f"harvest {self.source.name}: page {state['page']}, {sum(done.values())} records")
             self._save(state)
             query = self._next_query(state) if token else None
 
@@ -151,7 +149,7 @@ class Harvest:
         """Records to ask for by name: they may be had by now, and nothing makes their server list them."""
         return [
             identifier
-            for identifier, entry in self.known.items()
+            for identifier, entry in self.journal.known.items()
             if identifier not in self.seen
             and entry.get("source") == self.source.name
             and self._may_be_had_now(entry)
@@ -172,8 +170,8 @@ class Harvest:
         query = {"verb": "GetRecord", "metadataPrefix": self.source.prefix, "identifier": name}
         try:
             records, _ = ask(self.lists, self.source.url, query)
-        except (Damaged, Refused) as reason:
-            return str(reason)
+        except (Damaged, Refused) as refusal:
+            return refusal.reason
         return self._take(records[0]) if records else "not_there"
 
     def _state(self) -> dict:
@@ -193,9 +191,7 @@ class Harvest:
         path = self.root / STATE_FILE
         every = json.loads(path.read_text()) if path.exists() else {}
         every[self.source.name] = state
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(every, indent=1))
-        temporary.replace(path)
+        files.write(path, json.dumps(every, indent=1))
 
     def _next_query(self, state: dict) -> dict[str, str]:
         if state.get("token"):
@@ -214,10 +210,10 @@ class Harvest:
         oai_id = (record.header.identifier or "").strip()[:LONGEST]
         identifier = f"{self.source.name}:{oai_id}"
         stamp = (record.header.datestamp or "").strip()
-        known = self.known.get(identifier)
+        known = self.journal.known.get(identifier)
         entry = {"id": identifier, "source": self.source.name, "datestamp": stamp}
         if record.deleted:
-            self._decide({**entry, "status": "deleted", "reason": "deleted_at_source"})
+            self.journal.decide({**entry, "status": "deleted", "reason": "deleted_at_source"})
             return "deleted"
         if known and known.get("datestamp") == stamp and self._still_holds(known, record.metadata):
             return "unchanged"
@@ -227,23 +223,23 @@ class Harvest:
                 raise Refused("taken_down")
             entry |= describe(record.metadata, self.source)
             entry |= self._fetch(identifier, record.metadata)
-        except Refused as reason:
+        except Refused as refusal:
             self.silent = 0
-            if str(reason) == "embargo":
+            if refusal.reason == "embargo":
                 entry["embargo"] = embargo_end(record.metadata)
-            entry |= {"status": "rejected", "reason": str(reason)}
-            self._decide({**entry, "settings": self.settings, "tried": self.today})
-            return str(reason)
+            entry |= {"status": "rejected", "reason": refusal.reason}
+            self.journal.decide({**entry, "settings": self.settings, "tried": self.today})
+            return refusal.reason
         except Unreachable:
             earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
-            self._decide({**earlier, "reason": UNREACHABLE})
+            self.journal.decide({**earlier, "reason": UNREACHABLE})
             if not known or known.get("reason") != UNREACHABLE:  # one that fails again says nothing new
                 self.silent += 1
             if self.silent >= SILENT:
                 raise
             return UNREACHABLE
         self.silent = 0
-        self._decide({**entry, "status": "kept"})
+        self.journal.decide({**entry, "status": "kept"})
         return "kept"
 
     def _still_holds(self, known: dict, metadata: dict) -> bool:
@@ -255,41 +251,16 @@ class Harvest:
             describe(metadata, self.source)
         except Refused:  # it was kept under other settings or rules
             return False
-        return (self.root / known["file"]).exists()
-
-    def _decide(self, entry: dict) -> None:
-        """Journal a decision; what was kept of the record before and is not now is deleted."""
-        before = self.known.get(entry["id"], {}).get("file")
-        if before and before != entry.get("file"):
-            (self.root / before).unlink(missing_ok=True)
-        self._journal(entry)
+        return self.journal.has_file(known)
 
     def _fetch(self, identifier: str, metadata: dict) -> dict:
         """Download a record's PDF or text; returns its file, address and sha256."""
-        url, data, suffix = download(self.files, addresses(metadata))
+        url, data, suffix = download(self.downloads, addresses(metadata))
         digest = hashlib.sha256(data).hexdigest()
         if digest in self.tombstones:
             raise Refused("taken_down")
         name = hashlib.sha256(identifier.encode()).hexdigest()[:24]
         path = Path(HARVESTED) / name[:2] / f"{name}{suffix}"
         (self.root / path.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self.root / path.with_suffix(".part")
-        temporary.write_bytes(data)
-        temporary.replace(self.root / path)
+        files.write(self.root / path, data)
         return {"file": path.as_posix(), "url": url, "sha256": digest}
-
-    def _journal(self, entry: dict) -> None:
-        self.known[entry["id"]] = entry
-        with (self.root / RECORDS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _end_last_line(path: Path) -> None:
-    """End a line that a kill or a full disk left torn, so that the next one is not lost with it."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from conf.errors import InputError, disk_full
 from conf.schema.preprocess import PreprocessConfig
-from data_prep.raw import RECORDS_FILE
+from data_prep.journal import RECORDS_FILE
 from data_prep.settings import from_mapping, to_mapping
 
 EXIT_INPUT = 2
@@ -126,13 +126,13 @@ def remove(config: PreprocessConfig) -> None:
         print(line)
 
 
-def run(config: PreprocessConfig, ranks: int, tell: Callable[[str], object] | None = None) -> None:
+def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | None = None) -> None:
     """Build in this process as one of `ranks` ranks, and print the tables on the first.
 
     Args:
         config: the settings.
         ranks: size of the world.
-        tell: given the sentence about a full disk, which only one rank may have met, before the world ends.
+        report: given the sentence about a full disk, which only one rank may have met, before the world ends.
     """
     from data_prep.build import build
     from data_prep.comm import world
@@ -152,8 +152,8 @@ def run(config: PreprocessConfig, ranks: int, tell: Callable[[str], object] | No
         sentence = (
             f"data.dir={config.data_dir()}: the disk is full; make room and give the same command again."
         )
-        if tell is not None:
-            tell(sentence)
+        if report is not None:
+            report(sentence)
         comm.abort()
         raise InputError(sentence) from error
     except BaseException:
@@ -174,8 +174,8 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
-        tell = arguments.error.write_text if arguments.error else None
-        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks, tell)
+        report = arguments.error.write_text if arguments.error else None
+        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks, report)
     except InputError as error:
         if arguments.error is None:
             print(error, file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
+from data_prep.files import sha256
 
 FILE = "manifest.json"
 LINEAGE = "lineage.jsonl"  # one {"manifest": sha256} for every build that stood in a dataset folder
@@ -36,6 +37,11 @@ class FileInfo:
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileInfo:
+        """Of a file that is there."""
+        return cls(path.stat().st_size, sha256(path))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,16 @@ PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=Fals
 
 
 class Damaged(Exception):
-    """An answer that cannot be used; the message is the reason."""
+    """An answer that cannot be used.
+
+    Attributes:
+        reason: a short word with underscores; the message too.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """The message of the exception is the reason."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 def ask(web: Web, url: str, query: dict[str, str]) -> tuple[list[Record], str | None]:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
-from data_prep.raw import MEGABYTE, Unreadable
+from conf.schema.preprocess import MEGABYTE
+from data_prep.raw import Unreadable
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfTextPage
@@ -278,8 +279,8 @@ def main() -> int:
     try:
         blocks = blocks_of_pages(read_pages(sys.stdin.buffer.read(), int(sys.argv[1])))
         answer: list[str] | str = blocks or "no_text"
-    except Unreadable as reason:
-        answer = str(reason)
+    except Unreadable as error:
+        answer = error.reason
     sys.stdout.write(json.dumps(answer))
     return 0
 

@@ -21,7 +21,7 @@ class Progress:
         """Only the rank that `speaks` writes anything."""
         self._console = Console(stderr=True, quiet=not speaks, highlight=False)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line."""
         self._console.print(text, markup=False, soft_wrap=True)
 
@@ -48,7 +48,7 @@ class Progress:
                 bar.update(task, completed=done, total=total)
 
             yield report
-        self.say(f"{name:<10}{last:<20} {time.perf_counter() - started:7.1f} s")
+        self.log(f"{name:<10}{last:<20} {time.perf_counter() - started:7.1f} s")
 
 
 def show(manifest: Manifest) -> None:

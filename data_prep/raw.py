@@ -1,12 +1,7 @@
-"""The folder of raw works: which files are works, and their bytes, trusted for nothing.
-
-EUR's text layout is one file per work and one line per block, in which the two characters ``\\`` ``n`` stand
-for a line break of the original page.
-"""
+"""The folder of raw works: which files are works, and their bytes, trusted for nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -15,14 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.errors import InputError
-from conf.schema.preprocess import CorpusConfig
+from conf.schema.preprocess import MEGABYTE, CorpusConfig
+from data_prep.journal import HARVESTED, RECORDS_FILE, read_journal
 
-RECORDS_FILE = "records.jsonl"  # the harvest's journal: one JSON object per decision, the last on an id holds
 SUFFIX = re.compile(r"[a-z0-9]{1,5}")  # what follows the last dot of any other name may be a person's
 OWN_FILES = (RECORDS_FILE, "harvest.json", "tombstones.jsonl", "tombstones.jsonl.tmp")
-HARVESTED = "files/"  # where the harvest puts works
-LINE_BREAK = "\\n"  # two characters, as EUR publishes it
-MEGABYTE = 10**6
 WHY = {  # reasons that a sentence must spell out
     "not_utf8": "it is not UTF-8 text",
     "binary": "it holds NUL bytes, so it is not text",
@@ -41,7 +33,18 @@ WHY = {  # reasons that a sentence must spell out
 
 
 class Unreadable(Exception):
-    """A work that cannot be used; the message is the reason, a short word with underscores."""
+    """A work that cannot be used.
+
+    Attributes:
+        reason: a short word with underscores; the message too.
+        stage: where the work was dropped, ``read`` or ``clean``.
+        blocks: blocks of the work, as far as it was read.
+    """
+
+    def __init__(self, reason: str, stage: str = "read", blocks: int = 0) -> None:
+        """The message of the exception is the reason."""
+        super().__init__(reason)
+        self.reason, self.stage, self.blocks = reason, stage, blocks
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Scan:
     rejected: list[tuple[str, str]]
     refused: list[tuple[str, str]]
     ignored: Counter[str]
+
+    def ids(self) -> list[str]:
+        """Of every work and record that came in."""
+        return [work.id for work in self.works] + [item for item, _ in self.rejected + self.refused]
 
 
 def scan(corpus: CorpusConfig, taken_down: frozenset[str] = frozenset()) -> Scan:
@@ -203,38 +210,6 @@ def _unique(works: list[Work]) -> tuple[list[Work], list[Work]]:
     return kept, twice
 
 
-def read_journal(root: Path) -> dict[str, dict]:
-    """The harvest's last entry on each id; a line that a kill or a full disk left torn is left out.
-
-    Raises:
-        InputError: a whole line is no entry of a harvest.
-    """
-    path = root / RECORDS_FILE
-    entries: dict[str, dict] = {}
-    if not path.is_file():
-        return entries
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if not _is_entry(entry):
-                raise InputError(
-                    f"{path}: line {number} is no record of a harvest, which has an id, a status and, "
-                    "when it was kept, a file; repair or remove the line."
-                )
-            entries[entry["id"]] = entry
-    return entries
-
-
-def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict):
-        return False
-    needed = ("id", "status", "file") if entry.get("status") == "kept" else ("id", "status")
-    return all(isinstance(entry.get(key), str) for key in needed)
-
-
 def read_bytes(root: Path, work: Work) -> bytes:
     """A work's bytes, refusing a link that took the file's place since the scan.
 
@@ -252,19 +227,3 @@ def read_bytes(root: Path, work: Work) -> bytes:
     if len(data) != work.size:
         raise Unreadable("changed_while_reading")
     return data
-
-
-def text_blocks(data: bytes) -> list[str]:
-    """The blocks of a file in EUR's layout, with real line breaks in them.
-
-    Raises:
-        Unreadable: not UTF-8, or binary data (NUL bytes).
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unreadable("not_utf8") from error
-    if "\x00" in text:
-        raise Unreadable("binary")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [line.replace(LINE_BREAK, "\n") for line in lines if line.strip()]

@@ -16,12 +16,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from conf.errors import InputError
-from conf.schema.preprocess import PACKAGE, PreprocessConfig
-from data_prep import tombstones
+from conf.schema.preprocess import MEGABYTE, PACKAGE, PreprocessConfig
+from data_prep import files, raw, tombstones
+from data_prep.clean import BLOCK_BREAK, clean
+from data_prep.documents import DOCUMENTS
+from data_prep.extract import blocks_of
+from data_prep.journal import read_journal
 from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, FileInfo, Manifest
+from data_prep.raw import Unreadable
 
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 
@@ -65,9 +74,9 @@ def take_down(config: PreprocessConfig) -> Removal:
     with ExitStack() as stack:
         if ours:
             stack.enter_context(locked(root))
-        files, known = _find_raw(root, removal, config)
+        paths, known = _find_raw(root, removal, config)
         removal.datasets = held = _find_datasets(config.data_dir().parent, removal)
-        if not (files or held or known):
+        if not (paths or held or known):
             raise InputError(
                 f"remove={removal.id}: no work of that id in {root} or in {config.data_dir().parent}"
                 + "".join(f"; not searched: {reason.rstrip('.')}" for reason in removal.skipped)
@@ -82,7 +91,7 @@ def take_down(config: PreprocessConfig) -> Removal:
             manifests |= _bury(folder, removal, _builds(folder) if folder in held else set())
         if ours:
             manifests |= _bury(root, removal, manifests)
-            for path in files:
+            for path in paths:
                 (root / path).unlink()
                 removal.deleted.append(root / path)
         for folder in datasets:
@@ -96,18 +105,16 @@ def take_down(config: PreprocessConfig) -> Removal:
 
 def _find_raw(root: Path, removal: Removal, config: PreprocessConfig) -> tuple[list[str], bool]:
     """The work's raw files, and whether a journal or a tombstone knows it; their hashes go into `removal`."""
-    from data_prep import raw
-
-    entry = raw.read_journal(root).get(removal.id, {}) if root.is_dir() else {}
+    entry = read_journal(root).get(removal.id, {}) if root.is_dir() else {}
     stones = [item for folder in (root, config.data_dir()) for item in _stones(folder, removal)]
     for item in (entry, *stones):
         if item.get("sha256") and not removal.signatures.get(item["sha256"]):
             removal.signatures[item["sha256"]] = item.get("minhash") or ""
-    files = [path for path, _ in _raw_files(root, removal.id)] if root.is_dir() else []
-    for path in files:
+    paths = [path for path, _ in _raw_files(root, removal.id)] if root.is_dir() else []
+    for path in paths:
         data = (root / path).read_bytes()
         removal.signatures[hashlib.sha256(data).hexdigest()] = _signature(path, data, config)
-    return files, bool(entry or stones)
+    return paths, bool(entry or stones)
 
 
 def _find_datasets(parent: Path, removal: Removal) -> list[Path]:
@@ -127,10 +134,6 @@ def _find_datasets(parent: Path, removal: Removal) -> list[Path]:
 
 def _signature(path: str, data: bytes, config: PreprocessConfig) -> str:
     """The signature of a raw file's cleaned text, or "" where there is none."""
-    from data_prep.clean import clean
-    from data_prep.extract import blocks_of
-    from data_prep.raw import MEGABYTE, Unreadable
-
     try:
         blocks = clean(blocks_of(path, data, config.corpus.max_text_mb * MEGABYTE), config.clean).blocks
     except Unreadable:
@@ -140,9 +143,7 @@ def _signature(path: str, data: bytes, config: PreprocessConfig) -> str:
 
 def _raw_files(root: Path, identifier: str) -> Iterator[tuple[str, str]]:
     """(path, id) of the raw files with an id, whatever their type."""
-    from data_prep import raw
-
-    entry = raw.read_journal(root).get(identifier, {})
+    entry = read_journal(root).get(identifier, {})
     if entry.get("file"):
         path = root / entry["file"]
         if path.resolve().is_relative_to(root.resolve()) and path.is_file():
@@ -156,11 +157,6 @@ def _raw_files(root: Path, identifier: str) -> Iterator[tuple[str, str]]:
 
 def _holds(folder: Path, removal: Removal) -> bool:
     """Whether a dataset's documents have the id, or the same file under another id."""
-    import pyarrow.parquet as pq
-
-    from data_prep.clean import BLOCK_BREAK
-    from data_prep.documents import DOCUMENTS
-
     source, found = pq.ParquetFile(folder / DOCUMENTS), False
     for group in range(source.num_row_groups):
         names = source.read_row_group(group, columns=["id", "sha256"]).to_pylist()
@@ -216,34 +212,23 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
 
     In this order, so that no moment finds the text gone and the dataset taken for whole.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from data_prep.documents import DOCUMENTS
-    from data_prep.finish import write_whole
-
     marked = replace(Manifest.load(folder), stale="a work was taken down")
-    write_whole(folder / MANIFEST, marked.dumps())
+    files.write(folder / MANIFEST, marked.dumps())
     path = folder / DOCUMENTS
     source = pq.ParquetFile(path)
-    temporary = path.with_suffix(".tmp")
-    with pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as writer:
+    with (
+        files.replacing(path) as file,
+        pq.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer,
+    ):
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
             gone = pc.or_(
                 pc.equal(table["id"], removal.id),
-                pc.is_in(table["sha256"], value_set=_strings(set(removal.signatures))),
+                pc.is_in(table["sha256"], value_set=pa.array(sorted(removal.signatures), pa.string())),
             )
             writer.write_table(table.filter(pc.invert(gone)))
-    temporary.replace(path)
-    info = FileInfo(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-    write_whole(folder / MANIFEST, replace(marked, files={**marked.files, DOCUMENTS: info}).dumps())
-
-
-def _strings(values: set[str]):
-    import pyarrow as pa
-
-    return pa.array(sorted(values), pa.string())
+    named = {**marked.files, DOCUMENTS: FileInfo.of(path)}
+    files.write(folder / MANIFEST, replace(marked, files=named).dumps())
 
 
 def _lineage(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from conf.schema.preprocess import TokenizerConfig
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
+SPACE = "\u2581"  # SentencePiece's sign for a space
 
 
 class Tokenizer:

@@ -8,7 +8,6 @@ can be got back from those 256 bytes, but they tell a copy that differs in a few
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from conf.errors import InputError
 from conf.schema.preprocess import DedupConfig, PreprocessConfig
+from data_prep import files
 from data_prep.dedup import DOCUMENT_RECORD, fingerprints
 
 FILE = "tombstones.jsonl"
@@ -99,9 +99,5 @@ def _is_signature(text: object) -> bool:
 
 def add(folder: Path, entries: list[dict]) -> None:
     """Add entries to those of a folder, all or none."""
-    path, temporary = folder / FILE, folder / f"{FILE}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(entry) + "\n" for entry in [*read(folder), *entries])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    every = [*read(folder), *entries]
+    files.write(folder / FILE, "".join(json.dumps(entry) + "\n" for entry in every))

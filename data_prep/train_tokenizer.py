@@ -11,11 +11,16 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr
+from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from conf.errors import InputError
-from conf.schema.preprocess import TokenizerConfig
-from data_prep.encoder import HOSTILE, SPACE
-from data_prep.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from conf.schema.preprocess import MEGABYTE, TokenizerConfig
+from data_prep.documents import SCHEMA
+from data_prep.encoder import HOSTILE
+from data_prep.split import cut_for_validation
+from data_prep.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPACE, UNK_ID, Tokenizer
 
 LINE_BYTES = 4000  # SentencePiece leaves out lines over 4,192 bytes unless told otherwise; ours are cut
 
@@ -94,6 +99,40 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
                 start = cut
             if line[start:].strip():
                 yield line[start:]
+
+
+def training_texts(path: Path, config: TokenizerConfig) -> Iterator[str]:
+    """Training documents for the tokenizer: a seeded share of at most ``tokenizer.sample_mb``.
+
+    Where no whole work of the share fits, the start of the corpus' first training work stands for it.
+    """
+    file = pq.ParquetFile(path)
+    column = SCHEMA.get_field_index("text")
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    size = sum(group.column(column).total_uncompressed_size for group in groups)
+    most = config.sample_mb * MEGABYTE
+    share = most / max(size, 1)
+    taken, first = 0, ""
+    for identifier, text in _training_rows(file):
+        first = first or text[:most]
+        if not in_sample(identifier, config.seed, share):
+            continue
+        if taken + len(text) > most:
+            break
+        taken += len(text)
+        yield text
+    if not taken:
+        yield first
+
+
+def _training_rows(file: pq.ParquetFile) -> Iterator[tuple[str, str]]:
+    """(id, text) of what is not validation."""
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, columns=["id", "split", "text"])
+        for row in zip(table["id"], table["split"], table["text"], strict=True):
+            identifier, split, text = (item.as_py() for item in row)
+            if split != "valid":
+                yield identifier, cut_for_validation(text)[0] if split == "both" else text
 
 
 def in_sample(identifier: str, seed: int, share: float) -> bool:

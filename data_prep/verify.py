@@ -20,6 +20,7 @@ from conf.errors import InputError
 from data_prep.binarize import encode_chunk, read_group, sample
 from data_prep.documents import DOCUMENTS
 from data_prep.encoder import PlainEncoder, choose, encoder
+from data_prep.files import sha256
 from data_prep.indexed import BLOCK, index_bytes, read_index
 from data_prep.manifest import SPLITS, FileInfo, Manifest
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
@@ -64,11 +65,7 @@ def _file(path: Path, info: FileInfo) -> str:
     size = path.stat().st_size
     if size != info.bytes:
         return f"{path}: byte {min(size, info.bytes)}: {size} bytes, the manifest says {info.bytes}"
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(BLOCK):
-            digest.update(data)
-    return "" if digest.hexdigest() == info.sha256 else f"{path}: sha256 is not the manifest's"
+    return "" if sha256(path) == info.sha256 else f"{path}: sha256 is not the manifest's"
 
 
 def _tokenizer(manifest: Manifest, tokenizer: Tokenizer) -> list[str]:

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-from data_prep.raw import MEGABYTE
+from conf.schema.preprocess import MEGABYTE
 
 RETRY = (429, 500, 502, 503, 504)
 LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
@@ -20,7 +20,16 @@ PATIENCE = 20  # an answer may take as many time-outs altogether, however busily
 
 
 class Refused(Exception):
-    """An answer that is not used; the message is the reason, a short word with underscores."""
+    """An answer that is not used.
+
+    Attributes:
+        reason: a short word with underscores; the message too.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """The message of the exception is the reason."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Unreachable(Exception):

@@ -21,6 +21,7 @@ from conf.schema.run import RunConfig
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?")
 ADDRESS = re.compile(rf"https?://{HOST.pattern}(/[!-~]*)?")
+MEGABYTE = 10**6  # what `_mb` in a key counts
 FORMATS = ("txt", "pdf")
 LANGUAGES = ("nl", "en", "other")
 SMALLEST_VOCAB = 261  # four special pieces, 256 bytes, and one more

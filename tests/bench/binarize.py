@@ -28,11 +28,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.schema.preprocess import TokenizerConfig
-from data_prep.clean import normalise
+from conf.schema.preprocess import MEGABYTE, TokenizerConfig
+from data_prep.characters import normalise
 from data_prep.documents import DOCUMENTS, SCHEMA
 from data_prep.job import find_mpiexec
-from data_prep.raw import MEGABYTE
 from data_prep.tokenizer import MODEL_FILE, Tokenizer
 from data_prep.train_tokenizer import train
 

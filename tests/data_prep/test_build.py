@@ -14,8 +14,8 @@ import pytest
 import sentencepiece
 
 from conf.errors import InputError
-from data_prep import binarize, build, finish
-from data_prep.comm import Alone
+from data_prep import binarize, build, finish, lock
+from data_prep.comm import SingleProcess
 from data_prep.documents import SCHEMA
 from data_prep.indexed import read_index
 from data_prep.job import Preprocess
@@ -23,7 +23,7 @@ from data_prep.manifest import Manifest
 from data_prep.progress import Progress
 from data_prep.settings import deciding
 from data_prep.tokenizer import Tokenizer
-from data_prep.train_tokenizer import LINE_BYTES, lines
+from data_prep.train_tokenizer import LINE_BYTES, lines, training_texts
 from data_prep.verify import verify
 from tests.data_prep.conftest import SAMPLE, sample_words, settings, write_corpus
 
@@ -218,7 +218,7 @@ def test_wrong_input_leaves_the_old_dataset_as_it_was(tmp_path):
 
 def test_a_second_builder_is_turned_away(tmp_path):
     config = settings(tmp_path / "d")
-    with build._held(config.data_dir(), Alone()), pytest.raises(InputError, match="another process"):
+    with lock.held(config.data_dir()), pytest.raises(InputError, match="another process"):
         Preprocess(config)()
     make(config)
 
@@ -241,9 +241,9 @@ def test_the_tokenizer_has_text_where_no_whole_work_fits_its_sample(tmp_path, se
     blank = {name: [None] * len(rows) for name in SCHEMA.names if name not in columns}
     pq.write_table(pa.table(columns | blank, SCHEMA), tmp_path / "documents.parquet")
     config = settings(tmp_path, tokenizer__sample_mb=1, tokenizer__seed=seed)
-    assert [len(text) for text in build.training_texts(tmp_path / "documents.parquet", config)] == [10**6]
+    assert [len(text) for text in training_texts(tmp_path / "documents.parquet", config.tokenizer)] == [10**6]
     config.tokenizer.sample_mb = 200
-    assert len(list(build.training_texts(tmp_path / "documents.parquet", config))) == 3
+    assert len(list(training_texts(tmp_path / "documents.parquet", config.tokenizer))) == 3
 
 
 def test_a_line_of_megabytes_is_cut_for_the_tokenizer_in_linear_time():
@@ -283,7 +283,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, monkeypatch, a
 
             patch.setattr(binarize, "append_journal", tear)
         elif after == "idx":
-            patch.setattr(finish, "_file_info", stop)
+            patch.setattr(finish, "write_report", stop)
         else:
             names = {
                 "make_parts": "merge_parts",
@@ -293,12 +293,12 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, monkeypatch, a
             }
             patch.setattr(build, names[after], stop)
         with pytest.raises(Stop):
-            build.build(config, Alone(), Progress(False))
+            build.build(config, SingleProcess(), Progress(False))
     if after == "commit":  # half of the files moved
         work = next(config.data_dir().glob(".build-*"))
         (work / "train.bin").replace(config.data_dir() / "sample-train.bin")
         monkeypatch.setattr(build, "_documents", stop)  # the rest needs no stage again
-    manifest = build.build(config, Alone(), Progress(False))
+    manifest = build.build(config, SingleProcess(), Progress(False))
     assert hashes(manifest) == whole
     assert not list(config.data_dir().glob(".*"))
 
@@ -310,7 +310,7 @@ def test_bytes_lost_after_the_journal_was_written_are_made_again(tmp_path):
     folder.mkdir()
     shutil.copy(whole.folder / "documents.parquet", folder)
     tokenizer = Tokenizer.load(whole.folder)
-    binarize.binarize(folder, tokenizer, Alone(), lambda done, total: None)
+    binarize.binarize(folder, tokenizer, SingleProcess(), lambda done, total: None)
     entries = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert len(entries) > 1
     first = entries[0]["tokens"]["train"] * 2
@@ -319,7 +319,7 @@ def test_bytes_lost_after_the_journal_was_written_are_made_again(tmp_path):
         file.write(b"\xff\xff")
     done = binarize.resume(folder, 2)
     assert done.groups == entries[0]["groups"]
-    binarize.binarize(folder, tokenizer, Alone(), lambda done, total: None)
+    binarize.binarize(folder, tokenizer, SingleProcess(), lambda done, total: None)
     assert (folder / "train.bin").read_bytes() == (whole.folder / "sample-train.bin").read_bytes()
 
 

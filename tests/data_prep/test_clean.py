@@ -4,10 +4,11 @@ from collections import Counter
 import pytest
 
 from conf.schema.preprocess import CleanConfig, QualityConfig
-from data_prep.clean import clean, normalise, repair
+from data_prep.characters import normalise, repair
+from data_prep.clean import clean
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop
-from data_prep.raw import text_blocks
+from data_prep.text_layout import text_blocks
 from tests.data_prep.conftest import SAMPLE
 
 NL = (
@@ -25,7 +26,7 @@ def test_a_block_of_24_words_goes_and_of_25_stays():
     words = EN.split()
     result = clean([" ".join(words[:24]), " ".join(words[:25]), NL, EN], CleanConfig())
     assert len(result.blocks[0].split()) == 25
-    assert result.dropped == {"short": 1}
+    assert result.counts.dropped == {"short": 1}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,8 @@ def test_boilerplate_and_references():
     references = ["References", f"{EN} (2001). Journal of Things, 3(2), 11-22."]
     blocks = [cover, contents, declaration, NL, EN, NL.replace("jaar", "uur"), EN.upper(), *references]
     result = clean(blocks, CleanConfig(references=True))
-    assert result.dropped == {"cover": 1, "contents": 1, "declaration": 1, "references": 2}
-    assert clean(blocks, CleanConfig(boilerplate=False, min_block_tokens=0)).dropped == {}
+    assert result.counts.dropped == {"cover": 1, "contents": 1, "declaration": 1, "references": 2}
+    assert clean(blocks, CleanConfig(boilerplate=False, min_block_tokens=0)).counts.dropped == {}
 
 
 RUNS = [
@@ -159,6 +160,6 @@ def test_many_names_on_a_cover_cost_one_search_and_too_many_cost_the_work():
     start = time.process_time()
     result = clean([people(1000), text], CleanConfig(boilerplate=False))
     assert time.process_time() - start < 4  # one search for each name takes twice that
-    assert result.redactions["name"] == 3_500
+    assert result.counts.redactions["name"] == 3_500
     result = clean([people(1001), EN], CleanConfig())
     assert (len(result.blocks), result.reason) == (2, "too_many_names")

@@ -17,10 +17,10 @@ CODE = """
 import re, sys
 from pathlib import Path
 from data_prep.binarize import binarize
-from data_prep.comm import Alone
+from data_prep.comm import SingleProcess
 from data_prep.tokenizer import Tokenizer
 folder = Path(sys.argv[1])
-binarize(folder, Tokenizer.load(folder), Alone(), lambda done, total: None)
+binarize(folder, Tokenizer.load(folder), SingleProcess(), lambda done, total: None)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
