@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from data_prep.pdf import extract
 from data_prep.raw import Unreadable
 from data_prep.text_layout import text_blocks
 
@@ -18,8 +19,6 @@ def blocks_of(path: str, data: bytes, max_text: int) -> list[str]:
         Unreadable: with the reason.
     """
     if path.lower().endswith(".pdf"):
-        from data_prep.pdf import extract
-
         blocks = extract(data, max_text)
     else:
         if len(data) > 4 * max_text:

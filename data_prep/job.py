@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from conf.errors import InputError, disk_full
 from conf.schema.preprocess import PreprocessConfig
+from data_prep.comm import world
 from data_prep.journal import RECORDS_FILE
+from data_prep.progress import Progress, show
 from data_prep.settings import from_mapping, to_mapping
 
 EXIT_INPUT = 2
@@ -135,8 +138,6 @@ def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | 
         report: given the sentence about a full disk, which only one rank may have met, before the world ends.
     """
     from data_prep.build import build
-    from data_prep.comm import world
-    from data_prep.progress import Progress, show
 
     comm = world(ranks)
     try:
@@ -163,8 +164,6 @@ def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | 
 
 def main() -> int:
     """One rank under mpiexec or srun: ``python -m data_prep.job --ranks N settings.json``."""
-    import argparse
-
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--ranks", type=int, default=1, help="ranks of the world this process is in")
     parser.add_argument(
