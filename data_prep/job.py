@@ -16,6 +16,7 @@ from pathlib import Path
 from conf.errors import InputError, disk_full
 from conf.schema.preprocess import PreprocessConfig
 from data_prep.comm import world
+from data_prep.environment import scrubbed
 from data_prep.journal import RECORDS_FILE
 from data_prep.progress import Progress, show
 from data_prep.settings import from_mapping, to_mapping
@@ -112,8 +113,7 @@ def find_mpiexec() -> str:
 
 def _own_world() -> dict[str, str]:
     """The environment without the marks of a surrounding MPI or Slurm step, which new ranks would join."""
-    leaking = ("PMI", "MPI", "OMPI_", "HYDRA_", "HYDI_", "SLURM_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(leaking)}
+    kept = scrubbed()
     # Its own checkout must be importable in the ranks, wherever the caller stands.
     root = str(Path(__file__).resolve().parents[1])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -8,19 +8,19 @@ from conf.compose import main
 from conf.schema.hf import EvalConfig
 from elm_megatron.hf.job import Eval
 from elm_megatron.sources.source import side_by_side
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show_plain
+
+sweep = Sweep()
 
 
-@main("eval", EvalConfig, begin)
+@main("eval", EvalConfig, sweep.begin)
 def launch(config: EvalConfig) -> int:
     """Check that the models are there, then hand the job over."""
     side_by_side(config.sources)
     if config.dry_run:
-        from slurm.jobs.dry_run import show_plain
-
         return show_plain(config, 1, "eval", f"{', '.join(config.sources)} → {config.run.dir}")
-    return submit(Eval(config), config, 1, "eval", resumes=False)
+    return sweep.submit(Eval(config), config, 1, "eval", resumes=False)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,22 @@ from conf.compose import main
 from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
 from elm_megatron.sources.source import locate, parameters_of
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show_plain
+
+sweep = Sweep()
 
 
-@main("export", ExportConfig, begin)
+@main("export", ExportConfig, sweep.begin)
 def launch(config: ExportConfig) -> int:
     """Check that there is a source, then hand the job over."""
     locate(config.source)
     if config.dry_run:
-        from slurm.jobs.dry_run import show_plain
-
         size = parameters_of(config.source)
         return show_plain(
             config, 1, "export", f"{config.source} → {config.run.dir} ({config.format}, {size:,} parameters)"
         )
-    return submit(Export(config), config, 1, "export", resumes=False)
+    return sweep.submit(Export(config), config, 1, "export", resumes=False)
 
 
 if __name__ == "__main__":

@@ -12,22 +12,22 @@ from elm_megatron.chat.read import listing
 from elm_megatron.sources.tuning import adopt
 from elm_megatron.tune.job import Finetune
 from elm_megatron.tune.prepare import look_at_files, prepare
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import line, show
+
+sweep = Sweep()
 
 
-@main("finetune", FinetuneConfig, begin)
+@main("finetune", FinetuneConfig, sweep.begin)
 def launch(config: FinetuneConfig) -> int:
     """Look at source and files before anything starts, then hand the job over."""
     if config.dry_run:
-        from slurm.jobs.dry_run import line, show
-
         with suppress(InputError):  # the source may still have to be made
             adopt(config)
         line("data", listing(look_at_files(config)))
         return show(config)
     source = prepare(config)
-    return submit(Finetune(config), config, config.world_size, "finetune", source.manifest_sha256)
+    return sweep.submit(Finetune(config), config, config.world_size, "finetune", source.manifest_sha256)
 
 
 if __name__ == "__main__":

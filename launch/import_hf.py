@@ -8,22 +8,22 @@ from conf.schema.hf import ImportConfig
 from elm_megatron.hf.architecture import model_config
 from elm_megatron.hf.job import Import
 from elm_megatron.sources.source import require_hf_folder
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show_plain
+
+sweep = Sweep()
 
 
-@main("import_hf", ImportConfig, begin)
+@main("import_hf", ImportConfig, sweep.begin)
 def launch(config: ImportConfig) -> int:
     """Read the model's sizes, then hand the job over."""
     folder = require_hf_folder(config.source)
     config.model = model_config(folder, folder.name)
     if config.dry_run:
-        from slurm.jobs.dry_run import show_plain
-
         return show_plain(
             config, 1, "import_hf", f"{folder} → {config.run.dir} ({config.model.parameters():,} parameters)"
         )
-    return submit(Import(config), config, 1, "import_hf", resumes=False)
+    return sweep.submit(Import(config), config, 1, "import_hf", resumes=False)
 
 
 if __name__ == "__main__":

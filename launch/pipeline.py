@@ -6,22 +6,23 @@ preprocess → pretrain → finetune → export → one generated sentence. A st
 from conf.compose import main
 from conf.schema.pipeline import PipelineConfig
 from slurm.chains import chain, chain_report
-from slurm.chains.points import begin
 from slurm.chains.stages import stages
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show
+
+sweep = Sweep()
 
 
-@main("pipeline", PipelineConfig, begin)
+@main("pipeline", PipelineConfig, sweep.begin)
 def launch(config: PipelineConfig) -> int:
     """Run what is missing, then show what came out; on Slurm, queue it and show the queue."""
     links = stages(config)
     if config.dry_run:
-        from slurm.jobs.dry_run import show
-
         if config.cluster.executor == "slurm":
             chain.check_scripts(links)
         return chain_report.show_plan(links) or show(config.pretraining())
     if config.cluster.executor == "slurm":
-        return chain_report.show_queue(chain.queue(links))
+        return chain_report.show_queue(chain.queue(links, sweep))
     status, rows = chain.run_here(links)
     return status or chain_report.show(config, rows)
 

@@ -6,23 +6,23 @@ The same command again continues an interrupted build, and does nothing when the
 from conf.compose import main
 from conf.schema.preprocess import PreprocessCommand
 from data_prep.job import Preprocess
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show_plain
+
+sweep = Sweep()
 
 
-@main("preprocess", PreprocessCommand, begin)
+@main("preprocess", PreprocessCommand, sweep.begin)
 def launch(config: PreprocessCommand) -> int:
     """Hand the build over: one task that starts MPI itself here, one task per rank on Slurm."""
     ranks = 1 if config.cluster.executor == "local" else config.preprocess.ranks
     if config.dry_run:
-        from slurm.jobs.dry_run import show_plain
-
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
     job = Preprocess(config.building())
     if config.cluster.executor == "slurm" and job.finished():
         print(f"{config.data.dir} is finished and up to date: nothing to do.")
         return 0
-    return submit(job, config, ranks, "preprocess", resumes=False)
+    return sweep.submit(job, config, ranks, "preprocess", resumes=False)
 
 
 if __name__ == "__main__":

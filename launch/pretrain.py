@@ -8,24 +8,24 @@ from conf.schema.pretrain import PretrainConfig
 from data_prep.dataset import open_dataset, open_parts
 from elm_megatron.engine.job import Pretrain
 from elm_megatron.planner.layout import choose
-from slurm.chains.points import begin
-from slurm.jobs.submit import submit
+from slurm.chains.sweep import Sweep
+from slurm.jobs.dry_run import show
+
+sweep = Sweep()
 
 
-@main("pretrain", PretrainConfig, begin)
+@main("pretrain", PretrainConfig, sweep.begin)
 def launch(config: PretrainConfig) -> int:
     """Check the dataset, then hand the job over."""
     if config.parallel.auto:
         config.parallel, why = choose(config)
         print(f"parallel=auto: {why}")
     if config.dry_run:
-        from slurm.jobs.dry_run import show
-
         return show(config)
     length, trained = config.train.seq_length, not config.data.blend
     manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, length, trained)
     open_parts(config.data, manifest, length)
-    return submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
+    return sweep.submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
 
 
 if __name__ == "__main__":

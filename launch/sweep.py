@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from conf.compose import guarded
-from slurm.chains import sweep
+from slurm.chains import sweep_report
 
 
 def report() -> int:
@@ -18,7 +18,7 @@ def report() -> int:
     parser.add_argument("sweep", type=Path, nargs="?", help="a file in runs/.sweeps")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
-    written = sweep.write_report(arguments.sweep or sweep.newest(arguments.runs))
+    written = sweep_report.write_report(arguments.sweep or sweep_report.newest(arguments.runs))
     print(written[1].read_text())
     print("written:", *written)
     return 0

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from conf.durations import seconds
 from conf.errors import InputError
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -90,7 +91,7 @@ class ClusterConfig:
         setup, env: shell lines and variables, from the site's YAML only.
         container, binds: an Apptainer image the ranks run in, and folders it sees besides the run's own.
         at_once: points of a sweep that may run at the same time; null is no limit.
-        max_stalls: lives of a job without a new checkpoint, after which it is held.
+        max_stalls: attempts of a job in a row without a new checkpoint, after which it is held.
     """
 
     name: str = "local"
@@ -199,16 +200,6 @@ class ClusterConfig:
         if self.device == "cpu" and gpus and self.site.gpu_memory_gb:
             rule = "must be 0 with cluster.device=cpu, or GPUs are paid for and not used"
             raise _refusal("gpus_per_node", gpus, rule)
-
-
-def seconds(duration: str) -> int:
-    """Seconds of D-HH:MM:SS, HH:MM:SS or minutes."""
-    days, _, rest = duration.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    if len(parts) == 1:
-        return parts[0] * 60
-    hours, minutes, secs = parts
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + secs
 
 
 def _refusal(key: str, value: object, rule: str) -> InputError:

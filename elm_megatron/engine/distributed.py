@@ -1,7 +1,7 @@
 """Forming the world: rendezvous through the run folder, process groups, and their end.
 
 Rank 0 opens a TCP store on a port the kernel gives it and publishes `host:port` in a file named after the job
-and its restart, so that two jobs on one node, or two lives of one job, can never meet.
+and its restart, so that two jobs on one node, or two attempts of one job, can never meet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RENDEZVOUS_SECONDS = 600
 
 
 def rendezvous_file(world: World) -> Path:
-    """Where rank 0 of this life of this job publishes its address."""
+    """Where rank 0 of this attempt of this job publishes its address."""
     return world.rendezvous / f"rendezvous-{world.job_id}-{world.restart}"
 
 

@@ -1,4 +1,4 @@
-"""What rank 0 writes into run.json when a life of a run ends, and the picture of the run."""
+"""What rank 0 writes into run.json when an attempt of a run ends, and the picture of the run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def finish(
     kwh: float | None,
     energy_method: str,
 ) -> None:
-    """Sum up; seconds and energy add to those of earlier lives.
+    """Sum up; seconds and energy add to those of earlier attempts.
 
     Args:
         step: updates done.
-        seconds: of this life's loop.
+        seconds: of this attempt's loop.
         save_seconds: of these, how long training stood still for checkpoints.
-        kwh: energy of this life, None where nothing could be measured.
+        kwh: energy of this attempt, None where nothing could be measured.
         energy_method: how it was measured.
     """
     before, rows = run.read(), run.read_metrics()

@@ -18,7 +18,7 @@ SECTIONS = ("model", "corpus", "data", "train", "tune", "parallel")  # the rest 
 
 
 class WandbLog:
-    """One life of a run at Weights & Biases; only rank 0 makes one.
+    """One attempt of a run at Weights & Biases; only rank 0 makes one.
 
     Args:
         project: where it belongs.
@@ -57,7 +57,7 @@ class WandbLog:
             self._harmless(lambda: self._run.log(figures, step=row["step"]))
 
     def close(self) -> None:
-        """Finish the life's files."""
+        """Finish the attempt's files."""
         if self._run is not None:
             self._harmless(lambda: self._run.finish())
 

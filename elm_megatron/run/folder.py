@@ -9,7 +9,6 @@ one at a time, and by an atomic rename, so that a reader (the queue tracker, a p
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -19,56 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
+from data_prep import files
 
 SCHEMA = 1
+OWNER = "life"  # run.json: the attempt that owns the run, [job id, restart]
+ATTEMPTS = "lives"  # run.json: every attempt so far. Both names are those of the first version.
 LOCK_SECONDS = 10.0
 STATES = ("submitted", "running", "requeued", "held", "cancelled", "failed", "done")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write text to path through a temporary name in the same folder, fsync and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
+write_atomically = files.write  # until the last room calls it by its own name
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep others out who take the same lock; it lies on the folder itself and leaves no file in it.
+    """Keep others out who take the same lock; it is on the folder itself and leaves no file in it.
 
-    Goes on without the lock where the file system has none, and when it was not to be had for `LOCK_SECONDS`:
-    a task of an earlier life that stands still while it holds the lock must not stop the next life.
+    Goes on without the lock where the file system has none, and when another process held it for
+    `LOCK_SECONDS`: a task of an earlier attempt that is stopped with the lock must not stop the next attempt.
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # whoever writes into it says so
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, files.Taken):
+            held.enter_context(files.locked(folder, LOCK_SECONDS))
         yield
-        return
-    until = time.monotonic() + LOCK_SECONDS
-    try:
-        with contextlib.suppress(OSError):
-            while not _lock(descriptor) and time.monotonic() < until:
-                time.sleep(0.002)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class Superseded(RuntimeError):
-    """A later life owns the run: this task writes nothing any more."""
+    """A later attempt owns the run: this task writes nothing any more."""
 
 
 def git_commit() -> str:
@@ -91,11 +67,11 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist yet.
-        life: a rank's own [job id, restart]; it then writes nothing once run.json names another `life`.
+        attempt: a rank's own [job id, restart]; it then writes nothing once another attempt owns the run.
     """
 
-    def __init__(self, path: Path | str, life: list[Any] | None = None):
-        self.path, self.life = Path(path).absolute(), life
+    def __init__(self, path: Path | str, attempt: list[Any] | None = None):
+        self.path, self.attempt = Path(path).absolute(), attempt
         self.config = self.path / "config.yaml"
         self.run_json = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -145,18 +121,18 @@ class RunFolder:
         """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record.
 
         Raises:
-            Superseded: another life owns the run.
+            Superseded: another attempt owns the run.
         """
         state = fields.get("state")
         if state is not None and state not in STATES:
             raise ValueError(f"state {state!r} is not one of {STATES}")
         with locked(self.path):
             before = self.read()
-            owner = before.get("life")
-            if None not in (owner, self.life) and owner != self.life:
+            owner = before.get(OWNER)
+            if None not in (owner, self.attempt) and owner != self.attempt:
                 raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
             data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
-            write_atomically(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            files.write(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
         return data
 
     def latest_step(self) -> int | None:
@@ -181,8 +157,8 @@ class RunFolder:
         """Take rows after `step` out of what a run logs by step; returns how many training rows.
 
         They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
-        A torn last line is dropped. The files are new ones afterwards, so that a task of an earlier life that
-        still holds the old ones open (`Rows`) writes into nothing.
+        A torn last line is dropped. The files are new ones afterwards, so that a task of an earlier attempt
+        that still holds the old ones open (`Rows`) writes into nothing.
         """
         lost = 0
         for path in (self.metrics, self.valid, self.samples):
@@ -190,7 +166,7 @@ class RunFolder:
             gone = [row for row in rows if row["step"] > step]
             if path.exists():
                 kept = [row for row in rows if row["step"] <= step]
-                write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+                files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
             for row in gone if path != self.samples else []:
                 append_jsonl(self.lost_metrics, row)
             lost += len(gone) if path == self.metrics else 0

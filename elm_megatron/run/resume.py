@@ -38,7 +38,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_free(key: str) -> bool:
-    """Whether a dotted key may change between the lives of one run."""
+    """Whether a dotted key may change between the attempts of one run."""
     in_loop = next((key.removeprefix(loop) for loop in LOOPS if key.startswith(loop)), None)
     return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(FREE_SUFFIXES)
 

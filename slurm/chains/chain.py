@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
-from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.folder import ATTEMPTS, RunFolder
+from slurm.chains.sweep import Sweep
 from slurm.jobs import queue_state
-from slurm.jobs.submit import Job, held, script, submit
+from slurm.jobs.executors import Job
+from slurm.jobs.submit import Submission, held
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Stage:
         manifest: gives the sha256 of the dataset it reads (or None), or raises InputError; called when the
             stage before has ended.
         finished: whether its output is there and valid.
-        resumes: see `slurm.jobs.submit.submit`.
+        resumes: see `slurm.jobs.submit.Submission`.
         sources: runs that its run is made from.
     """
 
@@ -54,6 +56,10 @@ class Stage:
     def run(self) -> RunFolder:
         """Its run folder."""
         return RunFolder(self.config.run.dir)
+
+    def submission(self, manifest_sha256: str | None) -> Submission:
+        """Its job, as asked for; `manifest_sha256` is that of the dataset it reads."""
+        return Submission.of(self.job, self.config, self.ranks, self.verb, manifest_sha256, self.resumes)
 
     def stamp(self) -> int | None:
         """When the output was made (ns since the epoch), None when it is not there."""
@@ -119,7 +125,7 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
             print("there already, and valid", flush=True)
         else:
             stage.check_fresh(changing=False)
-            status = submit(stage.job, stage.config, stage.ranks, stage.verb, stage.manifest(), stage.resumes)
+            status = stage.submission(stage.manifest()).start()
             if status:
                 return status, rows
         rows.append(Row(stage, time.monotonic() - began, before is not None and before == stage.stamp()))
@@ -133,11 +139,15 @@ def check_scripts(stages: list[Stage]) -> None:
         InputError: naming what is wrong.
     """
     for stage in stages:
-        script(stage.config, stage.ranks, stage.verb)
+        stage.submission(None).script()
 
 
-def queue(stages: list[Stage]) -> list[Link]:
+def queue(stages: list[Stage], sweep: Sweep) -> list[Link]:
     """Hand every missing stage to Slurm, each after the one before; all, or none of those that were missing.
+
+    Args:
+        stages: of one chain, in order.
+        sweep: the chains of this command; the first stage waits for its turn among them.
 
     Raises:
         InputError: a stage cannot be a batch job; or Slurm holds or refuses it, and those queued by this call
@@ -146,6 +156,7 @@ def queue(stages: list[Stage]) -> list[Link]:
     check_scripts(stages)
     links: list[Link] = []
     ours: list[RunFolder] = []
+    turn = sweep.turn(stages[0].config.cluster)
     try:
         for stage in stages:
             before = next((link.job for link in reversed(links) if link.job), None)
@@ -153,17 +164,21 @@ def queue(stages: list[Stage]) -> list[Link]:
                 links.append(Link(stage, None, None))
                 continue
             stage.check_fresh(changing=before is not None)
-            waits = f"afterok:{before}" if before else stage.config.cluster.dependency
-            config = replace(stage.config, cluster=replace(stage.config.cluster, dependency=waits))
+            if said := held(stage.run, stage.config.run.name):
+                raise InputError(said)
             # What a job still in the queue will make cannot be looked at yet.
             manifest = stage.manifest() if before is None else None
+            submission = stage.submission(manifest)
+            if before:
+                submission.cluster = replace(submission.cluster, dependency=None)  # that of the first stage
+                submission.after(f"afterok:{before}")
+            elif turn:
+                submission.after(turn)
             known = stage.run.read().get("job_ids", [])
-            if said := held(stage.run, config.run.name):
-                raise InputError(said)
-            submit(stage.job, config, stage.ranks, stage.verb, manifest, stage.resumes)
+            submission.start()
             if stage.run.read().get("job_ids", []) != known:
                 ours.append(stage.run)
-            links.append(Link(stage, queue_state.live_job(stage.run.read()), waits))
+            links.append(Link(stage, submission.job_id, submission.cluster.dependency))
     except BaseException:
         for run in ours:
             job = run.read()["job_ids"][-1]
@@ -173,6 +188,7 @@ def queue(stages: list[Stage]) -> list[Link]:
             else:
                 print(f"{run.path.name}: job {job} could not be cancelled: scancel {job}", file=sys.stderr)
         raise
+    sweep.taken += [link.job for link in links if link.job][-1:]
     return links
 
 
@@ -181,6 +197,6 @@ def done_since(run: RunFolder, *sources: RunFolder) -> bool:
     record = run.read()
     if record.get("state") != "done":
         return False
-    lives = record.get("lives")  # a queued stage is submitted long before the stage before it has ended
-    began = lives[-1]["time"] if lives else record.get("submitted", 0.0)
+    attempts = record.get(ATTEMPTS)  # a queued stage is submitted long before the stage before it has ended
+    began = attempts[-1]["time"] if attempts else record.get("submitted", 0.0)
     return all(not source.latest.exists() or source.latest.stat().st_mtime < began for source in sources)

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from conf.schema.cluster import ClusterConfig
 from slurm.doctor import live_slurm as doctor_slurm
 from slurm.doctor.finding import OK, PROBLEM, WARNING, Check, Finding, output
-from slurm.jobs import batch
+from slurm.jobs.container import ROOT
 
 FREE_GIB = 20  # a run of the large model keeps three checkpoints of about 11 GB
 PACKAGES = {"numpy": "data", "sentencepiece": "data", "kitoken": "data", "mpi4py": "data", "torch": "train",
@@ -73,7 +73,7 @@ def python(cluster: ClusterConfig) -> list[Finding]:
 
 def packages(cluster: ClusterConfig) -> list[Finding]:
     """Installed versions against constraints.txt."""
-    pinned = _pins((batch.ROOT / "constraints.txt").read_text())
+    pinned = _pins((ROOT / "constraints.txt").read_text())
     findings = []
     for name, extra in PACKAGES.items():
         try:

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from conf.durations import seconds
 from conf.errors import InputError
-from conf.schema.cluster import ClusterConfig, seconds
+from conf.schema.cluster import ClusterConfig
 from slurm.doctor.finding import OK, PROBLEM, WARNING, Check, Finding, environment, output
 from slurm.tracker.fields import gpus_of_gres
 

@@ -1,11 +1,15 @@
-"""cluster=allocation: one srun inside an existing allocation (`salloc`), watched like a local world."""
+"""cluster=allocation: one srun inside an existing allocation (`salloc`), watched like a local world.
+
+Ctrl-C reaches srun as SIGTERM, which srun hands to its tasks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from conf.errors import InputError
-from slurm.jobs import local
+
+GRACE_SECONDS = 30.0  # srun hands signals on and waits for its tasks
 
 
 def job_id(env: Mapping[str, str]) -> str:
@@ -44,8 +48,3 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
     )
     kept = {name: value for name, value in env.items() if name not in dropped}
     return kept | {"SUBMITIT_EXECUTOR": "slurm", "ELM_ALLOCATION": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def watch(ranks: list[local.Rank]) -> int:
-    """Follow the srun that stands for all ranks; Ctrl-C is passed on as SIGTERM, which srun hands to them."""
-    return local.LocalWorld(ranks, grace=30.0).watch()

@@ -5,24 +5,18 @@ The script that comes out is kept as golden texts in tests/slurm/golden/.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conf.compose import plain
 from conf.errors import InputError
-from conf.schema.cluster import ClusterConfig, seconds
+from conf.schema.cluster import ClusterConfig
 from slurm.jobs import task
 from slurm.jobs.environment import exported
 
-ROOT = Path(__file__).resolve().parents[2]  # the checkout
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
-EARLY_SECONDS = 60  # "Slurm may send the signal up to 60 seconds earlier than specified", sbatch(1)
-START_SECONDS = 120  # a few ranks are at their first step by then
 EXIT_STOPPED = 143  # 128 + SIGTERM
 CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
@@ -164,89 +158,3 @@ def environment(cluster: ClusterConfig, env: Mapping[str, str]) -> dict[str, str
     if cluster.slurm_conf:
         kept["SLURM_CONF"] = str(Path(cluster.slurm_conf).absolute())
     return kept
-
-
-def python(cluster: ClusterConfig, run: Path, others: Sequence[Path] = ()) -> str:
-    """The command that starts Python on a rank, inside the container where there is one.
-
-    It sees the checkout, the caller's folder (data/ stands there), the run folder, `others`, and what
-    `cluster.binds` adds.
-
-    Raises:
-        InputError: a folder has a name that Apptainer cannot bind.
-    """
-    if cluster.container is None:
-        return shlex.quote(sys.executable)
-    words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
-    for folder in outermost([ROOT, Path.cwd(), run, *others]):
-        if re.search("[:,]", str(folder)):
-            raise InputError(f"{folder}: cluster.container cannot bind a folder with : or , in its name.")
-        words += ["--bind", str(folder)]
-    for bind in cluster.binds:
-        words += ["--bind", bind]
-    words += ["--env", f"PYTHONPATH={ROOT}", "--pwd", str(Path.cwd())]
-    return shlex.join([*words, cluster.container, "python"])
-
-
-def outermost(folders: Sequence[Path]) -> list[Path]:
-    """Folders without those that lie in another of them; the root is none, a container has its own."""
-    kept: list[Path] = []
-    plain_names = [Path(os.path.normpath(folder)) for folder in folders]  # what `..` leaves out is elsewhere
-    for folder in sorted(dict.fromkeys(plain_names), key=lambda path: len(path.parts)):
-        if len(folder.parts) > 1 and not any(folder.is_relative_to(other) for other in kept):
-            kept.append(folder)
-    return kept
-
-
-def named_paths(config: Any) -> list[Path]:
-    """What is there of each path outside the caller's folder that a configuration names.
-
-    That is the path itself, or the nearest folder above it.
-    """
-
-    def texts(value: Any) -> Iterator[str]:
-        if isinstance(value, str):
-            yield value
-        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            yield from texts(item)
-
-    keys = {key: value for key, value in plain(config).items() if key not in ("cluster", "run")}
-    found = []
-    for text in texts(keys):
-        if "/" in text and "://" not in text:
-            path = Path(os.path.normpath(Path(text).expanduser().absolute()))
-            if not path.is_relative_to(Path.cwd()):
-                found.append(next(folder for folder in (path, *path.parents) if folder.exists()))
-    return found
-
-
-def notes(cluster: ClusterConfig, run: Path, verb: str = "") -> list[str]:
-    """What is allowed and hardly meant: shown by a dry run, and when the job is handed in.
-
-    Args:
-        cluster: as asked for, before `for_verb`.
-        run: absolute run folder.
-        verb: decides on the nodes.
-    """
-    found = []
-    chosen = for_verb(cluster, verb)
-    ranks, gpus = chosen.tasks_per_node, chosen.gpus_per_node
-    if chosen.device == "gpu" and ranks and ranks < gpus:
-        found.append(
-            f"cluster.tasks_per_node={ranks} leaves {gpus - ranks} of the {gpus} GPUs of each node idle"
-        )
-    if cluster.time:
-        left = seconds(cluster.time) - cluster.signal_seconds - EARLY_SECONDS
-        if left < START_SECONDS:
-            found.append(
-                f"cluster.time={cluster.time} may leave {max(0, left)} s for the start: the signal to save "
-                f"comes {cluster.signal_seconds} s (cluster.signal_seconds) before the limit, and up to a "
-                "minute earlier; a job without a step by then starts again, and is held when that repeats"
-            )
-    site = cluster.site
-    if site.scratch and run.is_relative_to(site.scratch):
-        found.append(
-            f"{run} lies on {site.scratch}, which forgets files after {site.scratch_days} days: "
-            "export the finished model elsewhere, and its last checkpoint too if it is to go on"
-        )
-    return found

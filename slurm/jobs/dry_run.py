@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +23,15 @@ from conf.schema.data import TrainingData
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
-from data_prep.manifest import FILE, Manifest
+from elm_megatron.planner.length import Length, estimate, no_peak
 from elm_megatron.run.folder import RunFolder
-from slurm.jobs.batch import notes
+from slurm.jobs.notes import notes
 from slurm.jobs.price import per_hour
 from slurm.jobs.record import check_folder
 from slurm.jobs.submit import script
 
 GIB = 2**30
 LABEL_WIDTH = 12
-
-
-@dataclass
-class Estimate:
-    """A first estimate of a run's length and price.
-
-    Attributes:
-        steps: optimizer updates.
-        tokens: seen in all of them.
-        basis: where the number of tokens in the dataset comes from.
-        hours: on the cluster; None where no peak is known for its device and the precision.
-        budget: in the site's units; None where no rate is known.
-    """
-
-    steps: int
-    tokens: int
-    basis: str
-    hours: float | None
-    budget: float | None
 
 
 def show(config: Any) -> int:
@@ -159,43 +140,7 @@ def memory(found: dict[str, Any], config: Any) -> str:
     return text
 
 
-def estimate(config: PretrainConfig) -> Estimate:
-    """Steps, tokens, hours and budget of a pretraining run."""
-    train, site = config.train, config.cluster.site
-    available, basis = dataset_tokens(config)
-    samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
-    steps = train.steps or train.steps_within(samples)[0]
-    tokens = train.consumed(steps) * train.seq_length
-    if no_peak(config):
-        return Estimate(steps, tokens, basis, None, None)
-    units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
-    flops = config.model.flops_per_token(train.seq_length) * tokens
-    hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
-    rate = per_hour(config.cluster, config.world_size)
-    return Estimate(steps, tokens, basis, hours, None if rate is None else hours * rate)
-
-
-def no_peak(config: PretrainConfig) -> str | None:
-    """Why the site's `peak_tflops` says nothing of a run; None where it does."""
-    site = config.cluster.site
-    if not site.peak_tflops:
-        return f"cluster={config.cluster.name} names no peak_tflops"
-    if config.cluster.device == "cpu" and site.gpus:
-        return "peak_tflops is that of a GPU, and this is cluster.device=cpu"
-    if config.train.precision == "fp32":
-        return "peak_tflops is that of bf16, and this is train.precision=fp32"
-    return None
-
-
-def dataset_tokens(config: PretrainConfig) -> tuple[int, str]:
-    """Training tokens of one epoch, and where that number comes from."""
-    folder = Path(config.data.dir)
-    if (folder / FILE).exists():
-        return Manifest.load(folder).splits["train"].tokens, f"from {folder / FILE}"
-    return config.corpus.expected_tokens, f"{folder} is not there yet, from corpus.expected_tokens"
-
-
-def _hours(guess: Estimate, config: PretrainConfig) -> str:
+def _hours(guess: Length, config: PretrainConfig) -> str:
     site = config.cluster.site
     if guess.hours is None:
         return f"not estimated: {no_peak(config)}"
@@ -205,9 +150,16 @@ def _hours(guess: Estimate, config: PretrainConfig) -> str:
     )
 
 
-def _budget(guess: Estimate, config: PretrainConfig) -> str:
+def budget(guess: Length, config: PretrainConfig) -> float | None:
+    """Budget units of a run in the site's units; None where no rate or no hours are known."""
+    rate = per_hour(config.cluster, config.world_size)
+    return None if rate is None or guess.hours is None else guess.hours * rate
+
+
+def _budget(guess: Length, config: PretrainConfig) -> str:
     if guess.hours is None:
-        return "not estimated, for the hours are not"
-    if guess.budget is None:
+        return "not estimated, since the hours are not"
+    units = budget(guess, config)
+    if units is None:
         return f"not estimated: cluster={config.cluster.name} names no rate"
-    return f"about {guess.budget:,.0f} {config.cluster.site.budget_unit}, on the same estimate"
+    return f"about {units:,.0f} {config.cluster.site.budget_unit}, on the same estimate"

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from slurm.jobs.environment import scrubbed
+from conf.compose import EXIT_INPUT
+from data_prep.environment import scrubbed
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 3.0  # for the survivors of a dead rank, which can only fail to reach it
@@ -43,7 +44,7 @@ class Rank:
         process: the leader of its own session and group.
         stdout: its log.
         stderr: its log of warnings and errors.
-        result: where submitit leaves ("success", value) or ("error", traceback).
+        result: where submitit writes ("success", value) or ("error", traceback).
         ended: seconds on the monotonic clock at which it was first seen dead, None while it lives.
         shown: the log that is shown live, where it is not `stdout`.
     """
@@ -89,9 +90,16 @@ class Rank:
 
 @dataclass
 class LocalWorld:
-    """All ranks of one run on this machine."""
+    """All ranks of one run on this machine.
+
+    Attributes:
+        ranks: their processes.
+        refusal: where a rank leaves the sentence with which the job refused its input.
+        grace: seconds that the survivors of a dead rank get to end by themselves.
+    """
 
     ranks: list[Rank]
+    refusal: Path
     grace: float = GRACE_SECONDS
 
     def watch(self) -> int:
@@ -148,6 +156,9 @@ class LocalWorld:
         while time.monotonic() < until and any(rank.poll() is None for rank in self.ranks):
             time.sleep(POLL_SECONDS)
         screen.show()
+        if self.refusal.exists():
+            print(self.refusal.read_text(encoding="utf-8"), file=sys.stderr)
+            return EXIT_INPUT
         return report_failure(first, len(self.ranks), status or 0)
 
 
@@ -160,18 +171,13 @@ def _order(rank: Rank) -> tuple[bool, float]:
 def report_failure(rank: Rank, ranks: int, status: int) -> int:
     """Print why a rank ended; returns the exit status that goes with it."""
     kind, value = rank.read_result()
-    trace = str(value).strip()
-    last = trace.splitlines()[-1] if trace else ""
-    if last.startswith("conf.errors.InputError: "):
-        print(last.partition(": ")[2], file=sys.stderr)
-        return 2
     name = f"rank {rank.number} of {ranks}"
     if status < 0:
         print(f"\n{name} was killed by {signal.Signals(-status).name}.", file=sys.stderr)
     else:
         print(f"\n{name} failed with exit status {status}.", file=sys.stderr)
     if kind == "error":
-        print(trace, file=sys.stderr)
+        print(str(value).strip(), file=sys.stderr)
     else:
         print("\n".join(tail(rank.stderr) or tail(rank.stdout)), file=sys.stderr)
     print(f"Logs: {rank.stdout} and {rank.stderr.name}", file=sys.stderr, flush=True)
@@ -254,7 +260,7 @@ def start(
         logs: per rank the files for stdout and stderr, appended to.
         env: what all share.
         rank_env: per rank what differs.
-        results: per rank where its result will stand; stale ones are removed.
+        results: per rank the file of its result; stale ones are removed.
         inherit: file descriptors the ranks keep open.
     """
     started: list[Rank] = []

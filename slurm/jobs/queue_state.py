@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
-from slurm.jobs.environment import scrubbed
+from slurm.jobs.environment import asking
 
 OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "NODE_FAIL")
 OVER += ("PREEMPTED", "REVOKED")  # a preempted job that is requeued is pending again
@@ -42,7 +41,7 @@ def live_job(record: dict[str, Any]) -> str | None:
 def is_held(record: dict[str, Any]) -> bool:
     """Whether the run's last job was held by itself, and no person has released it since.
 
-    Slurm says "job requeued in held state" then, or JobHeldUser; run.json says held until the next life.
+    Slurm says "job requeued in held state" then, or JobHeldUser; run.json says held until the next attempt.
 
     Raises:
         InputError: Slurm cannot be asked.
@@ -84,8 +83,6 @@ def cancel(record: dict[str, Any]) -> bool:
 
 def _environment(record: dict[str, Any]) -> dict[str, str]:
     """This process's environment, pointed at the Slurm that has the run's jobs."""
-    env = scrubbed(os.environ)
     if record.get("slurm_conf"):
         check_conf(record["slurm_conf"])
-        env["SLURM_CONF"] = record["slurm_conf"]
-    return env
+    return asking(record.get("slurm_conf"))

@@ -6,7 +6,6 @@ Written here: config.yaml, and run.json until the first rank starts (and after a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -22,7 +21,9 @@ import yaml
 
 from conf.compose import plain
 from conf.errors import InputError
-from elm_megatron.run.folder import RunFolder, git_commit, write_atomically
+from conf.schema.cluster import ClusterConfig
+from data_prep import files
+from elm_megatron.run.folder import OWNER, RunFolder, git_commit
 from elm_megatron.run.resume import check_resume
 from elm_megatron.sources.source import run_config
 
@@ -44,7 +45,7 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
 
     Args:
         run: its folder, which may not exist.
-        config: the typed config of this command.
+        config: the checked configuration of this command, typed or as plain values.
         manifest_sha256: of the dataset as it is now, None for a verb that reads none.
 
     Returns:
@@ -53,39 +54,39 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
     Raises:
         InputError: the folder holds another run, or its config.yaml cannot be read.
     """
-    record = run.read()
+    record, asked = run.read(), plain(config)
     if not record:
         return None
+    name = asked["run"]["name"]
     if run.config.exists():
-        check_resume(run_config(run), plain(config), str(config.run.dir))
+        check_resume(run_config(run), asked, asked["run"]["dir"])
     before = record.get("manifest_sha256")
     if None not in (before, manifest_sha256) and before != manifest_sha256:
         raise InputError(
-            f"data.dir={config.data.dir}: the dataset is not the one run {config.run.name} was started with "
+            f"data.dir={asked['data']['dir']}: the dataset is not the one run {name} was started with "
             f"(manifest {before[:12]}, now {manifest_sha256[:12]}); give another run.name."
         )
-    if record.get("state") == "done" and not _asks_more(record, config):
-        return f"{config.run.name} is finished: {record.get('step', '?')} steps, see {run.path}."
+    if record.get("state") == "done" and not _asks_more(record, asked):
+        return f"{name} is finished: {record.get('step', '?')} steps, see {run.path}."
     return None
 
 
-def _asks_more(record: dict[str, Any], config: Any) -> bool:
-    """Whether the command's step count lies beyond what was asked for, of which early stop may leave some."""
-    part = getattr(config, "train", None) or getattr(config, "tune", None)
-    steps = getattr(part, "steps", None)
+def _asks_more(record: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether more steps are asked for than before; of those asked for, an early stop may leave some."""
+    steps = (asked.get("train") or asked.get("tune") or {}).get("steps")
     return steps is not None and steps > record.get("steps", record.get("step", steps))
 
 
-def describe(config: Any, verb: str) -> dict[str, Any]:
+def describe(name: str, cluster: ClusterConfig, verb: str) -> dict[str, Any]:
     """What run.json keeps of a submission."""
-    slurm_conf = config.cluster.slurm_conf
+    slurm_conf = cluster.slurm_conf
     return {
         "state": "submitted",
         "reason": None,
         "verb": verb,
-        "name": config.run.name,
-        "cluster": config.cluster.name,
-        "executor": config.cluster.executor,
+        "name": name,
+        "cluster": cluster.name,
+        "executor": cluster.executor,
         "slurm_conf": slurm_conf and str(Path(slurm_conf).absolute()),
         "git_commit": git_commit(),
         "versions": versions(),
@@ -94,11 +95,25 @@ def describe(config: Any, verb: str) -> dict[str, Any]:
     }
 
 
-def write(run: RunFolder, config: Any, description: dict[str, Any], job_id: str) -> None:
-    """Keep the resolved config, and who handed in what, with the run."""
+def write(
+    run: RunFolder,
+    asked: dict[str, Any],
+    description: dict[str, Any],
+    job_id: str,
+    owner: list[Any] | None = None,
+) -> None:
+    """Keep the configuration, and who handed in what, with the run.
+
+    Args:
+        run: its folder.
+        asked: the configuration as plain values.
+        description: what `describe` gives.
+        job_id: the job.
+        owner: the attempt that owns the run from now on; None leaves that to the first rank.
+    """
     job_ids = [*run.read().get("job_ids", []), job_id]
-    run.update(**description, job_ids=job_ids)
-    write_atomically(run.config, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    run.update(**description, **({OWNER: owner} if owner else {}), job_ids=job_ids)
+    files.write(run.config, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
 
 
 def close(run: RunFolder, status: int) -> None:
@@ -173,19 +188,17 @@ def local_lock(folder: Path) -> Iterator[int | None]:
         AlreadyLive: another local world writes this run.
     """
     path = folder / "lock"
-    with path.open("a+") as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise AlreadyLive(file.read().strip()) from None
+            descriptor: int | None = held.enter_context(files.locked(path))
+        except files.Taken:
+            raise AlreadyLive(path.read_text(encoding="utf-8").strip()) from None
         except OSError:  # some network file systems are mounted without locks
-            yield None
-            return
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield file.fileno()
+            descriptor = None
+        if descriptor is not None:
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield descriptor
 
 
 class AlreadyLive(Exception):

@@ -3,12 +3,14 @@
     world → signals → job(world) → outcome → (on Slurm) what the batch script must do
 
 Until a job installs its own handlers, SIGTERM and USR2 end it by an exception: SIGTERM means stop for good,
-USR2 means save and start again. A job that cannot be cut off anywhere, as training, replaces the handlers.
-The word for the batch script is left in the handler: a rank of an MPI world may be aborted right after it.
+USR2 means save and start again. A job that may not be interrupted at every point, as training, replaces the
+handlers. The handler itself makes the marker file for the batch script: a rank of an MPI world may be aborted
+right after it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -25,7 +27,7 @@ from types import FrameType
 from conf.errors import InputError
 from elm_megatron.run.world import Outcome, World
 
-REQUEUE, HOLD, STOPPED = "requeue", "hold", "stopped"  # files the batch script looks for at the rendezvous
+REQUEUE, HOLD, STOPPED = "requeue", "hold", "stopped"  # marker files for the batch script, at the rendezvous
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 ORPHAN_POLL_SECONDS = 1.0
 ORPHAN_GRACE_SECONDS = 60.0
@@ -73,9 +75,9 @@ def run(job: Callable[[World], Outcome], world: World, launcher: int | None = No
         raise
 
 
-def _stop(outcome: Outcome, word: Path) -> Callable[[int, FrameType | None], None]:
+def _stop(outcome: Outcome, marker: Path) -> Callable[[int, FrameType | None], None]:
     def handler(signum: int, frame: FrameType | None) -> None:
-        word.touch()
+        marker.touch()
         raise Stop(outcome)
 
     return handler
@@ -88,6 +90,17 @@ def _follow(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)  # the rank leads its own group: its helpers end with it
+
+
+def refusal(logs: Path, job_id: str) -> Path:
+    """The file in which a rank leaves the sentence with which its job refused the input."""
+    return logs / f"{job_id}_refused.txt"
+
+
+def refuse(path: Path, error: InputError) -> None:
+    """Leave the sentence of a refusal; of several ranks that refuse, the first one's."""
+    with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        file.write(str(error))
 
 
 def local_world(run_folder: Path, rank: int, ranks: int, job_id: str) -> World:
@@ -115,7 +128,8 @@ def slurm_world(
 ) -> World:
     """The world of a rank that srun started.
 
-    `restart` tells the lives of one job id apart: Slurm's restart count, in an existing allocation the step.
+    `restart` tells the attempts of one job id apart: it is Slurm's restart count, and in an existing
+    allocation the number of the step.
     """
     env = os.environ
     step = "SLURM_STEP_ID" if env.get("ELM_ALLOCATION") else "SLURM_RESTART_COUNT"

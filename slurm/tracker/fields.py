@@ -7,6 +7,8 @@ import re
 from datetime import datetime, timedelta
 from functools import lru_cache
 
+from conf import durations
+
 # Words come again and again, and so do times: what fits a queue of ten thousand jobs is read once.
 often = lru_cache(maxsize=65536)
 
@@ -38,11 +40,7 @@ def epoch(text: str) -> int | None:
 @often
 def seconds(text: str) -> int | None:
     """Seconds of `D-HH:MM:SS`, `HH:MM:SS` or `MM:SS`, with or without a fraction; None for nothing."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", word(text))
-    if not match:
-        return None
-    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    return durations.seconds(text) if ":" in text else None
 
 
 @often

@@ -15,15 +15,15 @@ from conf.schema.hf import EvalConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
 from conf.schema.pretrain import PretrainConfig
-from slurm.chains.points import begin
+from slurm.chains.sweep import Sweep
 from tests.elm_megatron.small_dataset import make_dataset
 
 SCRIPT = """
 from conf.compose import main
 from conf.schema.pretrain import PretrainConfig
-from slurm.chains.points import begin
+from slurm.chains.sweep import Sweep
 
-@main("pretrain", PretrainConfig, begin)
+@main("pretrain", PretrainConfig, Sweep().begin)
 def launch(config):
     print(config.run.name, config.train.steps, config.cluster.nodes)
     return 3 if config.train.steps == 33 else 0
@@ -34,7 +34,7 @@ launch()
 
 def points(*argv: str) -> list[PretrainConfig]:
     found: list[PretrainConfig] = []
-    compose.run("pretrain", PretrainConfig, lambda config: found.append(config), argv, begin)
+    compose.run("pretrain", PretrainConfig, lambda config: found.append(config), argv, Sweep().begin)
     return found
 
 
@@ -141,7 +141,7 @@ def test_a_sweep_is_checked_whole_before_its_first_point_and_names_its_runs() ->
     ]
     called: list[PretrainConfig] = []
     with pytest.raises(InputError, match=r"train\.steps=x"):
-        compose.run("pretrain", PretrainConfig, called.append, ["-m", "train.steps=1,x"], begin)
+        compose.run("pretrain", PretrainConfig, called.append, ["-m", "train.steps=1,x"], Sweep().begin)
     assert called == []
 
 
@@ -180,7 +180,7 @@ def test_points_that_would_replace_each_others_dataset_are_refused(
 
     def build(verb: str, schema: type, *keys: str) -> int:
         found: list[object] = []
-        compose.run(verb, schema, lambda config: found.append(config), ["-m", *keys], begin)
+        compose.run(verb, schema, lambda config: found.append(config), ["-m", *keys], Sweep().begin)
         return len(found)
 
     paths = "corpus.path=/a/texts,/b/texts"
@@ -209,7 +209,7 @@ def test_points_on_slurm_do_not_make_one_dataset_at_the_same_time(
 
     def build(*keys: str) -> int:
         found: list[object] = []
-        compose.run("pipeline", PipelineConfig, found.append, ["-m", "cluster=dev", *keys], begin)
+        compose.run("pipeline", PipelineConfig, found.append, ["-m", "cluster=dev", *keys], Sweep().begin)
         return len(found)
 
     points = "train.lr=1e-3,2e-3"
@@ -247,7 +247,9 @@ def test_the_sweep_over_nodes_that_the_readme_shows_is_one() -> None:
 
 def test_what_a_sweep_lacks_is_named() -> None:
     with pytest.raises(InputError, match="source is not set"):
-        compose.run("eval", EvalConfig, lambda config: pytest.fail("called"), ["-m", "limit=1,2"], begin)
+        compose.run(
+            "eval", EvalConfig, lambda config: pytest.fail("called"), ["-m", "limit=1,2"], Sweep().begin
+        )
 
 
 def test_an_interrupted_point_ends_the_sweep() -> None:
@@ -258,7 +260,7 @@ def test_an_interrupted_point_ends_the_sweep() -> None:
         return 130 if config.train.steps == 2 else 1
 
     keys = ["-m", "train.steps=1,2,3", "dry_run=true"]
-    assert compose.run("pretrain", PretrainConfig, stop, keys, begin) == 130
+    assert compose.run("pretrain", PretrainConfig, stop, keys, Sweep().begin) == 130
     assert called == [1, 2]
 
 

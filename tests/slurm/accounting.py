@@ -7,13 +7,13 @@ UNFINISHED = {"PENDING", "RUNNING", "SUSPENDED", "RESIZING"}
 
 
 def states(cluster: DevCluster, job: str) -> list[str]:
-    """The state of every life of a job so far, oldest first; none when accounting does not answer."""
+    """The state of every attempt of a job so far, oldest first; none when accounting does not answer."""
     asked = cluster.command("sacct", "-XnPD", "-j", job, "--format=State", check=False)
     return [line.split()[0] for line in asked.stdout.splitlines()] if asked.returncode == 0 else []
 
 
 def final_states(cluster: DevCluster, job: str, seconds: float = 120) -> list[str]:
-    """Waits until the job has left the queue and accounting knows the end of its last life."""
+    """Waits until the job has left the queue and accounting knows the end of its last attempt."""
 
     told: list[str] = []
 

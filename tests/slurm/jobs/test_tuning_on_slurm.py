@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm.devcluster.cluster import DevCluster
-from tests.slurm.test_training_on_slurm import curve, launch, lives, on_slurm, wait_done, wait_life
+from tests.slurm.jobs.test_training_on_slurm import curve, launch, lives, on_slurm, wait_done, wait_life
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -12,18 +12,21 @@ from typing import Any
 import pytest
 
 from conf import compose, typed
+from conf.durations import seconds
 from conf.errors import InputError
-from conf.schema.cluster import PATTERNS, ClusterConfig, SiteConfig, seconds
+from conf.schema.cluster import PATTERNS, ClusterConfig, SiteConfig
 from conf.schema.hf import EvalConfig, ExportConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.tune import FinetuneConfig
+from data_prep.environment import scrubbed
 from elm_megatron.run.folder import RunFolder
-from slurm.chains.points import begin
 from slurm.chains.stages import stages
-from slurm.jobs import batch, record, submit, task
-from slurm.jobs.environment import exported, scrubbed
+from slurm.chains.sweep import Sweep
+from slurm.jobs import batch, container, record, submit, task
+from slurm.jobs.environment import exported
+from slurm.jobs.notes import notes as notes_on
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -54,8 +57,8 @@ def config(*argv: str, verb: str = "pretrain", schema: type = PretrainConfig) ->
 def test_golden_script(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set ELM_GOLDEN=write to accept new texts; read the difference before committing it."""
     monkeypatch.setattr(Path, "cwd", classmethod(lambda cls: cls("/home/elm/project")))
-    monkeypatch.setattr(batch.sys, "executable", "/suite/.venv/bin/python")
-    monkeypatch.setattr(batch, "ROOT", Path("/suite"))
+    monkeypatch.setattr(container.sys, "executable", "/suite/.venv/bin/python")
+    monkeypatch.setattr(container, "ROOT", Path("/suite"))
     chosen = config(*CASES[case], f"run.dir=/home/elm/runs/{case}")
     text = submit.script(chosen, chosen.world_size, "pretrain")
     path = GOLDEN / f"{case}.sh"
@@ -88,7 +91,7 @@ def test_a_container_sees_every_path_that_the_configuration_names(
     keys = ["cluster=dev", f"cluster.container={image}", "cluster.binds=[/opt/lib:/lib64/extra]"]
     script = submit.script(config(*keys, f"data.dir={data}/to/come"), 1, "pretrain")
     bound = [words.split()[0] for words in script.split("--bind ")[1:]]
-    assert bound == [str(batch.ROOT), str(caller), str(data), "/opt/lib:/lib64/extra"]
+    assert bound == [str(container.ROOT), str(caller), str(data), "/opt/lib:/lib64/extra"]
     assert f"--pwd {caller} {image} python -u -m submitit.core._submit" in script and "--nv" not in script
     with pytest.raises(InputError, match="cannot bind a folder with : or ,"):
         submit.script(config(*keys, "run.dir='/scratch/a,b'"), 1, "pretrain")
@@ -97,11 +100,11 @@ def test_a_container_sees_every_path_that_the_configuration_names(
 def test_notes_on_what_is_hardly_meant() -> None:
     site = SiteConfig(scratch="/scratch-shared", scratch_days=14)
     cluster = ClusterConfig(executor="slurm", time="12:00:00", signal_seconds=300, site=site)
-    assert batch.notes(cluster, Path("/home/elm/runs/a")) == []
-    (note,) = batch.notes(cluster, Path("/scratch-shared/elm/runs/a"))
+    assert notes_on(cluster, Path("/home/elm/runs/a")) == []
+    (note,) = notes_on(cluster, Path("/scratch-shared/elm/runs/a"))
     assert "forgets files after 14 days" in note
     cluster.time, cluster.signal_seconds = "1", 30
-    (note,) = batch.notes(cluster, Path("/home/elm/runs/a"))
+    (note,) = notes_on(cluster, Path("/home/elm/runs/a"))
     assert note.startswith("cluster.time=1 may leave 0 s for the start")
 
 
@@ -155,7 +158,7 @@ def test_gpus_that_do_not_exist_are_booked_for_ranks_on_the_cpu() -> None:
 
 
 def notes(verb: str, chosen: Any) -> list[str]:
-    return batch.notes(chosen.cluster, Path("/home/elm/runs/a"), verb)
+    return notes_on(chosen.cluster, Path("/home/elm/runs/a"), verb)
 
 
 def test_idle_gpus_are_noted() -> None:
@@ -258,10 +261,13 @@ def test_what_sbatch_said_is_told_whole(slurm: Path) -> None:
 
 
 def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixture) -> None:
-    """Slurm's word decides: `scontrol release` leaves run.json as it is until the job's next life."""
+    """Slurm's word decides: `scontrol release` leaves run.json as it is until the job's next attempt."""
+
+    sweep = Sweep()
 
     def again() -> tuple[int, str, str]:
-        status = submit.submit(print, config("cluster=snellius", "cluster.time=4-00:00:00"), 4, "pretrain")
+        sweep.taken.clear()
+        status = sweep.submit(print, config("cluster=snellius", "cluster.time=4-00:00:00"), 4, "pretrain")
         return status, *capsys.readouterr()
 
     status, out, _ = again()
@@ -269,9 +275,8 @@ def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixtu
     (slurm / "squeue").write_text("#!/bin/sh\necho PENDING JobHeldUser\n")
     assert "is live already: job 9" in again()[1]  # held by a person
     RunFolder("runs/pretrain-tiny-sample").update(state="held", reason="job 9 made no new checkpoint")
-    submit.QUEUED.clear()
     status, out, err = again()
-    assert (status, out, submit.QUEUED) == (2, "", ["9"])
+    assert (status, out, sweep.taken) == (2, "", ["9"])
     for words in ("job 9 made no new checkpoint", "scontrol release 9", "scancel 9"):
         assert words in err
     assert err.count("\n") == 1
@@ -291,7 +296,7 @@ def test_the_points_behind_a_held_one_are_queued(slurm: Path, capsys: pytest.Cap
         return submit.submit(print, point, 4, "pretrain")
 
     keys = ["-m", "cluster=snellius", "run.name=x", "train.lr=0.001,0.002"]
-    assert compose.run("pretrain", PretrainConfig, launch, keys, begin) == 2
+    assert compose.run("pretrain", PretrainConfig, launch, keys, Sweep().begin) == 2
     out, err = capsys.readouterr()
     assert "x-train.lr=0.002: job 9 queued" in out and "x-train.lr=0.001 is held" in err
 
@@ -406,4 +411,4 @@ def test_limits_of_a_site() -> None:
 
 def test_folders_beside_another_are_bound_though_written_through_it():
     folders = [Path("/home/you/elm"), Path("/home/you/elm/../runs/x"), Path("/home/you/elm/data")]
-    assert batch.outermost(folders) == [Path("/home/you/elm"), Path("/home/you/runs/x")]
+    assert container.outermost(folders) == [Path("/home/you/elm"), Path("/home/you/runs/x")]

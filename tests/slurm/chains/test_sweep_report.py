@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conf.errors import InputError
-from slurm.chains import sweep
+from slurm.chains import sweep_report
 
 
 def make(runs: Path, name: str, ranks: int, batch: int, speed: float, seconds: float) -> dict[str, str]:
@@ -48,8 +48,8 @@ def test_report(tmp_path: Path) -> None:
     file = runs / ".sweeps/pretrain-abc.json"
     file.parent.mkdir()
     file.write_text(json.dumps({"runs": listed}))
-    assert sweep.newest(runs) == file
-    rows = sweep.points(file)
+    assert sweep_report.newest(runs) == file
+    rows = sweep_report.points(file)
     assert [(r.tokens_per_second, r.efficiency, r.scaling) for r in rows] == [
         (100.0, 1.0, "base"),
         (150.0, 0.75, "strong"),
@@ -57,7 +57,7 @@ def test_report(tmp_path: Path) -> None:
         (None, None, "base"),
     ]
     assert [r.cost for r in rows] == [16.0, 16.0, 64.0, None] and rows[3].state == "missing"
-    written = sweep.write_report(file)
+    written = sweep_report.write_report(file)
     assert [path.suffix for path in written] == [".csv", ".md", ".png"]
     assert written[0].read_text().count("\n") == 5 and written[2].read_bytes()[:4] == b"\x89PNG"
     assert "| cluster.nodes=2 | done | 4 | 2 | 150 | 75% strong |" in written[1].read_text()
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_sweep_is_a_sentence(tmp_path: Path, text: str) -> Non
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"bad\.json"):
-        sweep.write_report(file)
+        sweep_report.write_report(file)
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -80,9 +80,9 @@ def test_a_point_whose_config_cannot_be_read_is_a_sentence(tmp_path: Path) -> No
     file = tmp_path / "sweep.json"
     file.write_text(json.dumps({"runs": [listed]}))
     with pytest.raises(InputError, match=r"one/config\.yaml"):
-        sweep.points(file)
+        sweep_report.points(file)
 
 
 def test_no_sweep_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no sweep"):
-        sweep.newest(tmp_path)
+        sweep_report.newest(tmp_path)

@@ -1,6 +1,6 @@
 """The launchers on a real Slurm, with the real engine: losses of four nodes, sweeps, disturbances, chains.
 
-What each disturbance does by itself is shown without torch in test_lives.py.
+What each disturbance does by itself is shown without torch in test_attempts_on_slurm.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from slurm.devcluster.cluster import DevCluster
 from tests.slurm.accounting import final_states
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
 CANARY = "canary-7f3a"
 pytestmark = pytest.mark.slurm

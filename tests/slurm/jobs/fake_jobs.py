@@ -1,4 +1,4 @@
-"""Jobs without torch that do what a test asks; imported by the ranks of tests/slurm/test_local.py."""
+"""Jobs without torch that do what a test asks; imported by the ranks of tests/slurm/jobs/test_local.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lives of a job, without a Slurm: the fencing token and the count of lives that brought nothing."""
+"""The attempts of a job, without a Slurm: who owns the run, and the count of attempts without progress."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from elm_megatron.run.folder import Rows, RunFolder, Superseded
 from elm_megatron.run.world import World
-from slurm.jobs import lives, task
+from slurm.jobs import attempts, task
 
 OLD_TASK = """
 import sys, time
 from pathlib import Path
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
-from slurm.jobs import lives
+from slurm.jobs import attempts
 folder = Path(sys.argv[1])
-lives.FENCE_SECONDS = 0.1
+attempts.FENCE_SECONDS = 0.1
 world = World(int(sys.argv[2]), 2, 0, 0, 1, "7", 0, "localhost", folder)
-lives.begin(RunFolder(folder), world, 2)
+attempts.begin(RunFolder(folder), world, 2)
 print("began", flush=True)
 while True:
     time.sleep(0.05)
@@ -36,7 +36,7 @@ def world(folder: Path, restart: int, rank: int = 0) -> World:
     return World(rank, 2, 0, 0, 1, "7", restart, "localhost", folder / f"{restart}")
 
 
-def test_a_task_of_an_earlier_life_ends_itself(tmp_path: Path) -> None:
+def test_a_task_of_an_earlier_attempt_ends_itself(tmp_path: Path) -> None:
     """As on a node that the controller gave up: rank 0 and another rank go on, and must not."""
     run = RunFolder(tmp_path)
     run.update(state="submitted")
@@ -53,33 +53,33 @@ def test_a_task_of_an_earlier_life_ends_itself(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["life"] == ["7", 1]
 
 
-def test_a_job_is_held_after_lives_that_brought_nothing(
+def test_a_job_is_held_after_attempts_without_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    monkeypatch.setattr(attempts, "_fence", lambda run, mine: None)
     run = RunFolder(tmp_path)
     for restart in (0, 1):
-        lives.begin(run, world(tmp_path, restart), 2)
+        attempts.begin(run, world(tmp_path, restart), 2)
     with pytest.raises(SystemExit):
-        lives.begin(run, world(tmp_path, 2), 2)
+        attempts.begin(run, world(tmp_path, 2), 2)
     record = run.read()
     assert record["state"] == "held" and "started 2 times at step 0" in record["reason"]
     assert "lost without a word" in record["reason"]
     assert (tmp_path / "2" / task.HOLD).exists() and record["life"] == ["7", 1]
-    lives.begin(run, world(tmp_path, 3), 2)  # a person released it
+    attempts.begin(run, world(tmp_path, 3), 2)  # a person released it
     assert run.read()["state"] == "running"
 
 
 def test_a_start_that_outlasts_the_limit_is_named_as_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    monkeypatch.setattr(attempts, "_fence", lambda run, mine: None)
     run = RunFolder(tmp_path)
     for restart in (0, 1):
-        lives.begin(run, world(tmp_path, restart), 2)
-        lives.end(run, world(tmp_path, restart), "requeue")
+        attempts.begin(run, world(tmp_path, restart), 2)
+        attempts.end(run, world(tmp_path, restart), "requeue")
     with pytest.raises(SystemExit):
-        lives.begin(run, world(tmp_path, 2), 2)
+        attempts.begin(run, world(tmp_path, 2), 2)
     assert "signal came 0 s after the start, before the first step" in run.read()["reason"]
     assert "scancel 7 and the command again: scontrol release 7 goes on unchanged" in run.read()["reason"]
 
@@ -87,16 +87,16 @@ def test_a_start_that_outlasts_the_limit_is_named_as_the_reason(
 def test_a_job_without_checkpoints_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lives, "_fence", lambda run, mine: None)
+    monkeypatch.setattr(attempts, "_fence", lambda run, mine: None)
     run = RunFolder(tmp_path)
     for restart, bytes_written in enumerate((100, 200, 300, 300)):
-        lives.begin(run, world(tmp_path, restart), 2, bytes_written)
+        attempts.begin(run, world(tmp_path, restart), 2, bytes_written)
     with pytest.raises(SystemExit):
-        lives.begin(run, world(tmp_path, 4), 2, 300)
+        attempts.begin(run, world(tmp_path, 4), 2, 300)
 
 
-def test_what_an_earlier_life_still_writes_goes_nowhere(tmp_path: Path) -> None:
-    """A task that stood still while another life began, and wakes up before it looks at the token."""
+def test_what_an_earlier_attempt_still_writes_goes_nowhere(tmp_path: Path) -> None:
+    """A task that stood still while another attempt began, and wakes up before it looks at the token."""
     run = RunFolder(tmp_path)
     run.update(life=["7", 0], step=3)
     old, rows = RunFolder(tmp_path, ["7", 0]), Rows(run.metrics)
@@ -112,11 +112,11 @@ def test_what_an_earlier_life_still_writes_goes_nowhere(tmp_path: Path) -> None:
 
 
 def test_progress_starts_the_count_again() -> None:
-    def life(step: int, job: str = "7", **more: bool) -> dict[str, object]:
+    def attempt(step: int, job: str = "7", **more: bool) -> dict[str, object]:
         return {"job": job, "restart": 0, "step": step, **more}
 
-    assert lives.count_stalls([], "7", 0) == 0
-    assert lives.count_stalls([life(0), life(0), life(5)], "7", 5) == 1
-    assert lives.count_stalls([life(5), life(5)], "7", 9) == 0
-    assert lives.count_stalls([life(5, job="6"), life(5)], "7", 5) == 1
-    assert lives.count_stalls([life(5), life(5, held=True)], "7", 5) == 0
+    assert attempts.count_stalls([], "7", 0) == 0
+    assert attempts.count_stalls([attempt(0), attempt(0), attempt(5)], "7", 5) == 1
+    assert attempts.count_stalls([attempt(5), attempt(5)], "7", 9) == 0
+    assert attempts.count_stalls([attempt(5, job="6"), attempt(5)], "7", 5) == 1
+    assert attempts.count_stalls([attempt(5), attempt(5, held=True)], "7", 5) == 0

@@ -17,7 +17,7 @@ import pytest
 
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
-from slurm.jobs import lives, queue_state, task
+from slurm.jobs import attempts, queue_state, task
 from tests.slurm.accounting import final_states
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
@@ -79,7 +79,7 @@ def wait_state(folder: Path, state: str) -> None:
 
 
 def restarts(folder: Path) -> list[int]:
-    return [life["restart"] for life in record(folder).get("lives", [])]
+    return [attempt["restart"] for attempt in record(folder).get("lives", [])]
 
 
 def test_asked_by_usr2_and_by_requeue(devcluster: DevCluster, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_asked_by_usr2_and_by_requeue(devcluster: DevCluster, tmp_path: Path) ->
     wait_step(run, 12)
     assert "is live already: job " + job in submit(run, 120)
     devcluster.command("scancel", "-s", "USR2", job)
-    wait_for("a second life", lambda: restarts(run) == [0, 1])
+    wait_for("a second attempt", lambda: restarts(run) == [0, 1])
     wait_step(run, 30)
     devcluster.command("scontrol", "requeue", job)
     wait_state(run, "done")
@@ -112,7 +112,7 @@ def test_preempted_and_time_limit(devcluster: DevCluster, tmp_path: Path) -> Non
     assert final_states(devcluster, urgent.stdout.strip()) == ["COMPLETED"]
     # Slurm may signal 30 s early, here 10 to 40 s after the start: never before the rank's handlers stand.
     submit(other, 550, "time=1", "signal_seconds=20")
-    wait_for("more than one life", lambda: len(restarts(other)) > 1, 180)
+    wait_for("more than one attempt", lambda: len(restarts(other)) > 1, 180)
     wait_state(run, "done")
     wait_state(other, "done")
     assert losses(run) == undisturbed(150) and losses(other) == undisturbed(550)
@@ -189,7 +189,7 @@ def test_lost_nodes(devcluster: DevCluster, tmp_path: Path) -> None:
         devcluster.kill_node(node)
     try:
         for run in (wide, narrow):
-            wait_for("a second life", lambda run=run: len(restarts(run)) == 2, 180)
+            wait_for("a second attempt", lambda run=run: len(restarts(run)) == 2, 180)
             wait_state(run, "done")
     finally:
         for node in lost:
@@ -310,12 +310,13 @@ def test_points_of_a_sweep_take_turns(devcluster: DevCluster, tmp_path: Path) ->
     script = (
         "import sys; from pathlib import Path; from stepping import Config, Stepping\n"
         "from conf.schema.cluster import ClusterConfig; from conf.schema.pretrain import RunConfig\n"
-        "from slurm.jobs.submit import submit; import os\n"
+        "from slurm.chains.sweep import Sweep; import os\n"
+        "sweep = Sweep()\n"
         "for name in 'abc':\n"
         "    folder = str(Path(sys.argv[1]) / name)\n"
         "    cluster = ClusterConfig(name='dev', executor='slurm', partition='low', time='5', at_once=1,\n"
         "                            env={'PYTHONPATH': os.environ['PYTHONPATH']}, signal_seconds=20)\n"
-        "    submit(Stepping(folder, 5), Config(RunConfig(name, folder), cluster), 1, 'pretrain')\n"
+        "    sweep.submit(Stepping(folder, 5), Config(RunConfig(name, folder), cluster), 1, 'pretrain')\n"
     )
     env = {**os.environ, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -396,11 +397,11 @@ def test_why_a_job_stopped_is_asked_until_accounting_knows(
     answers(tmp_path / "scontrol", "exit 1", ended)
     late = ("kill -TERM $$", "echo RUNNING", "true", "echo PENDING", "echo PREEMPTED")
     answers(tmp_path / "sacct", *late)
-    assert lives.why_stopped("7", 0) == ("requeued", "Slurm says PREEMPTED", task.STOPPED)
+    assert attempts.why_stopped("7", 0) == ("requeued", "Slurm says PREEMPTED", task.STOPPED)
     answers(tmp_path / "scontrol", ended)
     answers(tmp_path / "sacct", "echo RUNNING")  # for good: it is told as it is
-    assert lives.why_stopped("7", 1) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
+    assert attempts.why_stopped("7", 1) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
     answers(tmp_path / "scontrol", "echo JobState=RUNNING Restarts=0 PreemptTime=None")
     calls = answers(tmp_path / "sacct", "echo RUNNING")  # stopped by hand: there is nothing to wait for
-    assert lives.why_stopped("7", 0) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
+    assert attempts.why_stopped("7", 0) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
     assert len(calls.read_text().splitlines()) == 1

@@ -34,9 +34,9 @@ class Stepping:
     def __call__(self, world: World) -> Outcome:
         if self.trouble == "abort" and world.restart == 0:
             self._abort_when_asked()
-        asked: list[int] = []
+        stop_requested: list[int] = []
         for signum in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(signum, lambda number, frame: asked.append(number))
+            signal.signal(signum, lambda number, frame: stop_requested.append(number))
         self._ready(world, world.rank).touch()
         run = RunFolder(self.run, [world.job_id, world.restart])
         if self.trouble == f"raise on {world.rank}":
@@ -50,9 +50,9 @@ class Stepping:
             run.cut_after(step)
             rows = Rows(run.metrics)
         everyone = [self._ready(world, rank) for rank in range(world.world_size)]
-        while not all(path.exists() for path in everyone) and not asked:
+        while not all(path.exists() for path in everyone) and not stop_requested:
             time.sleep(0.05)
-        while step < self.steps and not asked:
+        while step < self.steps and not stop_requested:
             time.sleep(self.seconds)
             step, value = step + 1, (value * 31 + step) % 1009
             if world.rank == 0:
@@ -63,7 +63,7 @@ class Stepping:
             self._save(run, step, value)
         if step == self.steps:
             return "done"
-        return "requeue" if asked[0] == signal.SIGUSR2 else "cancelled"
+        return "requeue" if stop_requested[0] == signal.SIGUSR2 else "cancelled"
 
     def _abort_when_asked(self) -> None:
         """As a rank of MPI does: what interrupts it takes the world down, and the status is no success."""
@@ -75,7 +75,7 @@ class Stepping:
     def _ready(self, world: World, rank: int) -> Path:
         """Made by a rank once its handlers stand; before that, what asks the job to save would kill the rank.
 
-        The folder is one life's own: the file of an earlier life does not count.
+        The folder belongs to one attempt: the file of an earlier attempt does not count.
         """
         return world.rendezvous / f"ready-{rank}"
 

@@ -7,6 +7,7 @@ import pytest
 from conf import compose
 from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.pretrain import PretrainConfig
+from elm_megatron.planner import length
 from slurm.jobs import dry_run, price
 
 ON_CPUS = ["cluster=snellius", "cluster.device=cpu", "cluster.gpus_per_node=0", "cluster.partition=genoa"]
@@ -27,12 +28,12 @@ def test_time_and_budget_are_those_of_the_site() -> None:
     config = config_of(
         "model=large", "cluster=snellius", "cluster.nodes=2", "train.steps=1000", "train.epochs=null"
     )
-    guess = dry_run.estimate(config)
+    guess = length.estimate(config)
     tokens = 1000 * config.train.global_batch_size * config.train.seq_length
     assert (guess.steps, guess.tokens) == (1000, tokens)
     flops = tokens * config.model.flops_per_token(config.train.seq_length)
     assert guess.hours == pytest.approx(flops / (8 * 989e12 * 0.35) / 3600)
-    assert guess.budget == pytest.approx(guess.hours * 8 * 192)
+    assert dry_run.budget(guess, config) == pytest.approx(guess.hours * 8 * 192)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,9 @@ def test_time_and_budget_are_those_of_the_site() -> None:
     ],
 )
 def test_the_budget_is_that_of_the_largest_share_asked_for(keys: list[str], per_hour: float) -> None:
-    guess = dry_run.estimate(config_of("model=large", "cluster=snellius", "cluster.gpus_per_node=1", *keys))
-    assert guess.budget == pytest.approx(guess.hours * per_hour)
+    config = config_of("model=large", "cluster=snellius", "cluster.gpus_per_node=1", *keys)
+    guess = length.estimate(config)
+    assert dry_run.budget(guess, config) == pytest.approx(guess.hours * per_hour)
 
 
 def test_a_job_on_cpu_nodes_pays_their_rate() -> None:

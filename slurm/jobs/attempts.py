@@ -1,7 +1,7 @@
-"""The lives of one Slurm job: each start after a requeue is one. Kept in run.json by rank 0.
+"""The attempts of one Slurm job: each start after a requeue is one. Kept in run.json by rank 0.
 
-A life owns the run: `life` in run.json is the fencing token, [job id, restart]. A task of an earlier life,
-on a node that the controller had given up, ends itself as soon as it sees that it owns nothing.
+An attempt owns the run: run.json names the owner as [job id, restart]. A task of an earlier attempt, on a
+node that the controller had given up, ends itself as soon as it sees that another attempt owns the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from conf.errors import InputError
-from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.folder import ATTEMPTS, OWNER, RunFolder
 from elm_megatron.run.world import Outcome, World
 from slurm.jobs import task
 from slurm.tracker import fields
@@ -26,100 +26,103 @@ ACCOUNTING_SECONDS = 2.0
 EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
 
 
-def begin(run: RunFolder, world: World, max_stalls: int, stands_at: int | None = None) -> None:
-    """Enter a new life: take the fencing token, and give up when the last lives brought nothing.
+def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = None) -> None:
+    """Start an attempt: take ownership of the run, or hold the job if the last attempts made no progress.
 
     Called by every rank; rank 0 alone writes.
 
     Args:
-        run: not bound to a life, since it is about to change hands.
-        max_stalls: lives that may bring nothing.
-        stands_at: how far the job has come, any number that changes with progress; None is the step of its
-            newest checkpoint.
+        run: not bound to an attempt, since it is about to change hands.
+        world: this rank's.
+        max_stalls: attempts in a row that may make no progress.
+        progress: how far the job has come, any number that changes with it; None is the step of its newest
+            checkpoint.
 
     Raises:
-        SystemExit: the job is to be held; its reason stands in run.json.
+        SystemExit: the job is to be held; run.json has the reason.
     """
     mine = [world.job_id, world.restart]
     if world.rank == 0:
         record = run.read()
-        lives = record.get("lives", [])
-        step = (run.latest_step() or 0) if stands_at is None else stands_at
-        stalls = count_stalls(lives, world.job_id, step)
-        lives.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
+        attempts = record.get(ATTEMPTS, [])
+        step = (run.latest_step() or 0) if progress is None else progress
+        stalls = count_stalls(attempts, world.job_id, step)
+        attempts.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
         if stalls >= max_stalls:
-            lives[-1]["held"] = True  # a release by a person starts the count again
-            reason = why_held(world.job_id, lives[-1 - stalls : -1])
-            run.update(state="held", reason=reason, lives=lives)
+            attempts[-1]["held"] = True  # a release by a person starts the count again
+            reason = why_held(world.job_id, attempts[-1 - stalls : -1])
+            run.update(state="held", reason=reason, **{ATTEMPTS: attempts})
             print(f"held: {reason}; see the logs, then: scontrol release {world.job_id}", flush=True)
-            leave_word(world, task.HOLD)
+            mark(world, task.HOLD)
             raise SystemExit(EXIT_HELD)
-        run.update(life=mine, state="running", lives=lives, reason=None)
+        run.update(state="running", reason=None, **{OWNER: mine, ATTEMPTS: attempts})
     else:
         _wait_for_rank_0(run, mine)
     threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
 
 
-def count_stalls(lives: list[dict[str, Any]], job_id: str, step: int) -> int:
-    """How many lives of this job, counted back from now, began at the step it stands at now."""
+def count_stalls(attempts: list[dict[str, Any]], job_id: str, step: int) -> int:
+    """How many attempts of this job, counted back from now, began at the step where the run is now."""
     count = 0
-    for life in reversed(lives):
-        if life["job"] != job_id or life["step"] != step or life.get("held"):
+    for attempt in reversed(attempts):
+        if attempt["job"] != job_id or attempt["step"] != step or attempt.get("held"):
             break
         count += 1
     return count
 
 
-def why_held(job_id: str, lives: list[dict[str, Any]]) -> str:
-    """What the lives that brought nothing have in common.
+def why_held(job_id: str, attempts: list[dict[str, Any]]) -> str:
+    """What the attempts that made no progress have in common.
 
-    The save signal never cuts a step off: a life that was asked to save and saved nothing had not come to its
-    first step yet.
+    The save signal never interrupts a step: an attempt that was asked to save and saved nothing had not come
+    to its first step yet.
     """
-    said = f"job {job_id} started {len(lives)} times at step {lives[-1]['step']} and made no new checkpoint"
-    if all(life.get("outcome") == "requeue" for life in lives):
-        shortest = min(life["ended"] - life["time"] for life in lives)
+    times, step = len(attempts), attempts[-1]["step"]
+    said = f"job {job_id} started {times} times at step {step} and made no new checkpoint"
+    if all(attempt.get("outcome") == "requeue" for attempt in attempts):
+        shortest = min(attempt["ended"] - attempt["time"] for attempt in attempts)
         return (
             f"{said}: the save signal came {shortest:.0f} s after the start, before the first step. Starting "
             "takes longer than cluster.time leaves before cluster.signal_seconds. A longer time needs "
             f"scancel {job_id} and the command again: scontrol release {job_id} goes on unchanged"
         )
-    if all("outcome" not in life for life in lives):
+    if all("outcome" not in attempt for attempt in attempts):
         return f"{said}: each time its tasks were lost without a word"
     return said
 
 
 def end(run: RunFolder, world: World, outcome: Outcome) -> None:
-    """Leave a life: tell the batch script what to do, and write down why it ended. Rank 0 only."""
+    """End an attempt: tell the batch script what to do, and write down why it ended. Rank 0 only."""
     record = run.read()
-    lives = record["lives"]
-    lives[-1] |= {"ended": time.time(), "outcome": outcome}
+    attempts = record[ATTEMPTS]
+    attempts[-1] |= {"ended": time.time(), "outcome": outcome}
+    known = {ATTEMPTS: attempts}
     if outcome == "done":
-        run.update(state="done", reason=None, lives=lives)
+        run.update(state="done", reason=None, **known)
     elif outcome == "requeue":
         reason = "saved before the time limit, or asked to by USR2"
-        run.update(state="requeued", reason=reason, lives=lives)
-        leave_word(world, task.REQUEUE)
+        run.update(state="requeued", reason=reason, **known)
+        mark(world, task.REQUEUE)
     elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
-        leave_word(world, task.STOPPED)  # at once: this rank may be killed while it asks
-        state, reason, word = why_stopped(world.job_id, world.restart)
-        run.update(state=state, reason=reason, lives=lives)
-        leave_word(world, word)
+        mark(world, task.STOPPED)  # at once: this rank may be killed while it asks
+        state, reason, marker = why_stopped(world.job_id, world.restart)
+        run.update(state=state, reason=reason, **known)
+        mark(world, marker)
 
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:
-    """Write down the first failure of a life; any rank does, since rank 0 may not live to tell."""
+    """Write down the first failure of an attempt; any rank does, since rank 0 may be lost."""
     if run.read().get("state") != "failed":
         run.update(state="failed", reason=f"rank {world.rank}: {type(error).__name__}: {error}")
 
 
-def leave_word(world: World, name: str) -> None:
-    """Make the file that the batch script looks for."""
+def mark(world: World, name: str) -> None:
+    """Make a marker file, which the batch script looks for."""
     (world.rendezvous / name).touch()
 
 
 def why_stopped(job_id: str, restart: int) -> tuple[str, str, str]:
-    """State and reason of a job that was told to stop, and the word for its batch script.
+    """State and reason of a job that was told to stop, and the marker file for its batch script.
 
     Slurm starts a preempted job again by itself, and has then counted the restart already; a cancelled one
     ends for good. While a job is ending, `scontrol` says COMPLETING in either case; accounting knows more.
@@ -165,11 +168,11 @@ def _ask(*command: str) -> str:
 
 
 def _fence(run: RunFolder, mine: list[Any]) -> None:
-    """End this process once another life owns the run; SIGKILL, since nothing may be written any more."""
+    """End this process once another attempt owns the run; SIGKILL, since nothing may be written any more."""
     while True:
         time.sleep(FENCE_SECONDS)
         try:
-            owner = run.read().get("life")
+            owner = run.read().get(OWNER)
         except (OSError, InputError):  # a file system that hesitates is not a reason to die; ask again
             continue
         if owner not in (None, mine):
@@ -179,7 +182,7 @@ def _fence(run: RunFolder, mine: list[Any]) -> None:
 
 def _wait_for_rank_0(run: RunFolder, mine: list[Any]) -> None:
     until = time.monotonic() + BEGIN_SECONDS
-    while run.read().get("life") != mine:
+    while run.read().get(OWNER) != mine:
         if time.monotonic() > until:
             raise TimeoutError(f"rank 0 did not begin within {BEGIN_SECONDS:.0f} s")
         time.sleep(0.1)

@@ -18,10 +18,12 @@ from conf.schema.run import RunConfig
 from elm_megatron.run.folder import RunFolder
 from slurm.chains import chain, chain_report
 from slurm.chains.stages import stages
+from slurm.chains.sweep import Sweep
 from slurm.devcluster.cluster import DevCluster
+from slurm.jobs.submit import Submission
 from tests.slurm.accounting import final_states
 
-HERE = Path(__file__).parent
+JOBS = Path(__file__).parents[1] / "jobs"  # of stepping.py
 
 
 def pipeline(*argv: str) -> PipelineConfig:
@@ -81,10 +83,10 @@ def test_a_finished_run_is_not_taken_for_the_output_of_changed_sources(
 
 def stepping_stages(folder: Path, monkeypatch: pytest.MonkeyPatch, **trouble: str) -> list[chain.Stage]:
     """Three stages of a few quick steps each; `trouble` says what befalls the stage of that name."""
-    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(JOBS))
     stepping = sys.modules.get("stepping") or __import__("stepping")
     cluster = ClusterConfig(name="dev", executor="slurm", partition="low", time="5", signal_seconds=20)
-    cluster.env = {"PYTHONPATH": str(HERE)}
+    cluster.env = {"PYTHONPATH": str(JOBS)}
     made = []
     for verb in ("one", "two", "three"):
         run = RunFolder(folder / verb)
@@ -100,7 +102,7 @@ def stepping_stages(folder: Path, monkeypatch: pytest.MonkeyPatch, **trouble: st
 def test_here_a_stage_is_skipped_while_its_source_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(JOBS))
     one, two, _ = stepping_stages(tmp_path, monkeypatch)
     for stage in (one, two):
         stage.config.cluster = ClusterConfig()
@@ -120,9 +122,9 @@ def test_what_a_late_stage_refuses_is_said_before_the_first_is_queued(
 ) -> None:
     made = stepping_stages(tmp_path, monkeypatch)
     made[2].config.run.name = "a b"
-    monkeypatch.setattr(chain, "submit", lambda *_: pytest.fail("queued"))
+    monkeypatch.setattr(Submission, "start", lambda *_: pytest.fail("queued"))
     with pytest.raises(InputError, match=r"run\.name=a b"):
-        chain.queue(made)
+        chain.queue(made, Sweep())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +142,7 @@ def test_a_held_stage_stops_the_chain_and_takes_back_those_before_it(
     made[1].run.create()
     made[1].run.update(state="held", reason="no new checkpoint", executor="slurm", job_ids=["7"])
     with pytest.raises(InputError, match=r"two is held: no new checkpoint; scontrol release 7"):
-        chain.queue(made)
+        chain.queue(made, Sweep())
     assert "one: job 8 cancelled again" in capsys.readouterr().err and not made[2].run.path.exists()
 
 
@@ -159,15 +161,15 @@ def states(cluster: DevCluster, links: list[chain.Link]) -> list[str]:
 def test_a_stage_that_fails_cancels_those_behind_it(
     devcluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    links = chain.queue(stepping_stages(tmp_path, monkeypatch, two="raise on 0"))
+    links = chain.queue(stepping_stages(tmp_path, monkeypatch, two="raise on 0"), Sweep())
     assert [link.waits for link in links] == [None, f"afterok:{links[0].job}", f"afterok:{links[1].job}"]
     assert states(devcluster, links) == ["COMPLETED", "FAILED", "CANCELLED"]
     again = stepping_stages(tmp_path, monkeypatch)
-    links = chain.queue(again)
+    links = chain.queue(again, Sweep())
     assert [link.job is None for link in links] == [True, False, False]
     assert states(devcluster, links[1:]) == ["COMPLETED"] * 2
     capsys.readouterr()
-    assert chain_report.show_queue(chain.queue(again)) == 0
+    assert chain_report.show_queue(chain.queue(again, Sweep())) == 0
     assert capsys.readouterr().out.count("there already, and valid") == 3
 
 
@@ -178,7 +180,7 @@ def test_a_stage_that_slurm_refuses_takes_back_those_before_it(
     made[0].config.cluster.dependency = "afterany:1"
     made[2].config.cluster.partition = "nowhere"
     with pytest.raises(InputError, match="sbatch refused the job"):
-        chain.queue(made)
+        chain.queue(made, Sweep())
     jobs = [stage.run.read()["job_ids"][-1] for stage in made[:2]]
     found = [chain.Link(stage, job, None) for stage, job in zip(made, jobs, strict=False)]
     assert states(devcluster, found) == ["CANCELLED"] * 2
