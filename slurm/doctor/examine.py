@@ -37,7 +37,7 @@ class DoctorConfig:
 
 def examine(cluster: ClusterConfig) -> list[Finding]:
     """Every check, in the order of the report; a check that breaks is a finding too."""
-    here: list[Check] = [python, packages, gpus, apex, disk]
+    here: list[Check] = [python, packages, transformer_engine, gpus, apex, disk]
     here += [mpiexec] if cluster.executor == "local" else []
     here += [container] if cluster.container else []
     findings = _ask(here, cluster)
@@ -86,13 +86,25 @@ def packages(cluster: ClusterConfig) -> list[Finding]:
         same = have.split("+")[0] == pinned.get(name, have)
         todo = f"tested with {pinned.get(name)}"
         findings.append(Finding(OK if same else WARNING, name, have, todo))
-    engine = util.find_spec("transformer_engine") is not None
-    if engine or cluster.device == "gpu":
-        todo = "slower without: pip install transformer_engine[pytorch], or use cluster.container"
-        findings.append(
-            Finding(OK if engine else WARNING, "transformer-engine", "found" if engine else "absent", todo)
-        )
     return findings
+
+
+def transformer_engine(cluster: ClusterConfig) -> list[Finding]:
+    """Transformer Engine, imported in a process of its own; its extension is built for one version of torch."""
+    what = "transformer-engine"
+    wanted = _pins((batch.ROOT / "constraints.txt").read_text())["transformer_engine"]
+    todo = (
+        f"a third slower without: pip install --no-build-isolation transformer_engine[pytorch]=={wanted} "
+        "beside the torch of constraints.txt (needs nvcc), or use cluster.container"
+    )
+    if util.find_spec("transformer_engine") is None:
+        return [Finding(WARNING, what, "absent", todo)] if cluster.device == "gpu" else []
+    code = "from elm_megatron.model import te_import; te_import.main()"
+    found = json.loads(output([sys.executable, "-c", code]).splitlines()[0])
+    version = found["version"] or "unknown version"
+    if found["failure"]:
+        return [Finding(WARNING, what, f"{version} cannot be imported: {found['failure']}", todo)]
+    return [Finding(OK, what, version)]
 
 
 def _pins(constraints: str) -> dict[str, str]:
