@@ -1,9 +1,10 @@
 """Transformer Engine behind a guard: an installation that cannot be imported counts as none.
 
-megatron-core imports Transformer Engine wherever it finds it, and expects an ImportError where that fails.
-Wheels of 2.17 and 2.18 link the driver's library and raise OSError on a node without a driver. The core
-library without the torch extension raises FileNotFoundError. Either would end every command on a login or CPU
-node. The guard turns such a failure into an ImportError, for all of the package at once, and keeps the reason.
+megatron-core imports Transformer Engine wherever it finds it, and expects an ImportError where that
+fails. Wheels of 2.17 and 2.18 link the driver's library and raise OSError on a node without a driver.
+The core library without the torch extension raises FileNotFoundError. Either would end every command on
+a login or CPU node. The guard turns such a failure into an ImportError, for all of the package at once,
+and keeps the reason.
 
 `elm_megatron/__init__.py` installs it: the package is imported before any module of it imports megatron-core.
 Torch-free until Transformer Engine itself is imported.

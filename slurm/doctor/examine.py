@@ -90,7 +90,7 @@ def packages(cluster: ClusterConfig) -> list[Finding]:
 
 
 def transformer_engine(cluster: ClusterConfig) -> list[Finding]:
-    """Transformer Engine, imported in a process of its own; its extension is built for one version of torch."""
+    """Transformer Engine, imported in a process of its own. Its extension is built for one torch."""
     what = "transformer-engine"
     wanted = _pins((batch.ROOT / "constraints.txt").read_text())["transformer_engine"]
     todo = (
