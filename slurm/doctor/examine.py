@@ -92,7 +92,7 @@ def packages(cluster: ClusterConfig) -> list[Finding]:
 def transformer_engine(cluster: ClusterConfig) -> list[Finding]:
     """Transformer Engine, imported in a process of its own. Its extension is built for one torch."""
     what = "transformer-engine"
-    wanted = _pins((batch.ROOT / "constraints.txt").read_text())["transformer_engine"]
+    wanted = _pins((ROOT / "constraints.txt").read_text())["transformer_engine"]
     todo = (
         f"a third slower without: pip install --no-build-isolation transformer_engine[pytorch]=={wanted} "
         "beside the torch of constraints.txt (needs nvcc), or use cluster.container"
