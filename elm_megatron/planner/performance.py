@@ -83,7 +83,7 @@ class Layout:
         recompute: none, selective, full, or `half_products` (every second matrix product again).
         sharded: weights are gathered for each micro-batch (FSDP); this suite does not do so.
         fused: kernels that make one pass over memory (Transformer Engine, or compiled).
-        network_gb: bandwidth between nodes, GB/s for one GPU in one direction.
+        network_gb: bandwidth between nodes, GB/s of a whole node in one direction.
     """
 
     gpus: int
@@ -98,7 +98,7 @@ class Layout:
     recompute: str = "none"
     sharded: bool = False
     fused: bool = True
-    network_gb: float = 50.0
+    network_gb: float = 400.0
 
     @property
     def dp(self) -> int:
@@ -167,19 +167,29 @@ def step_time(shape: Shape, layout: Layout, device: Device) -> StepTime:
     count = layout.micro_batches
     weights = layers * shape.layer_weights(tp)
     weights += 2 * shape.vocabulary * shape.hidden / tp / (1 if layout.pp == 1 else 2)
-    nodes = layout.gpus > layout.gpus_per_node
-    network = (min(layout.network_gb, device.link_gb) if nodes else device.link_gb) * 1e9
     return StepTime(
         products=count * products,
         attention=count * attentions,
         memory=count * memories,
         head=count * head,
         tensor_parallel=count * tensor_parallel,
-        data_parallel=_exposed(weights, layout, one, network),
-        pipeline=_between_stages(tokens * shape.hidden / tp, layout, network),
+        data_parallel=_exposed(weights, layout, one, _ring_bandwidth(layout, device)),
+        pipeline=_between_stages(tokens * shape.hidden / tp, layout, device),
         bubble=(layout.pp - 1) / layout.vpp * one,
         optimizer=weights * ((0 if layout.sharded else 10) + OPTIMIZER_BYTES / layout.dp) / bandwidth,
     )
+
+
+def _ring_bandwidth(layout: Layout, device: Device) -> float:
+    """Bytes per second that each rank of a data-parallel ring has.
+
+    A ring leaves each node once, so that it has the bandwidth of the whole node. The rings of different
+    tensor ranks share it.
+    """
+    if layout.gpus <= layout.gpus_per_node:
+        return device.link_gb * 1e9
+    inside = min(layout.dp, max(1, layout.gpus_per_node // (layout.tp * layout.cp)))
+    return min(layout.network_gb * inside / layout.gpus_per_node, device.link_gb) * 1e9
 
 
 def _exposed(weights: float, layout: Layout, one: float, network: float) -> float:
@@ -193,8 +203,10 @@ def _exposed(weights: float, layout: Layout, one: float, network: float) -> floa
     return max(0.0, moved / network - BACKWARD_SHARE * one)
 
 
-def _between_stages(elements: float, layout: Layout, network: float) -> float:
+def _between_stages(elements: float, layout: Layout, device: Device) -> float:
     """Seconds of sends between pipeline stages that nothing hides: those of the first micro-batch."""
+    inside = layout.gpus <= layout.gpus_per_node
+    network = (device.link_gb if inside else layout.network_gb / layout.gpus_per_node) * 1e9
     return 0.0 if layout.pp == 1 else 2 * (layout.pp - 1) * layout.vpp * 2 * elements / network
 
 

@@ -33,7 +33,7 @@ UTILISATION = [
     ("h100", GPT_70B, Layout(768, 8, 1, 384, 4096, tp=8, pp=2), False, 0.42),
     ("h100", MPT_1B, Layout(8, 8, 14, 112, 2048, sharded=True), False, 0.418),
     ("a100_80", MPT_1B, Layout(8, 8, 14, 448, 2048, sharded=True), False, 0.599),
-    ("a100_40", TINY_LLAMA, Layout(16, 8, 8, 1024, 2048, sharded=True, network_gb=25), True, 0.56),
+    ("a100_40", TINY_LLAMA, Layout(16, 8, 8, 1024, 2048, sharded=True, network_gb=200), True, 0.56),
 ]
 
 
@@ -69,7 +69,7 @@ def test_what_costs_time() -> None:
     shape = Shape(2048, 5120, 16, 32, 32, 32000)
     base = tokens_per_second(layout, step_time(shape, layout, sheet).total) / layout.gpus
     for change in (
-        {"gpus": 32, "network_gb": 12.5},
+        {"gpus": 32, "network_gb": 25},
         {"micro_batch": 1},
         {"recompute": "full"},
         {"tp": 2},

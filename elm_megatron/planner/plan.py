@@ -1,0 +1,268 @@
+"""Every layout of a run that fits, with its time, cost and footprint; and those that do not, with the reason.
+
+    rows, rejected = plan(config, nodes=[1, 2, 4, 8], rate=price)
+
+Torch-free: a login node answers in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from conf.errors import InputError
+from conf.schema.cluster import seconds
+from conf.schema.model import ModelConfig
+from conf.schema.pretrain import PretrainConfig
+from elm_megatron.planner import footprint, memory
+from elm_megatron.planner.devices import Device, device, nearest
+from elm_megatron.planner.layout import USABLE
+from elm_megatron.planner.performance import Layout, Shape, StepTime, mfu, step_time
+
+GIB = 2**30
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
+RECOMPUTE = ("none", "selective", "full")
+NODE_NETWORK_GB = 25.0  # GB/s of a node, where the site's YAML does not say
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layout of one run.
+
+    Attributes:
+        config: the run's settings with this layout.
+        memory: bytes of the fullest rank, by part.
+        step: seconds of a step, by part.
+        steps: updates of the whole run.
+        mfu: model FLOPs over the sheets' peak.
+        tokens_per_second: of the whole job.
+        hours: wall hours of the run.
+        jobs: chained jobs under the time limit; None without one.
+        budget: in the site's units; None without a rate.
+        footprint: energy and CO2.
+    """
+
+    config: PretrainConfig
+    memory: dict[str, int]
+    step: StepTime
+    steps: int
+    mfu: float
+    tokens_per_second: float
+    hours: float
+    jobs: int | None
+    budget: float | None
+    footprint: footprint.Footprint
+
+    @property
+    def name(self) -> str:
+        """The layout in one line; what is 1 or none is left out."""
+        parallel, train = self.config.parallel, self.config.train
+        nodes = self.config.cluster.nodes
+        cuts = {"tp": parallel.tp, "pp": parallel.pp, "vpp": parallel.vpp, "cp": parallel.cp}
+        words = [f"{nodes}×{self.config.world_size // nodes}"]
+        words += [f"{name}={value}" for name, value in cuts.items() if value > 1]
+        words += [f"dp={self.config.dp}", f"mb={train.micro_batch_size}"]
+        return " ".join(words) + (f" {train.recompute} recompute" if train.recompute != "none" else "")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A layout that does not fit: its line, its bytes by part, and the part that is largest."""
+
+    name: str
+    memory: dict[str, int]
+
+    @property
+    def largest(self) -> str:
+        """The part with most bytes."""
+        return max(self.memory, key=self.memory.__getitem__)
+
+
+def device_of(config: PretrainConfig) -> Device:
+    """The device of the cluster's site.
+
+    Raises:
+        InputError: the site says neither its model nor its peak.
+    """
+    site = config.cluster.site
+    if getattr(site, "gpu_model", None):
+        return device(site.gpu_model)
+    if config.cluster.device == "cpu" or not (site.peak_tflops and site.gpu_memory_gb):
+        raise InputError(
+            f"cluster={config.cluster.name}: its YAML names no GPU (site.gpu_model, or site.peak_tflops and "
+            "site.gpu_memory_gb), so that no time can be predicted."
+        )
+    return nearest(site.peak_tflops, site.gpu_memory_gb)
+
+
+def shape_of(model: ModelConfig) -> Shape:
+    """A model's sizes as the time model needs them."""
+    return Shape(
+        model.hidden_size,
+        model.ffn_hidden_size,
+        model.num_layers,
+        model.num_attention_heads,
+        model.num_query_groups,
+        model.padded_vocab_size,
+    )
+
+
+def layout_of(config: PretrainConfig) -> Layout:
+    """A run's layout as the time model needs it."""
+    parallel, train, cluster = config.parallel, config.train, config.cluster
+    per_node = config.world_size // cluster.nodes
+    network = getattr(cluster.site, "network_gb", None) or NODE_NETWORK_GB
+    return Layout(
+        gpus=config.world_size,
+        gpus_per_node=per_node,
+        micro_batch=train.micro_batch_size,
+        global_batch=train.global_batch_size,
+        length=train.seq_length,
+        tp=parallel.tp,
+        pp=parallel.pp,
+        vpp=parallel.vpp,
+        cp=parallel.cp,
+        recompute=train.recompute,
+        network_gb=network,
+    )
+
+
+def memory_of(config: PretrainConfig) -> dict[str, int]:
+    """Bytes of the fullest rank, by part: weights, gradients, optimizer, activations."""
+    train, parallel = config.train, config.parallel
+    copies = config.dp * parallel.cp if train.distributed_optimizer else 1
+    masters = 0 if train.precision == "fp32" else 4
+
+    def stage(number: int) -> dict[str, int]:
+        weights = memory.stage_parameters(config.model, parallel, number)
+        return {
+            "weights": weights * memory.ELEMENT_BYTES[train.precision],
+            "gradients": weights * 4,
+            "optimizer": int(weights * (8 + masters) / copies),
+            "activations": memory.activation_bytes(
+                config.model, parallel, train, number, config.cluster.device
+            ),
+        }
+
+    return max((stage(number) for number in range(parallel.pp)), key=lambda parts: sum(parts.values()))
+
+
+def plan(
+    config: PretrainConfig,
+    nodes: Sequence[int],
+    tokens: int,
+    rate: Callable[[PretrainConfig], float | None],
+    factor: float = 1.0,
+) -> tuple[list[Row], list[Rejected]]:
+    """All layouts of a run on so many nodes.
+
+    Args:
+        config: the run; its layout, micro-batch, recompute and nodes are varied.
+        nodes: numbers of nodes to look at.
+        tokens: of one epoch of the dataset.
+        rate: budget units for an hour of such a job; None without a price.
+        factor: measured over predicted seconds of a calibrated run.
+
+    Returns:
+        The rows that fit, the fastest first, and the others.
+
+    Raises:
+        InputError: no layout is possible, or the site names no GPU.
+    """
+    sheet = device_of(config)
+    capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * GIB * USABLE
+    rows, rejected = [], []
+    for trial in _trials(config, nodes):
+        parts = memory_of(trial)
+        row = predicted(trial, sheet, parts, tokens, rate, factor)
+        if sum(parts.values()) <= capacity:
+            rows.append(row)
+        else:
+            rejected.append(Rejected(row.name, parts))
+    if not rows and not rejected:
+        raise InputError(
+            f"no layout of {config.model.name} is possible on {', '.join(map(str, nodes))} nodes of "
+            f"cluster={config.cluster.name}; train.global_batch_size={config.train.global_batch_size} must "
+            "be a multiple of micro-batch × dp."
+        )
+    rows.sort(key=lambda one: (one.hours, one.config.parallel.model_ranks, one.config.train.recompute))
+    return rows, rejected
+
+
+def predicted(
+    config: PretrainConfig,
+    sheet: Device,
+    parts: dict[str, int],
+    tokens: int,
+    rate: Callable[[PretrainConfig], float | None],
+    factor: float = 1.0,
+) -> Row:
+    """One row: time, cost and footprint of a run with the layout it has."""
+    shape, layout = shape_of(config.model), layout_of(config)
+    step = step_time(shape, layout, sheet).scaled(factor)
+    train = config.train
+    samples = int((train.epochs or 0) * ((tokens - 1) // train.seq_length))
+    steps = train.steps or train.steps_within(samples)[0]
+    hours = steps * step.total / 3600
+    price = rate(config)
+    limit = seconds(config.cluster.time) / 3600 if config.cluster.time else None
+    return Row(
+        config=config,
+        memory=parts,
+        step=step,
+        steps=steps,
+        mfu=mfu(shape, layout, sheet, step.total),
+        tokens_per_second=train.global_batch_size * train.seq_length / step.total,
+        hours=hours,
+        jobs=math.ceil(hours / limit) if limit else None,
+        budget=None if price is None else price * hours,
+        footprint=footprint.modelled(sheet, layout.gpus, hours),
+    )
+
+
+def best_by_nodes(rows: Sequence[Row], each: int = 3) -> list[Row]:
+    """The fastest rows of each number of nodes, the fewest nodes first."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.config.cluster.nodes, []).append(row)
+    return [row for nodes in sorted(found) for row in found[nodes][:each]]
+
+
+def frontier(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats in both hours and budget, the fastest first."""
+    best, found = math.inf, []
+    for row in sorted(rows, key=lambda one: (one.hours, one.budget or 0)):
+        if (row.budget or 0) < best:
+            best = row.budget or 0
+            found.append(row)
+    return found
+
+
+def _trials(config: PretrainConfig, nodes: Sequence[int]) -> Iterator[PretrainConfig]:
+    """The run with each layout that its checks allow."""
+    for count in nodes:
+        cluster = replace(config.cluster, nodes=count)
+        per_node = replace(config, cluster=cluster).world_size // count
+        for tp in _divisors(per_node):
+            for pp in _divisors(config.model.num_layers):
+                for vpp in (1, 2) if pp > 1 else (1,):
+                    parallel = replace(config.parallel, tp=tp, pp=pp, vpp=vpp, sp=tp > 1, auto=False)
+                    for micro_batch in MICRO_BATCHES:
+                        for recompute in RECOMPUTE:
+                            train = replace(config.train, micro_batch_size=micro_batch, recompute=recompute)
+                            trial = replace(config, cluster=cluster, parallel=parallel, train=train)
+                            if _is_possible(trial):
+                                yield trial
+
+
+def _is_possible(trial: PretrainConfig) -> bool:
+    try:
+        trial.check()
+    except InputError:
+        return False
+    return True
+
+
+def _divisors(number: int) -> list[int]:
+    return [one for one in range(1, number + 1) if number % one == 0]
