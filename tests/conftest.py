@@ -18,6 +18,11 @@ FOREIGN_CONFIGS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/
 SLURMCTLD_PORT = 6817
 
 
+def room(item: pytest.Item) -> str:
+    """The room of a test: the folder below tests/ it is in."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
 @cache
 def why_no_slurm() -> str | None:
     """Why the Slurm tests cannot run on this machine, or None when they can."""
@@ -44,11 +49,18 @@ def why_no_slurm() -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that uses the dev cluster, and skips the marked ones where no Slurm can be started."""
+    """Mark every test that uses the dev cluster, and skip the marked ones where no Slurm can be started.
+
+    With two workers (tests/run.sh) the Slurm tests, which mostly wait, run beside all others. Each room is
+    one group, so that a cluster, a pool of ranks and a dataset are started once.
+    """
     for item in items:
         if "devcluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
+        is_slurm = item.get_closest_marker("slurm") is not None
+        item.add_marker(pytest.mark.xdist_group("cluster" if is_slurm else room(item)))
         if item.get_closest_marker("slurm") and (reason := why_no_slurm()):
             item.add_marker(pytest.mark.skip(reason=f"Slurm test: {reason}"))
 

@@ -95,4 +95,8 @@ fi
 export ELM_TEST_CLUSTER=tests-$$
 trap '"$venv/bin/python" -m slurm.devcluster down --name "$ELM_TEST_CLUSTER" >/dev/null 2>&1 || true' EXIT
 
-"$venv/bin/python" -m pytest "${selection[@]}" "$@"
+# The Slurm tests mostly wait: two workers, one for them and one for all others, take half the time.
+workers=()
+if (($# == 0)); then workers=(-n 2 --dist loadgroup --no-loadscope-reorder); fi
+
+"$venv/bin/python" -m pytest "${workers[@]}" "${selection[@]}" "$@"
