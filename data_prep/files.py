@@ -23,25 +23,30 @@ BLOCK = 1 << 22  # bytes read at a time
 POLL_SECONDS = 0.002
 
 
-def write(path: Path, data: str | bytes) -> None:
-    """Write a file whole or not at all; text is UTF-8."""
-    with replacing(path) as file:
+def write(path: Path, data: str | bytes, mode: int = 0o666, durable: bool = True) -> None:
+    """Write a file whole or not at all; text is UTF-8. For the other arguments see `replacing`."""
+    with replacing(path, mode, durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int = 0o666, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file in the folder of `path`; it takes the place of `path` when the block ends well.
 
-    The bytes are on the disk (fsync) before the rename. After an error the temporary file is removed and
-    `path` is unchanged.
+    After an error the temporary file is removed and `path` is unchanged.
+
+    Args:
+        path: the file.
+        mode: permissions of the new file, less the process's umask.
+        durable: the bytes are on the disk (fsync) before the rename; False for a cache, which may be lost.
     """
     temporary = temporary_of(path)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -3,6 +3,8 @@
 Chromium's own window is never narrower than 500 pixels, so the page is put into frames of the asked widths.
 """
 
+from __future__ import annotations
+
 import html
 import json
 import re
@@ -31,12 +33,12 @@ class View:
     """What a page measures in a frame.
 
     Attributes:
-        inner: Width of the frame in CSS pixels.
-        scroll: Width of what is in it; more than `inner` has to be scrolled sideways.
-        plots: Width and height of each picture on it.
-        bars: How many shapes with a size the pictures hold.
-        background: Its computed colour, as `rgb(…)`.
-        requests: Addresses that it loaded, or tried to.
+        inner: width of the frame in CSS pixels.
+        scroll: width of what is in it; more than `inner` has to be scrolled sideways.
+        plots: width and height of each picture on it.
+        bars: how many shapes with a size the pictures hold.
+        background: its computed colour, as `rgb(…)`.
+        requests: addresses that it loaded, or tried to.
     """
 
     inner: int
@@ -78,7 +80,7 @@ def look(page: Path, dark: bool, widths: tuple[int, ...] = (WIDE, PHONE)) -> lis
 
 
 def screenshot(page: Path, target: Path, dark: bool, width: int, height: int) -> tuple[int, int, int]:
-    """Takes a picture of the page's top and returns the colour of its upper left corner."""
+    """Take a picture of the page's top and return the colour of its upper left corner."""
     image = pytest.importorskip("PIL.Image", reason="Pillow, which reads the picture, is not installed")
     wrapper = frames(page, (width,), "", height)
     chromium(dark, f"--window-size={max(width, 500)},{height}", f"--screenshot={target}", str(wrapper))

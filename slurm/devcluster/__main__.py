@@ -16,6 +16,8 @@ host's own name is a loopback address; `status` says so otherwise.
 Needs Debian's packages slurm-wlm, slurmdbd, munge and mariadb-server, whose own services stay stopped.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
@@ -27,19 +29,21 @@ from slurm.devcluster.layout import DEFAULT_NAME, folder_of
 
 
 def main() -> None:
-    """Runs one subcommand; wrong input ends with one sentence and exit status 2."""
-    arguments = parse(sys.argv[1:])
+    """Run one subcommand; wrong input ends with one sentence and exit status 2."""
+    arguments = _parse(sys.argv[1:])
     try:
         cluster = DevCluster(arguments.dir or folder_of(arguments.name))
         sys.exit(
-            {"up": up, "down": down, "status": status, "logs": logs}[arguments.command](cluster, arguments)
+            {"up": _up, "down": _down, "status": _status, "logs": _logs}[arguments.command](
+                cluster, arguments
+            )
         )
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m slurm.devcluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -65,20 +69,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def up(cluster: DevCluster, arguments: argparse.Namespace) -> int:
+def _up(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     layout = cluster.up(arguments.nodes, arguments.kill_wait)
     print(f"{layout.nodes} nodes are idle; to use them in this shell:")
     print(f"export SLURM_CONF={layout.slurm_conf}")
     return 0
 
 
-def down(cluster: DevCluster, arguments: argparse.Namespace) -> int:
+def _down(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     cluster.down(arguments.purge)
     print(f"{cluster.root}: down")
     return 0
 
 
-def status(cluster: DevCluster, arguments: argparse.Namespace) -> int:
+def _status(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     layout = cluster.layout
     daemons = cluster.status()
     for name, pid in daemons.items():
@@ -91,7 +95,7 @@ def status(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     return 0 if all(daemons.values()) else 1
 
 
-def logs(cluster: DevCluster, arguments: argparse.Namespace) -> int:
+def _logs(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     for file in sorted(cluster.layout.logs.iterdir()):
         print(f"==> {file} <==")
         lines = file.read_text(errors="replace").splitlines()

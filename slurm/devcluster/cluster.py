@@ -1,21 +1,23 @@
-"""Brings a dev cluster up and down, and breaks it on purpose: `DevCluster` is what tests and the CLI use."""
+"""Bring a dev cluster up and down, and break it on purpose: `DevCluster` is what tests and the CLI use."""
 
-import fcntl
+from __future__ import annotations
+
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from conf.errors import InputError
+from data_prep import files
 from slurm.devcluster import processes, texts
-from slurm.devcluster.layout import Layout, write_private
+from slurm.devcluster.layout import Layout
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr")
+LOCK_SECONDS = 600.0  # another `up` or `down` of the same cluster takes less
 PACKAGES = "slurm-wlm slurmdbd munge mariadb-server"
 
 
@@ -23,7 +25,7 @@ class DevCluster:
     """A private Slurm in one folder.
 
     Args:
-        root: Folder of the cluster, as `slurm.devcluster.layout.folder_of` gives it or any other.
+        root: folder of the cluster, as `slurm.devcluster.layout.folder_of` gives it or any other.
     """
 
     def __init__(self, root: Path):
@@ -43,7 +45,7 @@ class DevCluster:
         return kept | {"SLURM_CONF": str(self.layout.slurm_conf)}
 
     def command(self, *argv: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
-        """Runs one Slurm client command against this cluster and returns its text output."""
+        """Run one Slurm client command against this cluster and return its text output."""
         result = subprocess.run(
             argv, env=self.environment, capture_output=True, text=True, timeout=60, **options
         )
@@ -54,7 +56,7 @@ class DevCluster:
     # ---- up and down
 
     def up(self, nodes: int = 4, kill_wait: int = 10) -> Layout:
-        """Starts everything and returns when every node is idle; a running cluster is left as it is.
+        """Start everything and return when every node is idle; a running cluster is left as it is.
 
         Accounting and logs of an earlier `up` in the same folder are kept. Takes about 10 s on two cores.
         """
@@ -75,7 +77,7 @@ class DevCluster:
         return layout
 
     def down(self, purge: bool = False) -> None:
-        """Ends every job and daemon of the cluster; with `purge` removes its folder too."""
+        """End every job and daemon of the cluster; with `purge`, remove its folder too."""
         if not self.root.is_dir():
             raise InputError(f"no dev cluster in {self.root}")
         with self._lock():
@@ -89,7 +91,7 @@ class DevCluster:
                 shutil.rmtree(self.root)
 
     def settle(self, seconds: float = 30) -> None:
-        """Cancels every job; returns when none is left and every node is idle: a clean start for the next."""
+        """Cancel every job; return when none is left and every node is idle: a clean start for the next."""
 
         def empty() -> bool:
             # A controller that is busy or has just started may have refused to cancel.
@@ -107,6 +109,7 @@ class DevCluster:
             raise InputError(f"not every node became idle:\n{self.command('sinfo', '-N', '-l').stdout}")
 
     def running(self) -> bool:
+        """Whether the controller runs."""
         return processes.recorded(self.root / "pids" / "slurmctld.pid") is not None
 
     def status(self) -> dict[str, int | None]:
@@ -119,13 +122,13 @@ class DevCluster:
     # ---- single daemons, for tests that break things
 
     def stop(self, daemon: str) -> None:
-        """Ends one daemon, `slurmctld`, `slurmdbd` or `slurmd-n3` for example, and leaves the jobs alone."""
+        """End one daemon, `slurmctld`, `slurmdbd` or `slurmd-n3` for example, and leave the jobs alone."""
         process = processes.recorded(self.layout.pids / f"{daemon}.pid")
         if process:
             processes.stop([process])
 
     def start(self, daemon: str) -> None:
-        """Starts one daemon that was stopped or killed, and waits until it answers."""
+        """Start one daemon that was stopped or killed, and wait until it answers."""
         layout = self.layout
         if processes.recorded(layout.pids / f"{daemon}.pid"):
             return
@@ -135,7 +138,7 @@ class DevCluster:
             raise InputError(f"{daemon} does not answer; see {self._log(layout, daemon)}")
 
     def kill_node(self, node: str) -> None:
-        """Kills a node as a power cut would: its slurmd, step daemons and tasks, all with SIGKILL."""
+        """Kill a node as a power cut would: its slurmd, step daemons and tasks, all with SIGKILL."""
         layout = self.layout
         doomed = processes.with_environment(
             {"ELM_DEVCLUSTER": str(layout.root), "ELM_DEVCLUSTER_NODE": node}
@@ -146,11 +149,8 @@ class DevCluster:
 
     # ---- how it is done
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.root / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[int]:
+        return files.locked(self.root / "lock", LOCK_SECONDS)
 
     def _same(self, nodes: int) -> Layout:
         layout = self.layout
@@ -172,9 +172,9 @@ class DevCluster:
             if not device.is_symlink():
                 device.symlink_to("/dev/null")
         if not layout.munge_key.exists():
-            write_private(layout.munge_key, os.urandom(64).hex())
-        write_private(layout.root / "slurmdbd.conf", texts.slurmdbd_conf(layout))
-        write_private(layout.root / "init.sql", texts.init_sql(layout))
+            files.write(layout.munge_key, os.urandom(64).hex(), 0o600)
+        files.write(layout.root / "slurmdbd.conf", texts.slurmdbd_conf(layout), 0o600)
+        files.write(layout.root / "init.sql", texts.init_sql(layout), 0o600)
         (layout.root / "my.cnf").write_text(texts.my_cnf(layout))
         (layout.root / "gres.conf").write_text(texts.gres_conf(layout))
         layout.slurm_conf.write_text(texts.slurm_conf(layout))
@@ -213,7 +213,7 @@ class DevCluster:
             raise InputError(f"mariadb-install-db failed; see {log}")
 
     def _prepare_accounting(self) -> None:
-        """Sets up one account with an association for the calling user, and no limits."""
+        """Set up one account with an association for the calling user, and no limits."""
         user = getpass.getuser()
         known = self.command("sacctmgr", "-nP", "show", "cluster", "format=cluster").stdout.split()
         if texts.CLUSTER_NAME in known:
@@ -279,7 +279,7 @@ class DevCluster:
         return ports[daemon]
 
     def _cancel_all(self) -> None:
-        """Cancels every job, and kills the tasks at once instead of after `KillWait`."""
+        """Cancel every job, and kill the tasks at once instead of after `KillWait`."""
         for partition in ("low", "grace", "high"):
             self.command("scancel", f"--partition={partition}", check=False)
         for task in self._tasks():
@@ -290,7 +290,7 @@ class DevCluster:
         return processes.with_environment({"SLURM_CONF": str(self.root / "slurm.conf")}, "SLURM_JOB_ID")
 
     def _end_processes(self) -> None:
-        """Ends daemons in the order in which they need each other, then whatever a crash left behind."""
+        """End daemons in the order in which they need each other, then whatever a crash left behind."""
         pids = self.root / "pids"
         nodes = [p for f in sorted(pids.glob("slurmd-*.pid")) if (p := processes.recorded(f))]
         processes.stop(nodes)

@@ -1,5 +1,7 @@
 """Where one dev cluster keeps its files, and which ports it uses."""
 
+from __future__ import annotations
+
 import json
 import os
 import random
@@ -11,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from conf.errors import InputError
+from data_prep import files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_NAME = "dev"
@@ -35,16 +38,16 @@ class Layout:
     """One dev cluster: its folder, its size, its ports and its address.
 
     Attributes:
-        root: Folder with everything the cluster writes.
-        nodes: Number of nodes; they are called n1, n2, …
+        root: folder with everything the cluster writes.
+        nodes: number of nodes; they are called n1, n2, …
         controller_port: slurmctld's TCP port.
         accounting_port: slurmdbd's TCP port.
         database_port: MariaDB's TCP port (always on 127.0.0.1).
-        node_ports: One TCP port per slurmd.
+        node_ports: one TCP port per slurmd.
         address: IPv4 address every Slurm daemon is reached at.
-        loopback_only: False where the host's own name is not a loopback address; see `host_address`.
-        database_password: Password of the database user `slurm`, new for each `up`.
-        kill_wait: Seconds between SIGTERM and SIGKILL for a preempted, cancelled or overdue job.
+        loopback_only: false where the host's own name is not a loopback address; see `host_address`.
+        database_password: password of the database user `slurm`, new for each `up`.
+        kill_wait: seconds between SIGTERM and SIGKILL for a preempted, cancelled or overdue job.
     """
 
     root: Path
@@ -59,12 +62,12 @@ class Layout:
     kill_wait: int
 
     @classmethod
-    def plan(cls, root: Path, nodes: int, kill_wait: int) -> "Layout":
-        """Chooses free ports for a cluster of `nodes` nodes in `root`."""
+    def plan(cls, root: Path, nodes: int, kill_wait: int) -> Layout:
+        """Choose free ports for a cluster of `nodes` nodes in `root`."""
         if not 1 <= nodes <= 64:
             raise InputError(f"--nodes: found {nodes}; allowed is 1 to 64")
         ports = free_ports(nodes + 3)
-        address, loopback_only = host_address()
+        address, loopback_only = _host_address()
         return cls(
             root=root,
             nodes=nodes,
@@ -79,8 +82,8 @@ class Layout:
         )
 
     @classmethod
-    def load(cls, root: Path) -> "Layout":
-        """Reads what `save` wrote; raises InputError when there is no cluster in `root`."""
+    def load(cls, root: Path) -> Layout:
+        """Read what `save` wrote; raises InputError when there is no cluster in `root`."""
         try:
             values = json.loads((root / "cluster.json").read_text())
         except FileNotFoundError:
@@ -90,9 +93,9 @@ class Layout:
         return cls(**(values | {"root": root, "node_ports": tuple(values["node_ports"])}))
 
     def save(self) -> None:
-        """Writes the layout to `cluster.json` (mode 0600: it holds the database password)."""
+        """Write the layout to `cluster.json` (mode 0600: it holds the database password)."""
         values = asdict(self) | {"root": str(self.root)}
-        write_private(self.root / "cluster.json", json.dumps(values, indent=1) + "\n")
+        files.write(self.root / "cluster.json", json.dumps(values, indent=1) + "\n", 0o600)
 
     @property
     def slurm_conf(self) -> Path:
@@ -101,18 +104,22 @@ class Layout:
 
     @property
     def node_names(self) -> list[str]:
+        """n1, n2, …"""
         return [f"n{number}" for number in range(1, self.nodes + 1)]
 
     @property
     def logs(self) -> Path:
+        """The folder of the daemons' logs."""
         return self.root / "logs"
 
     @property
     def pids(self) -> Path:
+        """The folder of the daemons' pid files."""
         return self.root / "pids"
 
     @property
     def munge_key(self) -> Path:
+        """The key of this cluster's munge."""
         return self.root / "munge.key"
 
     @property
@@ -126,22 +133,17 @@ class Layout:
 
     @property
     def munge_socket(self) -> Path:
+        """The socket of this cluster's munge."""
         return self.socket_folder / "munge.socket"
 
     @property
     def database_socket(self) -> Path:
+        """The socket of this cluster's MariaDB."""
         return self.socket_folder / "mariadb.socket"
 
 
-def write_private(path: Path, text: str) -> None:
-    """Writes `text` to `path`, readable by its owner alone from the first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
 def free_ports(count: int) -> list[int]:
-    """Returns `count` TCP ports that nothing on this machine listens on at this moment."""
+    """Return `count` TCP ports that nothing on this machine listens on at this moment."""
     chosen: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
@@ -155,8 +157,8 @@ def free_ports(count: int) -> list[int]:
     raise InputError(f"no {count} free TCP ports between {PORTS.start} and {PORTS.stop}")
 
 
-def host_address() -> tuple[str, bool]:
-    """Returns the address for the daemons and whether they can listen on it alone.
+def _host_address() -> tuple[str, bool]:
+    """Return the address for the daemons and whether they can listen on it alone.
 
     Slurm binds either to every interface or to the address of the host's own name. Where that name is a
     loopback address (Debian's 127.0.1.1, for one) the cluster is invisible from outside. Elsewhere, in most

@@ -4,6 +4,8 @@ A pid file holds the pid and the kernel's start time of the process, because pid
 start time differs is somebody else's process and is left alone.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -24,7 +26,7 @@ class Process:
     started: int
 
     @classmethod
-    def of(cls, pid: int) -> "Process | None":
+    def of(cls, pid: int) -> Process | None:
         """The process with this pid now, or None when there is none (a zombie counts as none)."""
         try:
             # The second field is the command in parentheses and may itself hold spaces and parentheses.
@@ -34,16 +36,18 @@ class Process:
         return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
 
     def alive(self) -> bool:
+        """Whether this very process still runs."""
         return Process.of(self.pid) == self
 
     def signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
         if self.alive():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
 
 def start(argv: list[str], environment: dict[str, str], log: Path, pid_file: Path) -> Process:
-    """Starts a daemon in its own session with its output appended to `log`, and records it in `pid_file`."""
+    """Start a daemon in its own session with its output appended to `log`, and record it in `pid_file`."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv,
@@ -74,26 +78,26 @@ def recorded(pid_file: Path) -> Process | None:
 
 
 def stop(processes: Iterable[Process], grace: float = 10.0) -> None:
-    """Sends SIGTERM, waits up to `grace` seconds, sends SIGKILL to those left; returns when all are gone."""
+    """Send SIGTERM, wait up to `grace` seconds, send SIGKILL to those left; return when all are gone."""
     processes = list(processes)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for process in processes:
             process.signal(number)
-        if wait_until(lambda: not any(map(reap, processes)), seconds, 0.02):
+        if wait_until(lambda: not any(map(_reap, processes)), seconds, 0.02):
             return
     left = [process.pid for process in processes if process.alive()]
     raise InputError(f"process {left} does not end even after SIGKILL")
 
 
-def reap(process: Process) -> bool:
-    """Collects the process if it is our own ended child; returns whether it still lives."""
+def _reap(process: Process) -> bool:
+    """Collect the process if it is our own ended child; return whether it still lives."""
     with suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
     return process.alive()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
-    """Polls `condition` until it holds or `seconds` have passed; returns whether it held."""
+    """Poll `condition` until it holds or `seconds` have passed; return whether it held."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

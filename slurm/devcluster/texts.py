@@ -4,6 +4,8 @@ Waits are as short as two cores allow, so that a test sees a requeue in seconds 
 minutes. Nodes claim more than the machine has (`config_overrides`), because what is tested is scheduling.
 """
 
+from __future__ import annotations
+
 import getpass
 import os
 import socket

@@ -4,17 +4,19 @@ Reads squeue, sinfo and sacct; needs no root and no daemon. Everyone who asks wi
 answer of Slurm's (`poll.py`).
 """
 
+from __future__ import annotations
+
 import argparse
 import gc
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
+from data_prep import files
 from slurm.tracker import listing, poll
 from slurm.tracker.arguments import DAY, check_id, grant, parser, period, states
 from slurm.tracker.command import Unreachable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Runs one command: exit status 1 when Slurm does not answer, 2 for wrong input."""
+    """Run one command: exit status 1 when Slurm does not answer, 2 for wrong input."""
     arguments = parser().parse_args()
     if arguments.command not in LONG_LIVED:
         # The process ends with its answer: looking for garbage among a million jobs only takes time.
@@ -45,16 +47,16 @@ def main() -> None:
         sys.exit(130)
 
 
-def filters_of(arguments: argparse.Namespace) -> listing.Filters:
+def _filters_of(arguments: argparse.Namespace) -> listing.Filters:
     user = listing.me() if arguments.me else arguments.user
     return listing.Filters(
         user, arguments.account, arguments.partition, states(arguments.state), arguments.name
     )
 
 
-def list_(arguments: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> int:
     picture, rates = poll.picture(), Rates(arguments.sites)
-    found = listing.rows(picture, filters_of(arguments), rates)
+    found = listing.rows(picture, _filters_of(arguments), rates)
     if arguments.json:
         print(listing.json_text(found, picture))
     elif arguments.csv:
@@ -67,17 +69,17 @@ def list_(arguments: argparse.Namespace) -> int:
 # The commands below import their modules themselves: list starts quickly without them.
 
 
-def why_(arguments: argparse.Namespace) -> int:
+def _why(arguments: argparse.Namespace) -> int:
     from slurm.tracker import why
 
     picture = poll.picture()
-    job = find(picture, arguments.id)
+    job = _find(picture, arguments.id)
     print(why.text(job, why.explain(job, picture)))
     print(listing.mark(picture))
     return 0
 
 
-def find(picture: Picture, wanted: str) -> Job:
+def _find(picture: Picture, wanted: str) -> Job:
     """The job with this id; an array's own id, or the id of a waiting task, finds the array's line."""
     base = check_id(wanted)
     exact = [job for job in picture.jobs if wanted in (job.shown_id, str(job.job_id))]
@@ -91,14 +93,14 @@ def find(picture: Picture, wanted: str) -> Job:
     return found[0]
 
 
-def eta_(arguments: argparse.Namespace) -> int:
+def _eta(arguments: argparse.Namespace) -> int:
     from slurm.tracker import eta
     from slurm.tracker.runs import progress_of
 
     picture = poll.picture()
-    job = find(picture, arguments.id)
+    job = _find(picture, arguments.id)
     try:
-        history, failure = synced_history()
+        history, failure = _synced_history()
     except Unreachable as error:
         # The scheduler's own estimate needs no accounting.
         history, failure = None, escaped(str(error))
@@ -106,13 +108,13 @@ def eta_(arguments: argparse.Namespace) -> int:
     for line in eta.estimate(job, run, history, time.time()):
         print(f"{job.shown_id}: {line}")
     if failure:
-        told = stale(history, failure) if history else f"no history, because {failure}"
+        told = _stale(history, failure) if history else f"no history, because {failure}"
         print(f"{job.shown_id}: {told}")
     print(listing.mark(picture))
     return 0
 
 
-def eff_(arguments: argparse.Namespace) -> int:
+def _eff(arguments: argparse.Namespace) -> int:
     from slurm.tracker import efficiency
     from slurm.tracker.history import slurm_time
 
@@ -133,44 +135,44 @@ def eff_(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def history_(arguments: argparse.Namespace) -> int:
+def _history(arguments: argparse.Namespace) -> int:
     from slurm.tracker.history import History, slurm_time
 
     history = History()
     count = history.sync(period(arguments.since) / DAY)
-    total, first = history.connection.execute("SELECT count(*), min(submit) FROM lives").fetchone()
+    total, first = history.connection.execute("SELECT count(*), min(submit) FROM attempts").fetchone()
     oldest = "" if first is None else f", the oldest from {slurm_time(first)} UTC"
-    print(f"{history.path}: {count} lives read, {total} known{oldest}")
+    print(f"{history.path}: {count} attempts read, {total} known{oldest}")
     return 0
 
 
-def report_(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace) -> int:
     from slurm.tracker import report, summary
 
     now = time.time()
     begin = now - period(arguments.since)
     if not arguments.html.absolute().parent.is_dir():
         raise InputError(f"--html: the folder {arguments.html.absolute().parent} does not exist")
-    history, failure = synced_history((now - begin) / DAY)
+    history, failure = _synced_history((now - begin) / DAY)
     try:
         nodes = poll.picture().nodes
     except Unreachable:
         nodes = []
     rates = Rates(arguments.sites)
     page = report.page(summary.summarize(history, rates, begin, now), rates, nodes, failure)
-    write_or_refuse("--html", report.write, arguments.html, page)
+    _write_or_refuse("--html", arguments.html, page, 0o600)
     print(f"{arguments.html}: written{', with stale figures' if failure else ''}")
     return 0
 
 
-def write_or_refuse(key: str, write: Callable[[Path, str], None], path: Path, content: str) -> None:
+def _write_or_refuse(key: str, path: Path, content: str, mode: int) -> None:
     try:
-        write(path, content)
+        files.write(path, content, mode)
     except OSError as error:
         raise InputError(f"{key}: {path} cannot be written ({error.strerror})") from error
 
 
-def budget_(arguments: argparse.Namespace) -> int:
+def _budget(arguments: argparse.Namespace) -> int:
     from slurm.tracker import budget
 
     grants = dict(grant(text) for text in arguments.grant)
@@ -178,25 +180,25 @@ def budget_(arguments: argparse.Namespace) -> int:
         raise InputError("--grant: needs --since, how long ago the grant began, as --since 26w")
     days = period(arguments.since or "30d") / DAY
     picture = poll.picture()
-    history, failure = synced_history(days)
+    history, failure = _synced_history(days)
     rates, now = Rates(arguments.sites), time.time()
     found = budget.accounts(history, picture.jobs, rates, days, now)
     print(budget.text(found, rates, days, grants))
     if failure:
-        print(stale(history, failure))
+        print(_stale(history, failure))
     print(listing.mark(picture))
     return 0
 
 
-def metrics_(arguments: argparse.Namespace) -> int:
-    from slurm.tracker import metrics, metrics_port
+def _metrics(arguments: argparse.Namespace) -> int:
+    from slurm.tracker import metrics
 
     if arguments.port is not None:
-        metrics_port.serve(arguments.port)
+        metrics.serve(arguments.port)
         return 0
     content, failure = metrics.text()
     if arguments.textfile:
-        write_or_refuse("--textfile", metrics.write, arguments.textfile, content)
+        _write_or_refuse("--textfile", arguments.textfile, content, 0o644)
     else:
         print(content, end="")
     if failure:
@@ -204,8 +206,8 @@ def metrics_(arguments: argparse.Namespace) -> int:
     return 1 if failure else 0
 
 
-def top_(arguments: argparse.Namespace) -> int:
-    filters, rates = filters_of(arguments), Rates(arguments.sites)
+def _top(arguments: argparse.Namespace) -> int:
+    filters, rates = _filters_of(arguments), Rates(arguments.sites)
     if not arguments.plain:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InputError("top: found no terminal; elm-queue list prints the queue once")
@@ -222,7 +224,7 @@ def top_(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def synced_history(days: float = 0) -> tuple["History", str | None]:
+def _synced_history(days: float = 0) -> tuple[History, str | None]:
     """The history of at least so many days, brought up to date if accounting answers, and else why not."""
     from slurm.tracker.history import FIRST_DAYS, History
 
@@ -236,20 +238,20 @@ def synced_history(days: float = 0) -> tuple["History", str | None]:
     return history, None
 
 
-def stale(history: "History", failure: str) -> str:
+def _stale(history: History, failure: str) -> str:
     return f"STALE history: {span(time.time() - (history.synced or 0))} old, because {failure}"
 
 
 COMMANDS = {
-    "list": list_,
-    "why": why_,
-    "eta": eta_,
-    "eff": eff_,
-    "history": history_,
-    "report": report_,
-    "budget": budget_,
-    "metrics": metrics_,
-    "top": top_,
+    "list": _list,
+    "why": _why,
+    "eta": _eta,
+    "eff": _eff,
+    "history": _history,
+    "report": _report,
+    "budget": _budget,
+    "metrics": _metrics,
+    "top": _top,
 }
 
 LONG_LIVED = frozenset({"metrics", "top"})

@@ -1,5 +1,7 @@
 """The command line of elm-queue: what each command takes, and one sentence for what it does not."""
 
+from __future__ import annotations
+
 import argparse
 import re
 from pathlib import Path
@@ -33,12 +35,13 @@ answer of Slurm's.
 
 
 def parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
     top = argparse.ArgumentParser(prog="elm-queue", description=DESCRIPTION)
-    top.add_argument("--sites", type=folder, default=SITES, help="folder of cluster YAMLs with the rates")
+    top.add_argument("--sites", type=_folder, default=SITES, help="folder of cluster YAMLs with the rates")
     commands = top.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("list", help="what waits and runs")
-    add_filters(one)
+    _add_filters(one)
     form = one.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
     form.add_argument("--csv", action="store_true")
@@ -70,26 +73,26 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--port", type=int, help="serve http://127.0.0.1:PORT/metrics")
 
     one = commands.add_parser("top", help="a live view")
-    add_filters(one)
+    _add_filters(one)
     one.add_argument("--plain", action="store_true", help="redraw the list instead, without textual")
     return top
 
 
-def add_filters(one: argparse.ArgumentParser) -> None:
+def _add_filters(one: argparse.ArgumentParser) -> None:
     one.add_argument("--me", action="store_true", help="only my jobs")
     for name in ("user", "account", "partition", "state"):
         one.add_argument(f"--{name}", default="", help="one or several, separated by commas")
     one.add_argument("--name", default="", help="a part of the job's name")
 
 
-def folder(text: str) -> Path:
+def _folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"found {text!r}, which is no folder")
     return Path(text)
 
 
 def check_id(wanted: str) -> str:
-    """Refuses what is no job id; returns it without its array task or heterogeneous part."""
+    """Refuse what is no job id; return it without its array task or heterogeneous part."""
     match = re.fullmatch(r"([0-9]+)([_+][0-9]+)?", wanted)
     if not match:
         raise InputError(
@@ -117,6 +120,7 @@ def states(text: str) -> str:
 
 
 def grant(text: str) -> tuple[str, float]:
+    """An account and its units, of `eur=500000`."""
     account, _, units = text.partition("=")
     if not account or not re.fullmatch(r"\d+(\.\d+)?", units):
         raise InputError(f"--grant: found {text!r}; allowed is ACCOUNT=UNITS, as eur=500000")

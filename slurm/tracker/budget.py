@@ -4,6 +4,8 @@ Spent is what its jobs held in the period, by the rates of conf/cluster/*.yaml. 
 its running jobs may still use up to their time limit and what its waiting jobs would use with theirs.
 """
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass
 
@@ -20,10 +22,10 @@ class Account:
     """One account, all figures in budget units.
 
     Attributes:
-        spent: In the whole period.
-        recent: In the last `BURN_DAYS` days of it.
-        running, waiting: Bound by running and waiting jobs.
-        unpriced: Jobs without a rate or a time limit, and which therefore count nowhere.
+        spent: in the whole period.
+        recent: in the last `BURN_DAYS` days of it.
+        running, waiting: bound by running and waiting jobs.
+        unpriced: jobs without a rate or a time limit, and which therefore count nowhere.
     """
 
     name: str
@@ -42,7 +44,7 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
     """Every account with a job in the last `days` days or in the queue, the dearest first."""
     found: dict[str, Account] = {}
     begin = now - days * DAY
-    for name, partition, gpus, cpus, memory, start, seconds, end in held(history, begin, now):
+    for name, partition, gpus, cpus, memory, start, seconds, end in _held(history, begin, now):
         account = found.setdefault(name, Account(name))
         units = rates.units(partition, gpus, cpus, memory, seconds)
         if units is None:
@@ -64,17 +66,17 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
     return sorted(found.values(), key=lambda account: (-account.spent, account.name))
 
 
-def held(history: History, begin: float, now: float) -> list[tuple]:
-    """(account, partition, gpus, cpus, memory, start, elapsed, end) of a life that held nodes since `begin`.
+def _held(history: History, begin: float, now: float) -> list[tuple]:
+    """(account, partition, gpus, cpus, memory, start, elapsed, end) of attempts since `begin`.
 
-    A life that still runs is counted up to `now`.
+    An attempt that still runs is counted up to `now`.
     """
     return history.connection.execute(
         """
         SELECT account, partition, gpus, cpus, memory_mib, start,
                CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
                coalesce("end", :now)
-        FROM lives
+        FROM attempts
         WHERE start IS NOT NULL AND ("end" IS NULL AND state IN ('RUNNING', 'SUSPENDED') OR "end" >= :begin)
         """,
         {"begin": begin, "now": int(now)},

@@ -4,6 +4,8 @@ Text with explicit fields works on every release, where the JSON changes its sha
 character, so fields are separated by a word that is new for each call and that no user can guess.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import secrets
@@ -62,19 +64,19 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
     except subprocess.TimeoutExpired:
         raise Unreachable(f"{argv[0]} gave no answer within {timeout:.0f} s") from None
     if result.returncode != 0:
-        said = complaint(result.stderr.decode(errors="replace")) or f"exit status {result.returncode}"
+        said = _complaint(result.stderr.decode(errors="replace")) or f"exit status {result.returncode}"
         raise Unreachable(f"{argv[0]}: {said}")
     return text
 
 
-def complaint(stderr: str) -> str:
+def _complaint(stderr: str) -> str:
     """The last two lines of what a Slurm command says of its failure: the cause and the consequence."""
     lines = (re.sub(r"^\w+: (error: |fatal: )?", "", line) for line in stderr.strip().splitlines())
     return "; ".join(list(dict.fromkeys(filter(None, lines)))[-2:])
 
 
 def records(text: str, separator: str, width: int) -> list[tuple[str, ...]]:
-    """Cuts text of `width` fields a record, each ended by `separator` and each record by a newline.
+    """Cut text of `width` fields a record, each ended by `separator` and each record by a newline.
 
     Newlines inside a field are kept; a last record that was cut off is left out.
     """

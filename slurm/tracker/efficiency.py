@@ -2,8 +2,10 @@
 
 Cores and memory come from the job's steps as Slurm's accounting sampled them, GPUs only where the site
 records their use (Slurm 23.02 and later with AutoDetect). A job without finished steps has no figures yet.
-A job that was requeued has a line for each of its lives.
+A job that was requeued has a line for each of its attempts.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
@@ -32,7 +34,7 @@ SHORT_SECONDS = 60
 
 @dataclass
 class Efficiency:
-    """One life's shares, each between 0 and about 1, None when unknown."""
+    """One attempt's shares, each between 0 and about 1, None when unknown."""
 
     shown_id: str
     user: str
@@ -50,11 +52,12 @@ class Efficiency:
 
     @property
     def time(self) -> float | None:
+        """The share of the time limit that it used."""
         return self.elapsed / self.limit if self.limit else None
 
 
 def measure(*selection: str) -> list[Efficiency]:
-    """Efficiency of every life of the jobs that sacct selects, as `-j 4711` or `-S now-1day`.
+    """Efficiency of every attempt of the jobs that sacct selects, as `-j 4711` or `-S now-1day`.
 
     Raises:
         Unreachable: sacct does not answer.
@@ -70,21 +73,21 @@ def measure(*selection: str) -> list[Efficiency]:
 
 
 def parse(text: str, separator: str) -> list[Efficiency]:
-    """The lives in sacct's text, each followed by its steps there."""
+    """The attempts in sacct's text, each followed by its steps there."""
     found: list[Efficiency] = []
     for row in records(text, separator, len(FIELDS)):
         values = dict(zip(FIELDS, row, strict=True))
         if "." not in values["JobIDRaw"]:
-            found.append(job_of(values))
+            found.append(_job_of(values))
         elif found:
-            add_step(found[-1], values)
-    lives = Counter(job.shown_id for job in found)
+            _add_step(found[-1], values)
+    attempts = Counter(job.shown_id for job in found)
     for job in found:
-        job.advice = advice(job, lives[job.shown_id])
+        job.advice = _advice(job, attempts[job.shown_id])
     return found
 
 
-def job_of(values: dict[str, str]) -> Efficiency:
+def _job_of(values: dict[str, str]) -> Efficiency:
     elapsed, cores = number(values["ElapsedRaw"]) or 0, number(values["NCPUS"]) or 0
     limit = number(values["TimelimitRaw"])
     used = seconds(values["TotalCPU"])
@@ -103,7 +106,7 @@ def job_of(values: dict[str, str]) -> Efficiency:
     )
 
 
-def add_step(job: Efficiency, values: dict[str, str]) -> None:
+def _add_step(job: Efficiency, values: dict[str, str]) -> None:
     """Takes in one step: the largest step's memory counts, because steps run one after another or share."""
     if values["JobIDRaw"].endswith(".extern"):
         return
@@ -116,13 +119,13 @@ def add_step(job: Efficiency, values: dict[str, str]) -> None:
         job.gpu = max(job.gpu or 0.0, float(busy) / 100)
 
 
-def advice(job: Efficiency, lives: int) -> list[str]:
+def _advice(job: Efficiency, attempts: int) -> list[str]:
     """What to ask for next time; nothing for jobs too short to judge.
 
-    One of several lives says nothing of the time limit: what they did together went over several of them.
+    One of several attempts says nothing of the time limit: what they did together went over several of them.
     """
     if job.state == "PENDING":
-        return ["it has not run yet" if lives == 1 else "it waits to go on"]
+        return ["it has not run yet" if attempts == 1 else "it waits to go on"]
     if job.elapsed < SHORT_SECONDS:
         return []
     lines = []
@@ -136,7 +139,7 @@ def advice(job: Efficiency, lives: int) -> list[str]:
             lines.append(f"{used}: ask for {job.used_mib * 1.3:.0f} MiB")
     if job.state == "TIMEOUT":
         lines.append("its time limit ended it: ask for more time or save and requeue before it")
-    elif job.state == "COMPLETED" and lives == 1 and job.time is not None and job.time < LOW_TIME:
+    elif job.state == "COMPLETED" and attempts == 1 and job.time is not None and job.time < LOW_TIME:
         lines.append(
             f"it ended after {span(job.elapsed)} of {span(job.limit)}: a shorter limit starts sooner"
         )
@@ -153,17 +156,18 @@ COLUMNS: dict[str, Callable[[Efficiency], str]] = {
     "USER": lambda e: e.user,
     "STATE": lambda e: e.state.lower(),
     "ELAPSED": lambda e: span(e.elapsed),
-    "TIME": lambda e: share(e.time),
-    "CPU": lambda e: share(e.cpu),
-    "MEMORY": lambda e: share(e.memory),
-    "GPU": lambda e: share(e.gpu) if e.gpus or e.state == "PENDING" else "none",
+    "TIME": lambda e: _share(e.time),
+    "CPU": lambda e: _share(e.cpu),
+    "MEMORY": lambda e: _share(e.memory),
+    "GPU": lambda e: _share(e.gpu) if e.gpus or e.state == "PENDING" else "none",
     "ADVICE": lambda e: "; ".join(e.advice),
 }
 
 
-def share(value: float | None) -> str:
+def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0%}"
 
 
 def text(found: list[Efficiency]) -> str:
+    """The table."""
     return table({title: [cell(e) for e in found] for title, cell in COLUMNS.items()})

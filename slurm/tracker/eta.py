@@ -1,21 +1,33 @@
 """`elm-queue eta ID`: when a job starts and when its training ends, each figure with its source."""
 
+from __future__ import annotations
+
 import math
 import time
 from dataclasses import dataclass
 
-from slurm.tracker.families import family_of
 from slurm.tracker.history import DAY, History
 from slurm.tracker.runs import Progress
 from slurm.tracker.show import moment, span
 from slurm.tracker.squeue import Job
+from slurm.tracker.why import family_of
 
 # Fewer jobs like this one say nothing about the next.
 ENOUGH_SAMPLES = 20
 HISTORY_DAYS = 90
 # Families of reasons that no waiting helps against.
 STUCK = frozenset(
-    {"never", "held_user", "held_admin", "requeue_held", "failed", "reservation_gone", "constraints"}
+    {
+        "never",
+        "special_exit",
+        "requeue_hold",
+        "held_user",
+        "held_admin",
+        "requeue_held",
+        "failed",
+        "reservation_gone",
+        "constraints",
+    }
     | {"not_allowed", "partition_limit", "deadline"}
 )
 
@@ -25,9 +37,9 @@ class Waits:
     """What history says of the wait of jobs like this one.
 
     Attributes:
-        samples: How many there were.
-        p50, p90: Waits in seconds; None below `ENOUGH_SAMPLES`.
-        longer_than: Only jobs that waited at least so many seconds were looked at.
+        samples: how many there were.
+        p50, p90: waits in seconds; None below `ENOUGH_SAMPLES`.
+        longer_than: only jobs that waited at least so many seconds were looked at.
     """
 
     samples: int
@@ -42,10 +54,10 @@ def waits_like(job: Job, history: History, waited: int = 0) -> Waits:
     found = [wait for wait in history.waits(job.partition, job.nodes, job.limit, since) if wait >= waited]
     if len(found) < ENOUGH_SAMPLES:
         return Waits(len(found), longer_than=waited)
-    return Waits(len(found), quantile(found, 0.5), quantile(found, 0.9), waited)
+    return Waits(len(found), _quantile(found, 0.5), _quantile(found, 0.9), waited)
 
 
-def quantile(ordered: list[int], share: float) -> int:
+def _quantile(ordered: list[int], share: float) -> int:
     """The smallest value that at least `share` of the values do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -57,17 +69,17 @@ def estimate(job: Job, run: Progress | None, history: History | None, now: float
     if job.pending:
         waited = job.waited(now) or 0
         waits = waits_like(job, history, waited) if history else Waits(0)
-        lines.append(scheduler_line(job, now))
+        lines.append(_scheduler_line(job, now))
         if history:
-            lines.append(history_line(job, waits))
-        start = expected_start(job, waits, now)
+            lines.append(_history_line(job, waits))
+        start = _expected_start(job, waits, now)
     again = waits_like(job, history).p50 if history else None
     lines += end_lines(job, run, start, now, again)
     return lines
 
 
-def scheduler_line(job: Job, now: float) -> str:
-    family = family_of(job.reason)
+def _scheduler_line(job: Job, now: float) -> str:
+    family = family_of(job.reason, job.state)
     if family.key in STUCK:
         return f"does not start as it is: {family.short}; see elm-queue why {job.shown_id}"
     if job.start and job.start > now:
@@ -75,7 +87,7 @@ def scheduler_line(job: Job, now: float) -> str:
     return "start unknown to Slurm's scheduler"
 
 
-def history_line(job: Job, waits: Waits) -> str:
+def _history_line(job: Job, waits: Waits) -> str:
     if waits.p50 is None or waits.p90 is None:
         return (
             f"history is silent: {waits.samples} jobs like this one, {ENOUGH_SAMPLES} are needed "
@@ -85,7 +97,7 @@ def history_line(job: Job, waits: Waits) -> str:
         f"source: {waits.samples} jobs of like partition, nodes and time limit in {HISTORY_DAYS} days"
         + (f" that waited longer than its {span(waits.longer_than)}" if waits.longer_than else "")
     )
-    if job.eligible is None or family_of(job.reason).key in STUCK:
+    if job.eligible is None or family_of(job.reason, job.state).key in STUCK:
         # It waits for somebody's hand or for another job, which history knows nothing of.
         return (
             f"once it may start, half of the cases wait {span(waits.p50)}, nine of ten {span(waits.p90)} "
@@ -97,9 +109,9 @@ def history_line(job: Job, waits: Waits) -> str:
     )
 
 
-def expected_start(job: Job, waits: Waits, now: float) -> float | None:
+def _expected_start(job: Job, waits: Waits, now: float) -> float | None:
     """The scheduler's estimate, else history's median, else None."""
-    if family_of(job.reason).key in STUCK:
+    if family_of(job.reason, job.state).key in STUCK:
         return None
     if job.start and job.start > now:
         return job.start
@@ -125,11 +137,12 @@ def end_lines(
     if start is None:
         return [f"training needs {span(left)} more ({source}); its start is unknown"]
     room = (job.end - now) if job.end and not job.pending else job.limit
-    lives = 0 if room is None or left <= room or not job.limit else math.ceil((left - room) / job.limit)
-    if lives and again is None:
+    attempts = 0 if room is None or left <= room or not job.limit else math.ceil((left - room) / job.limit)
+    if attempts and again is None:
         return [
-            f"training needs {span(left)} more ({source}) and {lives} more start(s), whose waits are unknown"
+            f"training needs {span(left)} more ({source}) and {attempts} more start(s), "
+            "whose waits are unknown"
         ]
-    waiting = lives * (again or 0)
-    text = f" + {lives} more start(s) × {span(again)}, the median wait" if lives else ""
+    waiting = attempts * (again or 0)
+    text = f" + {attempts} more start(s) × {span(again)}, the median wait" if attempts else ""
     return [f"training ends {moment(start + left + waiting)} (source: {source}{text})"]

@@ -3,6 +3,8 @@
 Slurm has many words for "nothing" and they differ between releases, so every reader here takes them all.
 """
 
+from __future__ import annotations
+
 import re
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -135,3 +137,8 @@ def host_names(text: str) -> list[str]:
             numbers = range(int(first), int(last) + 1)
             names += [f"{head}{value:0{len(first)}d}{tail}" for value in numbers]
     return names
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`Name=value` pairs of one line of scontrol, for things that admins name."""
+    return dict(pair.split("=", 1) for pair in text.split() if "=" in pair)

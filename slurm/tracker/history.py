@@ -1,25 +1,32 @@
-"""The tracker's own memory: every life of every job that accounting knows, in one SQLite file.
+"""The tracker's own memory: every attempt of every job that accounting knows, in one SQLite file.
 
 Filled a piece at a time from sacct: what changed since the last time is read again and replaces what was
 known. The key is (cluster, job id, submit time): a requeued job keeps its id and gets a new submit time.
 """
 
-import fcntl
+from __future__ import annotations
+
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.errors import InputError
-from slurm.tracker import command, poll, sacct
+from slurm.tracker import cache, command, poll, sacct
 from slurm.tracker.runs import folder_of, progress_of
-from slurm.tracker.sacct import Life
+from slurm.tracker.sacct import Attempt
 
-SCHEMA = 1
+SCHEMA = 2
+FROM_SCHEMA_1 = (
+    "ALTER TABLE lives RENAME TO attempts",
+    "DROP INDEX lives_end",
+    "DROP INDEX lives_start",
+    "UPDATE meta SET value = 2 WHERE key = 'schema'",
+)
 DAY = 86400
 # How far the first filling goes back, where nobody asks for more.
 FIRST_DAYS = 90
@@ -28,61 +35,74 @@ OVERLAP_SECONDS = 900
 # One sacct call for so many days, so that a long history does not become one huge text.
 CHUNK_SECONDS = 7 * DAY
 
-COLUMNS = tuple(field.name for field in fields(Life))
+COLUMNS = tuple(field.name for field in fields(Attempt))
 INTEGERS = frozenset(
     {"submit", "eligible", "start", "end", "elapsed", "limit", "nodes", "cpus", "gpus"}
     | {"memory_mib", "energy_joules"}
 )
 
 
-def default_path() -> Path:
-    """Beside the shared picture where an admin set that up, else in the user's data folder."""
-    if os.environ.get("ELM_QUEUE_CACHE"):
-        return poll.cache_folder() / "history.sqlite"
-    base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
-    return base / "elm-queue" / poll.cache_folder().name / "history.sqlite"
-
-
 class History:
     """The history file; made when it is missing.
 
     Args:
-        path: The file, `default_path()` when None.
+        path: the file, `default_path()` when None.
 
     Raises:
-        InputError: The file was written by a newer version or is no SQLite file.
+        InputError: the file was written by a newer version or is no SQLite file.
     """
 
     def __init__(self, path: Path | None = None):
-        self.path = path or default_path()
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        self.connection = sqlite3.connect(self.path, timeout=60)
-        try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.path}: not readable as a history ({error})") from error
+        if path is None:
+            folder = cache.data_folder()
+            path = folder and folder / "history.sqlite"
+        self.path = path
+        self.connection = self._open(path)
 
-    def _prepare(self) -> None:
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("PRAGMA synchronous=NORMAL")
+    def _open(self, path: Path | None) -> sqlite3.Connection:
+        """The file's connection; one in memory, filled anew by each command, where no file can be written."""
+        if path is not None:
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                with suppress(OSError):
+                    os.fchmod(descriptor, cache.file_mode(path.parent))
+                os.close(descriptor)
+                connection = sqlite3.connect(path, timeout=60)
+                self._prepare(connection, "DELETE" if cache.on_network(path) else "WAL")
+                return connection
+            except (OSError, sqlite3.OperationalError) as error:
+                cache.note(f"{path} cannot be written ({error}); accounting is read anew by each command")
+                self.path = None
+            except sqlite3.DatabaseError as error:
+                raise InputError(f"{path}: not readable as a history ({error})") from error
+        connection = sqlite3.connect(":memory:")
+        self._prepare(connection, "MEMORY")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, journal: str) -> None:
+        """Make the tables, and bring those of an earlier version up to date."""
+        connection.execute(f"PRAGMA journal_mode={journal}")
+        connection.execute("PRAGMA synchronous=NORMAL")
         columns = ", ".join(f'"{name}" {"INTEGER" if name in INTEGERS else "TEXT"}' for name in COLUMNS)
-        with self.connection:
-            self.connection.executescript(
-                f"""
-                CREATE TABLE IF NOT EXISTS lives ({columns}, PRIMARY KEY (cluster, job_id, submit));
-                CREATE INDEX IF NOT EXISTS lives_end ON lives ("end", state, energy_joules);
-                CREATE INDEX IF NOT EXISTS lives_start ON lives (partition, start);
-                CREATE TABLE IF NOT EXISTS energy (folder TEXT, taken INTEGER, kwh REAL);
-                CREATE INDEX IF NOT EXISTS energy_folder ON energy (folder, taken);
-                CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL);
-                INSERT OR IGNORE INTO meta VALUES ('schema', {SCHEMA});
-                """
-            )
-        if self._meta("schema") != SCHEMA:
-            raise InputError(
-                f"{self.path}: schema {self._meta('schema')}, this version reads schema {SCHEMA}"
-            )
+        with connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL)")
+            connection.execute(f"INSERT OR IGNORE INTO meta VALUES ('schema', {SCHEMA})")
+            (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+            if schema == 1:
+                for line in FROM_SCHEMA_1:
+                    connection.execute(line)
+                schema = 2
+            if schema != SCHEMA:
+                raise InputError(f"{self.path}: schema {schema:g}, this version reads schema {SCHEMA}")
+            for line in (
+                f"CREATE TABLE IF NOT EXISTS attempts ({columns}, PRIMARY KEY (cluster, job_id, submit))",
+                'CREATE INDEX IF NOT EXISTS attempts_end ON attempts ("end", state, energy_joules)',
+                "CREATE INDEX IF NOT EXISTS attempts_start ON attempts (partition, start)",
+                "CREATE TABLE IF NOT EXISTS energy (folder TEXT, taken INTEGER, kwh REAL)",
+                "CREATE INDEX IF NOT EXISTS energy_folder ON energy (folder, taken)",
+            ):
+                connection.execute(line)
 
     def _meta(self, key: str) -> float | None:
         row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -96,7 +116,7 @@ class History:
     # ---- filling
 
     def sync(self, days: float = FIRST_DAYS) -> int:
-        """Reads what changed since the last time from sacct; returns how many lives that were.
+        """Read what changed since the last time from sacct; return how many attempts that were.
 
         Within `poll.max_age()` of the last time nothing new is asked. What lies further back than the file
         reaches, up to `days`, is read once.
@@ -118,7 +138,7 @@ class History:
         return count
 
     def _read(self, begin: float, end: float | None, known: dict[str, float]) -> int:
-        """Reads a span, up to now where `end` is None, piece by piece, and then notes what is `known`."""
+        """Read a span, up to now where `end` is None, piece by piece, and then note what is `known`."""
         count, last = 0, time.time() if end is None else end
         while begin < last:
             after = begin + CHUNK_SECONDS
@@ -128,16 +148,19 @@ class History:
             self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", known.items())
         return count
 
-    def add(self, lives: list[Life]) -> int:
-        """Stores lives, each in place of what was known of it, and the energy their runs report."""
+    def add(self, attempts: list[Attempt]) -> int:
+        """Store attempts, each in place of what was known of it, and the energy their runs report."""
         places = ", ".join("?" * len(COLUMNS))
         with self.connection:
             self.connection.executemany(
-                f"INSERT OR REPLACE INTO lives VALUES ({places})", (astuple(life) for life in lives)
+                f"INSERT OR REPLACE INTO attempts VALUES ({places})",
+                (astuple(attempt) for attempt in attempts),
             )
-        for comment, user in {(life.comment, life.user) for life in lives if folder_of(life.comment)}:
+        for comment, user in {
+            (attempt.comment, attempt.user) for attempt in attempts if folder_of(attempt.comment)
+        }:
             self._add_energy(comment, user)
-        return len(lives)
+        return len(attempts)
 
     def _add_energy(self, comment: str, user: str) -> None:
         run = progress_of(comment, user)
@@ -153,18 +176,20 @@ class History:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        with self.path.with_name(self.path.name + ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if self.path is None:
+            yield
+            return
+        with cache.locked(self.path.with_name(self.path.name + ".lock")):
             yield
 
     # ---- asking
 
-    def lives(self, where: str = "1", parameters: tuple[object, ...] = ()) -> list[Life]:
-        """The lives that fit an SQL condition, oldest submission first."""
+    def attempts(self, where: str = "1", parameters: tuple[object, ...] = ()) -> list[Attempt]:
+        """The attempts that fit an SQL condition, oldest submission first."""
         rows = self.connection.execute(
-            f"SELECT * FROM lives WHERE {where} ORDER BY submit, job_id", parameters
+            f"SELECT * FROM attempts WHERE {where} ORDER BY submit, job_id", parameters
         )
-        return [Life(*row) for row in rows]
+        return [Attempt(*row) for row in rows]
 
     def waits(self, partition: str, nodes: int, limit: int | None, since: float) -> list[int]:
         """Sorted waits in seconds of started jobs like this one.
@@ -174,7 +199,7 @@ class History:
         """
         rows = self.connection.execute(
             """
-            SELECT max(0, start - eligible) FROM lives
+            SELECT max(0, start - eligible) FROM attempts
             WHERE partition = ? AND start >= ? AND eligible IS NOT NULL
               AND nodes BETWEEN ? AND ? AND "limit" BETWEEN ? AND ?
             ORDER BY 1
@@ -184,8 +209,8 @@ class History:
         return [row[0] for row in rows]
 
 
-def read(begin: float, end: float | None) -> list[Life]:
-    """The lives that accounting knows between two moments; None for "until now".
+def read(begin: float, end: float | None) -> list[Attempt]:
+    """The attempts that accounting knows between two moments; None for "until now".
 
     Raises:
         Unreachable: sacct does not answer.

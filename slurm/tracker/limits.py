@@ -5,6 +5,8 @@ account), of a group or of one (`Grp`, `Max`, `Min`), of what (`Cpu`, `Node`, `G
 (`PerUser`, `PerJob`, …). AssocGrpNodeLimit is the GrpTRES `node` of the job's account or of one above it.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 
@@ -30,9 +32,9 @@ class Limit:
 
     Attributes:
         column: sacctmgr's column, as `GrpTRES`.
-        entry: The entry of a TRES column, as `node`; "" for a column that is one number.
-        what: The resource in words.
-        group: Whether the use of all jobs together counts.
+        entry: the entry of a TRES column, as `node`; "" for a column that is one number.
+        what: the resource in words.
+        group: whether the use of all jobs together counts.
         per: "user", "account", "node", "job" or "".
     """
 
@@ -81,7 +83,7 @@ def association_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = table("assoc", ("Account", "User", "ParentName", limit.column))
+    rows = _table("assoc", ("Account", "User", "ParentName", limit.column))
     accounts = {row["Account"]: row for row in rows if not row["User"]}
     own = [row for row in rows if row["Account"] == job.account and row["User"] == job.user]
     path = [(f"user {job.user} in account {job.account}", row) for row in own]
@@ -98,17 +100,18 @@ def qos_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = table("qos", ("Name", limit.column))
+    rows = _table("qos", ("Name", limit.column))
     return [(f"QOS {job.qos}", v) for row in rows if row["Name"] == job.qos and (v := value_of(row, limit))]
 
 
-def table(what: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _table(what: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     text = command.run(["sacctmgr", "-n", "-P", "show", what, f"format={','.join(columns)}"])
     lines = (line.split("|") for line in text.splitlines())
     return [dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)]
 
 
 def value_of(row: dict[str, str], limit: Limit) -> str:
+    """The limit's value in a row of sacctmgr, "" where the row does not set it."""
     value = row.get(limit.column, "")
     if not limit.entry:
         return value

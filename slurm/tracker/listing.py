@@ -1,5 +1,7 @@
 """`elm-queue list`: the queue as a table, as JSON or as CSV."""
 
+from __future__ import annotations
+
 import getpass
 import json
 import time
@@ -7,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from slurm.tracker.families import family_of
 from slurm.tracker.poll import Picture
 from slurm.tracker.rates import Rates
 from slurm.tracker.runs import MOST_RUNS, Progress, folder_of, progress_of
 from slurm.tracker.show import csv_text, moment, quantity, span, table
 from slurm.tracker.squeue import Job
+from slurm.tracker.why import family_of
 
 
 @dataclass
@@ -26,20 +28,22 @@ class Filters:
     name: str = ""
 
     def keep(self, job: Job) -> bool:
+        """Whether the job passes."""
         return (
-            chosen(self.user, job.user)
-            and chosen(self.account, job.account)
-            and any(chosen(self.partition, name) for name in job.partition.split(","))
-            and chosen(self.state.upper(), job.state)
+            _chosen(self.user, job.user)
+            and _chosen(self.account, job.account)
+            and any(_chosen(self.partition, name) for name in job.partition.split(","))
+            and _chosen(self.state.upper(), job.state)
             and self.name.lower() in job.name.lower()
         )
 
 
-def chosen(wanted: str, value: str) -> bool:
+def _chosen(wanted: str, value: str) -> bool:
     return not wanted or value in wanted.split(",")
 
 
 def me() -> str:
+    """The name of the user who asks."""
     return getpass.getuser()
 
 
@@ -75,12 +79,12 @@ def rows(picture: Picture, filters: Filters, rates: Rates) -> list[Row]:
         if job.comment and left and folder_of(job.comment):
             left -= 1
             run = progress_of(job.comment, job.user)
-        found.append(row(job, picture.taken, rates, run))
+        found.append(_row(job, picture.taken, rates, run))
     return found
 
 
-def row(job: Job, now: float, rates: Rates, run: Progress | None) -> Row:
-    """Joins one job with its cost so far (running) or at its full time limit (waiting)."""
+def _row(job: Job, now: float, rates: Rates, run: Progress | None) -> Row:
+    """Join one job with its cost so far (running) or at its full time limit (waiting)."""
     seconds = job.limit if job.pending else job.elapsed
     units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, seconds)
     if units is not None and job.pending:
@@ -89,7 +93,7 @@ def row(job: Job, now: float, rates: Rates, run: Progress | None) -> Row:
         job=job,
         waited=job.waited(now),
         start=job.start,
-        why=family_of(job.reason).short if job.pending else "",
+        why=family_of(job.reason, job.state).short if job.pending else "",
         units=units,
         run=run,
     )
@@ -101,7 +105,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "NAME": lambda r: r.job.name,
     "USER": lambda r: r.job.user,
     "PARTITION": lambda r: r.job.partition,
-    "STATE": lambda r: r.job.state.lower() + (f" ({r.job.restarts + 1}. life)" if r.job.restarts else ""),
+    "STATE": lambda r: r.job.state.lower() + (f" (attempt {r.job.restarts + 1})" if r.job.restarts else ""),
     "NODES": lambda r: str(r.job.nodes),
     "GPUS": lambda r: str(r.job.gpus),
     "ELAPSED/LIMIT": lambda r: f"{span(r.job.elapsed)}/{span(r.job.limit) if r.job.limit else 'none'}",

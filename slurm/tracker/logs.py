@@ -1,9 +1,13 @@
 """The end of a job's log, read with care: the path is whatever the job's owner wrote."""
 
+from __future__ import annotations
+
 import os
 import re
 import stat
+from pathlib import Path
 
+from slurm.tracker.runs import folder_of
 from slurm.tracker.show import escaped
 from slurm.tracker.squeue import Job
 
@@ -12,7 +16,20 @@ TAIL_LINES = 200
 
 
 def log_path(job: Job) -> str:
-    """The output file's path. Some releases leave the pattern, and 22.05 gives an array task its raw id."""
+    """The output file's path, "" when nothing says it.
+
+    Some releases leave the pattern, and 22.05 gives an array task its raw id. Where Slurm's own path does not
+    exist, the log of rank 0 in the run folder that the job's comment names is used.
+    """
+    path = _path_of(job)
+    if not (path and Path(path).exists()) and (folder := folder_of(job.comment)):
+        own = folder / "logs" / f"{job.job_id}_0_log.out"
+        if own.is_file():
+            return str(own)
+    return path
+
+
+def _path_of(job: Job) -> str:
     base, _, task = job.shown_id.partition("_")
     path = job.stdout
     if task:

@@ -5,15 +5,19 @@ and no users. While Slurm does not answer, `elm_queue_up` is 0 and `elm_queue_ag
 are then the last known ones, and before the first answer there are none.
 """
 
-import os
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
+from typing import Any
+
+from conf.errors import InputError
 from slurm.tracker import poll
 from slurm.tracker.command import Unreachable
-from slurm.tracker.families import family_of
 from slurm.tracker.poll import Picture
+from slurm.tracker.why import family_of
 
 MOST_PARTITIONS = 50
 
@@ -34,21 +38,101 @@ Series = dict[tuple[tuple[str, str], ...], float]
 
 
 def text() -> tuple[str, str | None]:
-    """The metrics, and why they are not fresh or None."""
+    """The metrics, and why they are not fresh or None.
+
+    Raises:
+        InputError: prometheus_client is not installed.
+    """
+    client = _client()
+    collector = _Collector(client.core.GaugeMetricFamily)
+    registry = client.CollectorRegistry()
+    registry.register(collector)
+    content = client.generate_latest(registry).decode()
+    return content, collector.failure
+
+
+def serve(port: int) -> None:
+    """Serve /metrics on 127.0.0.1 until it is interrupted.
+
+    Raises:
+        InputError: the port cannot be used, or prometheus_client is not installed.
+    """
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port: found {port}; allowed is 1 to 65535")
     try:
-        picture = poll.picture()
-    except Unreachable as error:
-        return render({"elm_queue_up": {(): 0}}), str(error)
-    head: dict[str, Series] = {
-        "elm_queue_up": {(): float(picture.failure is None)},
-        "elm_queue_age_seconds": {(): picture.age},
-        "elm_queue_scrape_seconds": {(): picture.seconds},
-    }
-    return render(head | of_jobs(picture) | of_nodes(picture)), picture.failure
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler())
+    except OSError as error:
+        raise InputError(f"--port: {port} cannot be used ({error.strerror})") from error
+    with server:
+        server.serve_forever()
 
 
-def of_jobs(picture: Picture) -> dict[str, Series]:
-    partitions = bounded(name for job in picture.jobs for name in job.partition.split(","))
+def handler() -> type[BaseHTTPRequestHandler]:
+    """What answers a scrape: prometheus_client's handler, at /metrics alone."""
+    client = _client()
+    registry = client.CollectorRegistry()
+    registry.register(_Collector(client.core.GaugeMetricFamily))
+
+    class Handler(client.MetricsHandler.factory(registry)):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                super().do_GET()
+            else:
+                self.send_error(404)
+
+    return Handler
+
+
+def _client() -> ModuleType:
+    try:
+        import prometheus_client.core
+    except ImportError:
+        raise InputError("metrics: needs prometheus_client: pip install prometheus_client") from None
+    return prometheus_client
+
+
+class _Collector:
+    """Reads the queue when it is asked for the metrics.
+
+    Attributes:
+        failure: why the figures are not fresh, after they were collected.
+    """
+
+    def __init__(self, family: Callable[..., Any]):
+        self.family = family
+        self.failure: str | None = None
+
+    def describe(self) -> list[Any]:
+        """Nothing before the first scrape, so that registering asks Slurm nothing."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """One family of prometheus_client per metric."""
+        series = self._series()
+        for name, values in series.items():
+            labels = [label for label, _ in next(iter(values), ())]
+            family = self.family(name, HELP[name], labels=labels)
+            for words, value in sorted(values.items()):
+                family.add_metric([word for _, word in words], value)
+            yield family
+
+    def _series(self) -> dict[str, Series]:
+        try:
+            picture = poll.picture()
+        except Unreachable as error:
+            self.failure = str(error)
+            return {"elm_queue_up": {(): 0.0}}
+        self.failure = picture.failure
+        head: dict[str, Series] = {
+            "elm_queue_up": {(): float(picture.failure is None)},
+            "elm_queue_age_seconds": {(): picture.age},
+            "elm_queue_scrape_seconds": {(): picture.seconds},
+        }
+        return head | _of_jobs(picture) | _of_nodes(picture)
+
+
+def _of_jobs(picture: Picture) -> dict[str, Series]:
+    partitions = _bounded(name for job in picture.jobs for name in job.partition.split(","))
     jobs: Counter = Counter()
     gpus: Counter = Counter()
     reasons: Counter = Counter()
@@ -60,9 +144,8 @@ def of_jobs(picture: Picture) -> dict[str, Series]:
         jobs[(partition, state)] += job.tasks
         gpus[(partition, state)] += job.gpus * job.tasks
         if job.pending:
-            family = family_of(job.reason).key
-            reasons[(partition, ("reason", family))] += job.tasks
-            if family in ("resources", "priority"):
+            reasons[(partition, ("reason", family_of(job.reason, job.state).key))] += job.tasks
+            if job.waits_for_turn:
                 oldest[(partition,)] = max(oldest.get((partition,), 0), job.waited(picture.taken) or 0)
     return {
         "elm_queue_jobs": dict(jobs),
@@ -72,7 +155,7 @@ def of_jobs(picture: Picture) -> dict[str, Series]:
     }
 
 
-def of_nodes(picture: Picture) -> dict[str, Series]:
+def _of_nodes(picture: Picture) -> dict[str, Series]:
     states = Counter((("state", node.state.rstrip("*~#!%$@^-+")),) for node in picture.nodes)
     found: dict[str, Series] = {"elm_queue_nodes": dict(states)}
     for name, whole, used in (("gpus", "gpus", "gpus_used"), ("cpus", "cpus", "cpus_used")):
@@ -87,31 +170,6 @@ def of_nodes(picture: Picture) -> dict[str, Series]:
     return found
 
 
-def bounded(names: Iterable[str]) -> set[str]:
+def _bounded(names: Iterable[str]) -> set[str]:
     """The names that get a label of their own: the most frequent ones."""
     return {name for name, _ in Counter(names).most_common(MOST_PARTITIONS)}
-
-
-def render(metrics: dict[str, Series]) -> str:
-    lines = []
-    for name, series in metrics.items():
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} gauge"]
-        for labels, value in sorted(series.items()):
-            inside = ",".join(f'{label}="{quoted(word)}"' for label, word in labels)
-            lines.append(f"{name}{{{inside}}} {value:.10g}" if inside else f"{name} {value:.10g}")
-    return "\n".join(lines) + "\n"
-
-
-def quoted(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def write(path: Path, content: str) -> None:
-    """Writes the collector's file by an atomic rename, readable for the collector."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

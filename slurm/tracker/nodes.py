@@ -1,5 +1,7 @@
 """The nodes as `sinfo -N -O` writes them."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 
@@ -18,7 +20,24 @@ FIELDS = (
     "Reason",
 )
 
-DOWN = ("down", "drain", "draining", "drained", "fail", "failing", "maint", "unknown", "power", "reboot")
+# Beginnings of state words; `resv` and `reserved` are open to the jobs of the reservation alone.
+CLOSED = (
+    *(
+        "down",
+        "drain",
+        "fail",
+        "maint",
+        "unk",
+        "power",
+        "reboot",
+        "inval",
+        "resv",
+        "reserved",
+        "futu",
+        "futr",
+    ),
+    *("perfctrs", "npc", "blocked", "no_respond", "error"),
+)
 
 
 @dataclass(slots=True)
@@ -38,11 +57,17 @@ class Node:
 
     @property
     def available(self) -> bool:
-        """Whether jobs may start on it."""
-        return not self.state.rstrip("*~#!%$@^-+").startswith(DOWN) and not self.state.endswith("*")
+        """Whether jobs without a reservation may start on it."""
+        return not self.word.startswith(CLOSED) and not self.state.endswith("*")
+
+    @property
+    def word(self) -> str:
+        """Its state without Slurm's marks: `idle` of `idle~`."""
+        return self.state.rstrip("*~#!%$@^-+").lower()
 
     @property
     def free(self) -> dict[str, int]:
+        """Cores, GPUs and MiB that jobs may take."""
         if not self.available:
             return {"cpus": 0, "gpus": 0, "memory": 0}
         return {

@@ -1,26 +1,21 @@
 """One shared picture of the queue: however many ask, Slurm is asked once in thirty seconds.
 
-The last good picture lies in a cache folder as the raw text of squeue and sinfo. Who finds it too old takes
-a file lock and asks Slurm; the others wait for that answer. When Slurm does not answer, the last picture
-stays and is marked stale, and nobody asks again before `RETRY_SECONDS` have passed.
-
-The folder is the user's own (`~/.cache/elm-queue`). An admin may name one for a group of users in
-`ELM_QUEUE_CACHE`; whoever can write there is believed. `ELM_QUEUE_MAX_AGE` shortens the thirty seconds, for a
-private test cluster.
+The last good picture is kept in the cache folder (`cache.py`) as the raw text of squeue and sinfo. A command
+that finds it too old takes a file lock and asks Slurm; the others wait for that answer. When Slurm does not
+answer, the last picture stays and is marked stale, and nobody asks again before `RETRY_SECONDS` have passed.
+`ELM_QUEUE_MAX_AGE` shortens the thirty seconds, for a private test cluster.
 """
 
-import fcntl
+from __future__ import annotations
+
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from slurm.tracker import command, nodes, squeue
+from slurm.tracker import cache, command, nodes, squeue
 from slurm.tracker.command import Unreachable
 from slurm.tracker.nodes import Node
 from slurm.tracker.squeue import Job
@@ -37,11 +32,11 @@ class Picture:
     """The queue at one moment.
 
     Attributes:
-        jobs: Every job that waits or runs.
-        nodes: Every node.
-        taken: When Slurm was asked, UTC epoch seconds.
-        seconds: How long its answer took.
-        failure: Why there is no newer picture, or None when this one is as new as it may be.
+        jobs: every job that waits or runs.
+        nodes: every node.
+        taken: when Slurm was asked, UTC epoch seconds.
+        seconds: how long its answer took.
+        failure: why there is no newer picture, or None when this one is as new as it may be.
     """
 
     jobs: list[Job]
@@ -52,6 +47,7 @@ class Picture:
 
     @property
     def age(self) -> float:
+        """Seconds since Slurm was asked."""
         return max(0.0, time.time() - self.taken)
 
 
@@ -63,17 +59,6 @@ def max_age() -> float:
         return MAX_AGE_SECONDS
 
 
-def cache_folder() -> Path:
-    """The folder of this cluster's picture and history, made with mode 0700 if it is missing."""
-    shared = os.environ.get("ELM_QUEUE_CACHE")
-    base = Path(shared) if shared else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    # Each cluster has its own: its slurm.conf and the cluster chosen with SLURM_CLUSTERS tell them apart.
-    cluster = f"{os.environ.get('SLURM_CONF', '')}\n{os.environ.get('SLURM_CLUSTERS', '')}"
-    folder = base / ("" if shared else "elm-queue") / sha256(cluster.encode()).hexdigest()[:12]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def picture(oldest: float | None = None) -> Picture:
     """The queue, at most `oldest` seconds old (default `max_age()`), or the last known one marked stale.
 
@@ -81,30 +66,32 @@ def picture(oldest: float | None = None) -> Picture:
         Unreachable: Slurm does not answer and there is no earlier picture.
     """
     oldest = max_age() if oldest is None else oldest
-    folder = cache_folder()
-    if found := read(folder, oldest):
-        return parsed(found)
-    with lock(folder):
+    folder = cache.folder()
+    if folder is None:
+        return _parsed(_ask(None))
+    if found := _read(folder, oldest):
+        return _parsed(found)
+    with cache.locked(folder / "lock"):
         # Whoever held the lock before us has asked already.
-        if found := read(folder, oldest):
-            return parsed(found)
-        failure = recent_failure(folder, min(RETRY_SECONDS, oldest))
+        if found := _read(folder, oldest):
+            return _parsed(found)
+        failure = _recent_failure(folder, min(RETRY_SECONDS, oldest))
         if failure is None:
             try:
-                found = ask(folder)
+                found = _ask(folder)
             except Unreachable as error:
                 failure = str(error)
-                write(folder / "failure.json", {"time": time.time(), "error": failure})
-        found = found or read(folder)
+                cache.keep(folder / "failure.json", json.dumps({"time": time.time(), "error": failure}))
+        found = found or _read(folder)
     if found is None:
         raise Unreachable(failure)
-    return parsed(found, failure)
+    return _parsed(found, failure)
 
 
-def ask(folder: Path) -> dict[str, Any]:
-    """Asks squeue and sinfo, keeps the answer in the cache folder and returns it."""
-    kept = folder / "picture.json"
-    timeout = TIMEOUT_WITH_PICTURE_SECONDS if kept.exists() else TIMEOUT_SECONDS
+def _ask(folder: Path | None) -> dict[str, Any]:
+    """Ask squeue and sinfo, keep the answer in the cache folder and return it."""
+    kept = folder and folder / "picture.json"
+    timeout = TIMEOUT_WITH_PICTURE_SECONDS if kept and kept.exists() else TIMEOUT_SECONDS
     separator = command.separator()
     begin = time.time()
     texts = {
@@ -112,12 +99,14 @@ def ask(folder: Path) -> dict[str, Any]:
         "sinfo": command.run(nodes.command(separator), timeout),
     }
     answer = {"separator": separator, "taken": begin, "seconds": time.time() - begin, **texts}
-    write(kept, answer)
-    (folder / "failure.json").unlink(missing_ok=True)
+    if kept:
+        # In one piece: `json.dump` writes piece by piece and takes three times as long.
+        cache.keep(kept, json.dumps(answer))
+        kept.with_name("failure.json").unlink(missing_ok=True)
     return answer
 
 
-def read(folder: Path, oldest: float = float("inf")) -> dict[str, Any] | None:
+def _read(folder: Path, oldest: float = float("inf")) -> dict[str, Any] | None:
     """The kept answer, or None when there is none, it is older than `oldest`, or it cannot be read."""
     file = folder / "picture.json"
     try:
@@ -132,7 +121,7 @@ def read(folder: Path, oldest: float = float("inf")) -> dict[str, Any] | None:
         return None
 
 
-def parsed(answer: dict[str, Any], failure: str | None = None) -> Picture:
+def _parsed(answer: dict[str, Any], failure: str | None = None) -> Picture:
     separator = answer["separator"]
     return Picture(
         jobs=squeue.parse(answer["squeue"], separator),
@@ -143,30 +132,10 @@ def parsed(answer: dict[str, Any], failure: str | None = None) -> Picture:
     )
 
 
-def recent_failure(folder: Path, seconds: float) -> str | None:
+def _recent_failure(folder: Path, seconds: float) -> str | None:
     """What Slurm said when it was asked in vain less than `seconds` ago."""
     try:
         failure = json.loads((folder / "failure.json").read_bytes())
         return failure["error"] if 0 <= time.time() - failure["time"] < seconds else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def write(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON under a temporary name and renames it, so that no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        # In one piece: `json.dump` writes piece by piece and takes three times as long.
-        file.write(json.dumps(value).encode())
-    temporary.replace(path)
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """One process at a time; the kernel releases the lock of one that dies."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,8 @@ A site bills the largest share of a node that a job holds, whether of its GPUs, 
 the price of a whole node.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,9 @@ class Rate:
     """The price of one partition.
 
     Attributes:
-        unit: What the site calls its budget units.
-        node_hour: Units for one hour of a whole node.
-        gpus, cores, memory_mib: Of a whole node; 0 where unknown, and then without a share.
+        unit: what the site calls its budget units.
+        node_hour: units for one hour of a whole node.
+        gpus, cores, memory_mib: of a whole node; 0 where unknown, and then without a share.
     """
 
     unit: str
@@ -41,7 +43,7 @@ class Rates:
     """The rates of every partition that a site's YAML names.
 
     Args:
-        folder: Folder of cluster YAMLs.
+        folder: folder of cluster YAMLs.
     """
 
     def __init__(self, folder: Path = SITES):
@@ -53,7 +55,7 @@ class Rates:
         self.unit = units[0] if len(units) == 1 else "/".join(units) or "units"
 
     def _read(self, file: Path) -> None:
-        values = read(file)
+        values = _read(file)
         site = values.get("site") or {}
         for partitions, rate in (
             (values.get("partition"), node_rate(site)),
@@ -77,7 +79,7 @@ class Rates:
         return None
 
 
-def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A cluster's YAML with what it inherits by `defaults: [other]`, its own values winning.
 
     Raises:
@@ -93,11 +95,11 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     for name in values.get("defaults") or []:
         other = file.with_name(f"{name}.yaml")
         if isinstance(name, str) and other not in (*seen, file):
-            whole = merged(whole, read(other, (*seen, file)))
-    return merged(whole, values)
+            whole = _merged(whole, _read(other, (*seen, file)))
+    return _merged(whole, values)
 
 
-def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Two levels are enough: the cluster's keys, and those of its `site`."""
     site = (under.get("site") or {}) | (over.get("site") or {})
     return under | over | ({"site": site} if site else {})
@@ -111,14 +113,14 @@ def node_rate(site: dict[str, Any]) -> Rate | None:
     if not by_gpu and not by_core:
         return None
     memory = int(float(site.get("memory_gb") or 0) * 1024)
-    return Rate(unit_of(site), by_gpu or by_core, gpus, cores, memory)
+    return Rate(_unit_of(site), by_gpu or by_core, gpus, cores, memory)
 
 
 def core_rate(site: dict[str, Any]) -> Rate | None:
     """The price of a partition without GPUs, by the core, because its nodes' size is not in the YAML."""
     price = float(site.get("core_hour_rate") or 0)
-    return Rate(unit_of(site), price, 0, 1, 0) if price else None
+    return Rate(_unit_of(site), price, 0, 1, 0) if price else None
 
 
-def unit_of(site: dict[str, Any]) -> str:
+def _unit_of(site: dict[str, Any]) -> str:
     return str(site.get("budget_unit") or "SBU")

@@ -4,6 +4,8 @@ The comment is written by whoever submits the job, so the folder it names is loo
 files of the job's own user, and never more than `MOST_BYTES` of them.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pwd
@@ -28,15 +30,16 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        folder: The run's folder.
-        state: State of run.json.
-        step: Finished updates.
-        steps: Updates in all, None when the run did not say yet.
-        loss: Last logged loss, nats per token.
-        tokens_per_second: Of the whole job, last logged.
-        step_seconds: Median of the logged steps in the tail of metrics.jsonl.
-        kwh: Energy so far, None when unknown.
-        updated: When the last step was logged, UTC epoch seconds.
+        folder: the run's folder.
+        state: state of run.json.
+        step: finished updates.
+        steps: updates in all, None when the run did not say yet.
+        loss: last logged loss, nats per token.
+        tokens_per_second: of the whole job, last logged.
+        step_seconds: median of the logged steps in the tail of metrics.jsonl.
+        kwh: energy so far, None when unknown.
+        updated: when the last step was logged, UTC epoch seconds.
+        reason: why it is in that state, "" when run.json gives none.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Progress:
     step_seconds: float | None
     kwh: float | None
     updated: float | None
+    reason: str = ""
 
     @property
     def seconds_left(self) -> float | None:
@@ -72,48 +76,49 @@ def progress_of(comment: str, user: str) -> Progress | None:
     run = RunFolder(folder)
     try:
         owner = pwd.getpwnam(user).pw_uid
-        if not readable(run.run_json, owner):
+        if not _readable(run.run_json, owner):
             return None
         record = run.read()
-        rows = tail(run.metrics, owner)
+        rows = _tail(run.metrics, owner)
     except (OSError, KeyError, InputError, ValueError):
         return None
-    return progress(folder, record, rows)
+    return _progress(folder, record, rows)
 
 
-def progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> Progress:
-    """Joins run.json with the last rows of metrics.jsonl; a value of the wrong type counts as unknown."""
+def _progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> Progress:
+    """Join run.json with the last rows of metrics.jsonl; a value of the wrong type counts as unknown."""
     last = rows[-1] if rows else {}
-    times = [t for row in rows if (t := figure(row.get("step_seconds"))) is not None]
-    step = figure(last.get("step")) or figure(record.get("step")) or 0
-    steps = figure(record.get("steps"))
+    times = [t for row in rows if (t := _figure(row.get("step_seconds"))) is not None]
+    step = _figure(last.get("step")) or _figure(record.get("step")) or 0
+    steps = _figure(record.get("steps"))
     return Progress(
         folder=folder,
         state=str(record.get("state", "")),
         step=int(step),
         steps=None if steps is None else int(steps),
-        loss=figure(last.get("loss", record.get("loss"))),
-        tokens_per_second=figure(last.get("tokens_per_second")),
+        loss=_figure(last.get("loss", record.get("loss"))),
+        tokens_per_second=_figure(last.get("tokens_per_second")),
         step_seconds=statistics.median(times) if times else None,
-        kwh=figure(record.get("kwh", record.get("kWh"))),
-        updated=figure(last.get("time")),
+        kwh=_figure(record.get("kwh", record.get("kWh"))),
+        updated=_figure(last.get("time")),
+        reason=str(record.get("reason") or ""),
     )
 
 
-def figure(value: object) -> float | None:
+def _figure(value: object) -> float | None:
     """The value if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e18 else None
 
 
-def readable(path: Path, owner: int) -> bool:
+def _readable(path: Path, owner: int) -> bool:
     """Whether the path is a plain file of `owner` of a sensible size: no link, no pipe, nobody else's."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_uid == owner and found.st_size <= MOST_BYTES
 
 
-def tail(path: Path, owner: int) -> list[dict[str, Any]]:
+def _tail(path: Path, owner: int) -> list[dict[str, Any]]:
     """The last rows of a JSON lines file; lines that are cut off at either end are left out."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,4 +1,6 @@
-"""Accounting as `sacct` writes it: one `Life` per start of a job, so a requeued job has several."""
+"""Accounting as `sacct` writes it: one `Attempt` per start of a job, so a requeued job has several."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -38,8 +40,8 @@ FINISHED = frozenset(
 
 
 @dataclass(slots=True)
-class Life:
-    """One life of a job. Times are UTC epoch seconds, spans seconds; None is "not known" or "not yet".
+class Attempt:
+    """One attempt of a job. Times are UTC epoch seconds, spans seconds; None is "not known" or "not yet".
 
     `elapsed` is Slurm's own figure: for a job still running, that of the moment sacct was asked.
     """
@@ -69,6 +71,7 @@ class Life:
 
     @property
     def finished(self) -> bool:
+        """Whether it has ended."""
         return self.state in FINISHED
 
     @property
@@ -93,13 +96,15 @@ def command(separator: str, *selection: str) -> list[str]:
     ]
 
 
-def parse(text: str, separator: str) -> list[Life]:
-    """The lives in the text of `command(separator)`; a record without a submit time is left out."""
-    lives = (life_of(dict(zip(FIELDS, row, strict=True))) for row in records(text, separator, len(FIELDS)))
-    return [life for life in lives if life is not None]
+def parse(text: str, separator: str) -> list[Attempt]:
+    """The attempts in the text of `command(separator)`; a record without a submit time is left out."""
+    attempts = (
+        _attempt_of(dict(zip(FIELDS, row, strict=True))) for row in records(text, separator, len(FIELDS))
+    )
+    return [attempt for attempt in attempts if attempt is not None]
 
 
-def life_of(row: dict[str, str]) -> Life | None:
+def _attempt_of(row: dict[str, str]) -> Attempt | None:
     submit = epoch(row["Submit"])
     if submit is None or not word(row["JobIDRaw"]):
         return None
@@ -110,7 +115,7 @@ def life_of(row: dict[str, str]) -> Life | None:
         start = None
     energy = number(row["ConsumedEnergyRaw"])
     limit = number(row["TimelimitRaw"])
-    return Life(
+    return Attempt(
         cluster=word(row["Cluster"]),
         job_id=row["JobIDRaw"].strip(),
         shown_id=row["JobID"].strip(),

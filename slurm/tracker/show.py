@@ -4,6 +4,8 @@ A job's name may hold terminal escapes, newlines, columns' separators, letters t
 and spreadsheet formulas. Control characters and whatever turns the direction of writing are shown as escapes.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import unicodedata
@@ -33,10 +35,10 @@ def cells(text: str) -> int:
     """How many terminal cells the text takes."""
     if text.isascii():
         return len(text)
-    return sum(cell_width(character) for character in text)
+    return sum(_cell_width(character) for character in text)
 
 
-def cell_width(character: str) -> int:
+def _cell_width(character: str) -> int:
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -48,7 +50,7 @@ def fitted(text: str, width: int) -> str:
         return text
     taken, room = [], width - 1
     for character in text:
-        room -= cell_width(character)
+        room -= _cell_width(character)
         if room < 0:
             break
         taken.append(character)
@@ -59,31 +61,31 @@ def table(columns: Mapping[str, Sequence[str]], widest: int = 32) -> str:
     """A plain table; numbers' columns (every cell starts or ends with a digit) stand to the right.
 
     Args:
-        columns: Each column's cells by its title, of any length and content; they are escaped and cut to
+        columns: each column's cells by its title, of any length and content; they are escaped and cut to
             `widest` cells.
-        widest: Most cells a column may take; the last column is not cut.
+        widest: most cells a column may take; the last column is not cut.
     """
     last = list(columns)[-1]
     padded = [
-        aligned(title, column, 10_000 if title == last else widest) for title, column in columns.items()
+        _aligned(title, column, 10_000 if title == last else widest) for title, column in columns.items()
     ]
     return "\n".join(map(str.rstrip, map("  ".join, zip(*padded, strict=True))))
 
 
-def aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
+def _aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
     """The title and the cells under it, all of one width.
 
     Users, partitions and states come again in every line, so each different text is looked at once.
     """
     shown = {text: fitted(escaped(text), widest) for text in set(column)}
     room = max(map(cells, (title, *shown.values())))
-    pad = str.rjust if shown and all(map(is_number, shown.values())) else str.ljust
+    pad = str.rjust if shown and all(map(_is_number, shown.values())) else str.ljust
     # A letter of two cells takes one from the blanks.
     whole = {text: pad(cut, room + len(cut) - cells(cut)) for text, cut in shown.items()}
     return [pad(title, room), *map(whole.__getitem__, column)]
 
 
-def is_number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     return cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()
 
 
@@ -93,11 +95,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([csv_value(value) for value in row])
+        writer.writerow([_csv_value(value) for value in row])
     return file.getvalue()
 
 
-def csv_value(value: object) -> object:
+def _csv_value(value: object) -> object:
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -120,11 +122,11 @@ def span(seconds: float | None) -> str:
 
 def moment(epoch: float | None) -> str:
     """Local time of UTC epoch seconds to the minute, `-` for None."""
-    return "-" if epoch is None else minute(int(epoch // 60))
+    return "-" if epoch is None else _minute(int(epoch // 60))
 
 
 @lru_cache(maxsize=8192)
-def minute(number: int) -> str:
+def _minute(number: int) -> str:
     """Local time of a minute, counted from the epoch; many jobs start in the same one."""
     return datetime.fromtimestamp(number * 60).strftime("%m-%d %H:%M")
 

@@ -1,5 +1,7 @@
 """The queue as `squeue -O` writes it: which fields are asked for, and one `Job` per line of it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import compress
 
@@ -53,6 +55,10 @@ FIELDS = (
 )
 
 
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
+TURN = frozenset({"Resources", "Priority", "SchedDefer", "FedJobLock"})
+
+
 @dataclass(slots=True)
 class Job:
     """One line of the queue: a job, a started array task, or all waiting tasks of an array together.
@@ -94,11 +100,18 @@ class Job:
 
     @property
     def pending(self) -> bool:
-        return self.state == "PENDING"
+        """Whether it waits or is held in the queue."""
+        return self.state in WAITING
 
     @property
     def running(self) -> bool:
+        """Whether it has nodes."""
         return self.state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
+
+    @property
+    def waits_for_turn(self) -> bool:
+        """Whether only other jobs are before it: no limit, no hold, no other job keeps it back."""
+        return self.pending and self.reason.strip("()") in TURN
 
     def waited(self, now: float) -> int | None:
         """Seconds from being allowed to start until the start, or until `now`; 0 before it is allowed."""
@@ -124,9 +137,9 @@ def parse(text: str, separator: str) -> list[Job]:
         column = {field: list(compress(values, known)) for field, values in column.items()}
     # In the order of Job's attributes.
     attributes = (
-        map(count, column["JobID"]),
+        map(_count, column["JobID"]),
         map(str.strip, column["JobArrayID"]),
-        map(array_of, column["ArrayJobID"], column["ArrayTaskID"]),
+        map(_array_of, column["ArrayJobID"], column["ArrayTaskID"]),
         map(array_tasks, column["ArrayTaskID"]),
         column["Name"],
         map(str.strip, column["UserName"]),
@@ -141,13 +154,13 @@ def parse(text: str, separator: str) -> list[Job]:
         map(epoch, column["StartTime"]),
         map(epoch, column["EndTime"]),
         map(seconds, column["TimeLimit"]),
-        map(elapsed, column["TimeUsed"]),
-        map(count, column["NumNodes"]),
-        map(count, column["NumCPUs"]),
-        map(gpus, column["tres-alloc"], column["tres-per-node"], column["NumNodes"]),
-        map(memory, column["tres-alloc"]),
-        map(count, column["PriorityLong"]),
-        map(count, column["RestartCnt"]),
+        map(_elapsed, column["TimeUsed"]),
+        map(_count, column["NumNodes"]),
+        map(_count, column["NumCPUs"]),
+        map(_gpus, column["tres-alloc"], column["tres-per-node"], column["NumNodes"]),
+        map(_memory, column["tres-alloc"]),
+        map(_count, column["PriorityLong"]),
+        map(_count, column["RestartCnt"]),
         map(word, column["NodeList"]),
         map(word, column["ReqNodes"]),
         map(word, column["Reservation"]),
@@ -159,25 +172,25 @@ def parse(text: str, separator: str) -> list[Job]:
     return list(map(Job, *attributes))
 
 
-def count(text: str) -> int:
+def _count(text: str) -> int:
     return number(text) or 0
 
 
-def elapsed(text: str) -> int:
+def _elapsed(text: str) -> int:
     return seconds(text) or 0
 
 
-def array_of(array_id: str, task_id: str) -> int | None:
+def _array_of(array_id: str, task_id: str) -> int | None:
     """The array's id; every job has one in squeue's text, but only an array has tasks."""
     return number(array_id) if word(task_id) else None
 
 
 @often
-def gpus(allocated: str, per_node: str, nodes: str) -> int:
+def _gpus(allocated: str, per_node: str, nodes: str) -> int:
     """GPUs of the whole job: from its TRES, or from its request per node where TRES do not list them."""
-    return gpus_of_tres(allocated) or gpus_of_gres(per_node) * count(nodes)
+    return gpus_of_tres(allocated) or gpus_of_gres(per_node) * _count(nodes)
 
 
 @often
-def memory(allocated: str) -> int | None:
+def _memory(allocated: str) -> int | None:
     return mebibytes(tres(allocated).get("mem", ""))

@@ -1,5 +1,7 @@
 """The figures of a report: what the queue did between two moments, counted by SQLite from the history."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +17,7 @@ MOST_USERS = 15
 
 @dataclass
 class Totals:
-    """Sums over lives, each cut to the period."""
+    """Sums over attempts, each cut to the period."""
 
     jobs: int = 0
     gpu_hours: float = 0.0
@@ -23,6 +25,7 @@ class Totals:
     units: float = 0.0
 
     def add(self, jobs: int, gpu_seconds: float, core_seconds: float, units: float) -> None:
+        """Add so many attempts, and what they held in seconds."""
         self.jobs += jobs
         self.gpu_hours += gpu_seconds / 3600
         self.core_hours += core_seconds / 3600
@@ -43,18 +46,18 @@ class Summary:
     """Everything a report shows.
 
     Attributes:
-        begin, end: The period, UTC epoch seconds.
-        days: Start of each day bar, UTC epoch seconds; the first and the last may be part of a day.
-        total: Sums over the period.
-        by_day: Sums per bar.
-        by_user, by_account, by_partition: Sums per name, the largest GPU or core use first.
-        states: How lives ended in the period, by state.
-        waits_by_day: Per bar; None where nothing started.
-        waits_by_partition: Per partition.
-        slurm_kwh: Energy that Slurm measured, None where it measured none.
-        run_kwh: Energy that our own runs reported, None without any.
-        unpriced: Lives in partitions without a rate.
-        synced: How new the history is.
+        begin, end: the period, UTC epoch seconds.
+        days: start of each day bar, UTC epoch seconds; the first and the last may be part of a day.
+        total: sums over the period.
+        by_day: sums per bar.
+        by_user, by_account, by_partition: sums per name, the largest GPU or core use first.
+        states: how attempts ended in the period, by state.
+        waits_by_day: per bar; None where nothing started.
+        waits_by_partition: per partition.
+        slurm_kwh: energy that Slurm measured, None where it measured none.
+        run_kwh: energy that our own runs reported, None without any.
+        unpriced: attempts in partitions without a rate.
+        synced: how new the history is.
     """
 
     begin: float
@@ -75,7 +78,7 @@ class Summary:
 
 
 def summarize(history: History, rates: Rates, begin: float, end: float) -> Summary:
-    """Counts the period [begin, end)."""
+    """Count the period [begin, end)."""
     days = day_starts(begin, end)
     summary = Summary(
         begin=begin,
@@ -86,15 +89,15 @@ def summarize(history: History, rates: Rates, begin: float, end: float) -> Summa
         by_user={},
         by_account={},
         by_partition={},
-        states=ended_states(history, begin, end),
+        states=_ended_states(history, begin, end),
         waits_by_day=[],
         synced=history.synced,
     )
-    add_use(summary, history, rates)
-    add_energy(summary, history)
+    _add_use(summary, history, rates)
+    _add_energy(summary, history)
     for name in ("by_user", "by_account", "by_partition"):
-        setattr(summary, name, largest_first(getattr(summary, name)))
-    summary.by_user = with_others(summary.by_user)
+        setattr(summary, name, _largest_first(getattr(summary, name)))
+    summary.by_user = _with_others(summary.by_user)
     return summary
 
 
@@ -104,9 +107,9 @@ def day_starts(begin: float, end: float) -> list[float]:
     return [max(begin, first + number * DAY) for number in range(int((end - first - 1) // DAY) + 1)]
 
 
-def ended_states(history: History, begin: float, end: float) -> dict[str, int]:
+def _ended_states(history: History, begin: float, end: float) -> dict[str, int]:
     rows = history.connection.execute(
-        'SELECT state, count(*) FROM lives WHERE "end" >= ? AND "end" < ? GROUP BY state ORDER BY 2 DESC',
+        'SELECT state, count(*) FROM attempts WHERE "end" >= ? AND "end" < ? GROUP BY state ORDER BY 2 DESC',
         (begin, end),
     )
     return dict(rows)
@@ -116,11 +119,11 @@ def ended_states(history: History, begin: float, end: float) -> dict[str, int]:
 Key = tuple[str, str, str, int, int, int]
 
 
-def add_use(summary: Summary, history: History, rates: Rates) -> None:
-    """Adds up what each life held inside each day, and gathers the waits of those that started.
+def _add_use(summary: Summary, history: History, rates: Rates) -> None:
+    """Add up what each attempt held inside each day, and gather the waits of those that started.
 
-    The part of a life's `elapsed` inside a span is its share of start to end there, so a suspension is spread
-    evenly. Lives that still run are counted up to the period's end.
+    The part of an attempt's `elapsed` inside a span is its share of start to end there, so a suspension is
+    spread evenly. Attempts that still run are counted up to the period's end.
     """
     codes = Codes()
     edges = [*summary.days, summary.end]
@@ -128,7 +131,7 @@ def add_use(summary: Summary, history: History, rates: Rates) -> None:
     seconds = np.zeros((len(summary.days), 0))
     jobs = np.zeros(0, dtype=np.int64)
     waits = []
-    for rows in overlapping(history, summary.begin, summary.end):
+    for rows in _overlapping(history, summary.begin, summary.end):
         columns = list(zip(*rows, strict=True))
         start, stop, elapsed, wait = np.array(columns[:4], dtype=np.float64)
         code = np.array([codes[key] for key in zip(*columns[4:], strict=True)], dtype=np.int64)
@@ -141,8 +144,8 @@ def add_use(summary: Summary, history: History, rates: Rates) -> None:
         jobs += np.bincount(code, minlength=len(codes))
         begun = (start >= summary.begin) & (wait >= 0)
         waits.append(np.stack([code[begun], start[begun], wait[begun]]))
-    add_totals(summary, rates, list(codes), seconds, jobs)
-    add_waits(summary, list(codes), np.concatenate(waits, axis=1) if waits else np.zeros((3, 0)))
+    _add_totals(summary, rates, list(codes), seconds, jobs)
+    _add_waits(summary, list(codes), np.concatenate(waits, axis=1) if waits else np.zeros((3, 0)))
 
 
 class Codes(dict[Key, int]):
@@ -153,8 +156,8 @@ class Codes(dict[Key, int]):
         return self[key]
 
 
-def overlapping(history: History, begin: float, end: float) -> Iterator[list[tuple]]:
-    """Pieces of (start, stop, elapsed, wait or -1, and the six of `Key`) of lives that ran in the period.
+def _overlapping(history: History, begin: float, end: float) -> Iterator[list[tuple]]:
+    """Pieces of (start, stop, elapsed, wait or -1, and the six of `Key`) of attempts that ran in the period.
 
     Reading the table from end to end beats an index that jumps to each of a million rows.
     """
@@ -164,7 +167,7 @@ def overlapping(history: History, begin: float, end: float) -> Iterator[list[tup
                CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
                coalesce(max(0, start - eligible), -1),
                user, account, partition, gpus, cpus, coalesce(memory_mib, 0)
-        FROM lives NOT INDEXED
+        FROM attempts NOT INDEXED
         WHERE start < :to AND ("end" >= :from OR "end" IS NULL AND state IN ('RUNNING', 'SUSPENDED'))
         """,
         {"from": begin, "to": end, "now": int(end)},
@@ -173,7 +176,7 @@ def overlapping(history: History, begin: float, end: float) -> Iterator[list[tup
         yield rows
 
 
-def add_totals(
+def _add_totals(
     summary: Summary, rates: Rates, keys: list[Key], seconds: np.ndarray, jobs: np.ndarray
 ) -> None:
     for number, (user, account, partition, gpus, cpus, memory) in enumerate(keys):
@@ -192,24 +195,24 @@ def add_totals(
             totals.add(0, part * gpus, part * cpus, part * (price or 0.0))
 
 
-def add_waits(summary: Summary, keys: list[Key], waits: np.ndarray) -> None:
+def _add_waits(summary: Summary, keys: list[Key], waits: np.ndarray) -> None:
     """The waits per day and per partition.
 
     Args:
-        summary: Takes them in.
-        keys: What a code stands for.
-        waits: (3, n): code, start and wait of each life that started in the period.
+        summary: takes them in.
+        keys: what a code stands for.
+        waits: (3, n): code, start and wait of each attempt that started in the period.
     """
     day = np.searchsorted(np.array(summary.days), waits[1], side="right") - 1
-    summary.waits_by_day = [wait_of(waits[2, day == number]) for number in range(len(summary.days))]
+    summary.waits_by_day = [_wait_of(waits[2, day == number]) for number in range(len(summary.days))]
     partition_of = np.array([key[2] for key in keys] or [""])[waits[0].astype(np.int64)]
     for name in np.unique(partition_of):
-        found = wait_of(waits[2, partition_of == name])
+        found = _wait_of(waits[2, partition_of == name])
         assert found is not None
         summary.waits_by_partition[str(name)] = found
 
 
-def wait_of(waits: np.ndarray) -> Wait | None:
+def _wait_of(waits: np.ndarray) -> Wait | None:
     if not len(waits):
         return None
     # The same definition as in eta.py: a value that was really waited.
@@ -217,11 +220,11 @@ def wait_of(waits: np.ndarray) -> Wait | None:
     return Wait(len(waits), float(p50), float(p90))
 
 
-def add_energy(summary: Summary, history: History) -> None:
-    """Energy of the lives that ended in the period, and what our runs' own counters grew by."""
+def _add_energy(summary: Summary, history: History) -> None:
+    """Energy of the attempts that ended in the period, and what our runs' own counters grew by."""
     bounds = (summary.begin, summary.end)
     joules = history.connection.execute(
-        'SELECT sum(energy_joules) FROM lives WHERE "end" >= ? AND "end" < ?', bounds
+        'SELECT sum(energy_joules) FROM attempts WHERE "end" >= ? AND "end" < ?', bounds
     ).fetchone()[0]
     summary.slurm_kwh = None if joules is None else joules / JOULES_PER_KWH
     grown = history.connection.execute(
@@ -237,12 +240,12 @@ def add_energy(summary: Summary, history: History) -> None:
     summary.run_kwh = grown
 
 
-def largest_first(totals: dict[str, Totals]) -> dict[str, Totals]:
+def _largest_first(totals: dict[str, Totals]) -> dict[str, Totals]:
     order = sorted(totals.items(), key=lambda item: (-item[1].gpu_hours, -item[1].core_hours, item[0]))
     return dict(order)
 
 
-def with_others(totals: dict[str, Totals]) -> dict[str, Totals]:
+def _with_others(totals: dict[str, Totals]) -> dict[str, Totals]:
     """The first `MOST_USERS`, and one entry for all the others together."""
     names = list(totals)
     if len(names) <= MOST_USERS:

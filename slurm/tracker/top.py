@@ -5,6 +5,8 @@ w or Enter explains the chosen job, l shows the end of its log; c cancels, h hol
 after a question; q leaves.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from functools import partial
@@ -53,7 +55,7 @@ CHANGES = {
 
 
 def show(filters: Filters, rates: Rates) -> None:
-    """Runs the view until the user leaves it."""
+    """Run the view until the user leaves it."""
     QueueTop(filters, rates).run()
 
 
@@ -67,6 +69,7 @@ class Reading(ModalScreen[None]):
         self.text = text
 
     def compose(self) -> ComposeResult:
+        """The widgets."""
         with VerticalScroll(id="reading"):
             # Text, not markup: brackets in a log are only brackets.
             yield Static(Text(self.text))
@@ -74,7 +77,7 @@ class Reading(ModalScreen[None]):
 
 
 class Question(ModalScreen[bool]):
-    """Asks before a job is changed; only the letter y means yes."""
+    """Ask before a job is changed; only the letter y means yes."""
 
     BINDINGS: ClassVar = [
         Binding("y", "answer(True)", "Yes"),
@@ -86,12 +89,14 @@ class Question(ModalScreen[bool]):
         self.text = text
 
     def compose(self) -> ComposeResult:
+        """The widgets."""
         with Vertical(id="question"):
             yield Label(Text(self.text))
             yield Label("y: yes    any of n, Enter, Esc: no")
         yield Footer()
 
     def action_answer(self, answer: bool) -> None:
+        """Leave with the answer."""
         self.dismiss(answer)
 
 
@@ -134,12 +139,14 @@ class QueueTop(App[None]):
         self.wanted = ""
 
     def compose(self) -> ComposeResult:
+        """The widgets."""
         yield Static("asking Slurm …", id="mark")
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Input(placeholder="a part of any cell; Enter keeps it, empty shows all", id="filter")
         yield Footer()
 
     def on_mount(self) -> None:
+        """Make the columns and start asking."""
         table = self.query_one(DataTable)
         for name in self.cells:
             table.add_column(name, key=name)
@@ -151,7 +158,7 @@ class QueueTop(App[None]):
 
     @work(thread=True, exclusive=True, group="poll")
     def refresh_queue(self) -> None:
-        """Fetches the picture outside the screen's own thread, since Slurm may take its time."""
+        """Fetch the picture outside the screen's own thread, since Slurm may take its time."""
         try:
             picture = poll.picture()
         except Unreachable as error:
@@ -161,16 +168,18 @@ class QueueTop(App[None]):
         self.call_from_thread(self.take, picture, rows)
 
     def take(self, picture: Picture, rows: list[Row]) -> None:
+        """Show a new picture."""
         self.picture, self.rows = picture, rows
         self.redraw()
 
     def mark(self, text: str, stale: bool) -> None:
+        """Say how old the picture is, in red when it is stale."""
         line = self.query_one("#mark", Static)
         line.update(Text(text))
         line.set_class(stale, "stale")
 
     def redraw(self) -> None:
-        """Draws the rows that pass the filter and keeps the cursor on its job."""
+        """Draw the rows that pass the filter and keep the cursor on its job."""
         table = self.query_one(DataTable)
         kept = self.chosen()
         shown = []
@@ -214,50 +223,61 @@ class QueueTop(App[None]):
     # ---- keys
 
     def action_sort(self) -> None:
+        """Sort by the next column."""
         names: list[str | None] = [None, *self.cells]
         self.sorted_by = names[(names.index(self.sorted_by) + 1) % len(names)]
         self.redraw()
 
     def action_reverse(self) -> None:
+        """Turn the order round."""
         self.reversed = not self.reversed
         self.redraw()
 
     def action_filter(self) -> None:
+        """Open the filter box."""
         box = self.query_one("#filter", Input)
         box.display = True
         # At once, unlike `box.focus()`: the next letter of a quick typist must not be taken for a command.
         self.screen.set_focus(box)
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while the user types."""
         self.wanted = event.value
         self.redraw()
 
     def on_input_submitted(self) -> None:
+        """Keep the filter and go back to the table."""
         self.query_one("#filter", Input).display = False
         self.screen.set_focus(self.query_one(DataTable))
 
     def action_show_all(self) -> None:
+        """Drop the filter."""
         box = self.query_one("#filter", Input)
         box.value = ""
         self.on_input_submitted()
 
     def on_data_table_row_selected(self) -> None:
+        """Explain the job of the chosen row."""
         self.action_explain()
 
     def action_explain(self) -> None:
+        """Explain the chosen job."""
         if (job := self.chosen()) and self.picture:
             self.explain(job, self.picture)
 
     @work(thread=True, exclusive=True, group="explain")
     def explain(self, job: Job, picture: Picture) -> None:
+        """Explain a job outside the screen's own thread."""
         text = why.text(job, why.explain(job, picture))
         self.call_from_thread(self.push_screen, Reading(text))
 
     def action_log(self) -> None:
+        """Show the end of the chosen job's log."""
         if job := self.chosen():
             self.push_screen(Reading(log_tail(job)))
 
     def action_change(self, key: str) -> None:
+        """Ask before a job is changed."""
         job = self.chosen()
         if job is None:
             return
@@ -271,7 +291,7 @@ class QueueTop(App[None]):
 
     @work(thread=True)
     def change(self, job: Job, argv: tuple[str, ...], answer: bool | None) -> None:
-        """Runs the command after a yes, and says what came of it."""
+        """Run the command after a yes, and say what came of it."""
         if not answer:
             return
         # The waiting tasks of an array alone, without its limit on running ones: 4711_[3-9%2] is 4711_[3-9].

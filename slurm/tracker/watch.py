@@ -1,5 +1,7 @@
 """The plain live view: the list again and again, for terminals without textual."""
 
+from __future__ import annotations
+
 import shutil
 import time
 
@@ -14,7 +16,7 @@ CLEAR = "\033[H\033[2J"
 
 
 def show(filters: Filters, rates: Rates) -> None:
-    """Redraws until Ctrl-C; asks Slurm no more often than any other command does."""
+    """Redraw until Ctrl-C; asks Slurm no more often than any other command does."""
     while True:
         print(CLEAR + frame(filters, rates), flush=True)
         time.sleep(PAUSE_SECONDS)

@@ -1,27 +1,26 @@
-"""Why a job waits for its turn, for another job, or for somebody's hand: one function per family."""
+"""Why a job waits for its turn, for another job or for a time, and what a job does that does not wait."""
+
+from __future__ import annotations
 
 import re
 import time
 
-from slurm.tracker import command, sacct
+from slurm.tracker import command, sacct, why_rules
 from slurm.tracker.command import Unreachable
 from slurm.tracker.explanation import Explanation, nodes_of, occupants, request, shares_partition
-from slurm.tracker.families import family_of
+from slurm.tracker.fields import host_names
 from slurm.tracker.poll import Picture
 from slurm.tracker.show import moment, span
 from slurm.tracker.squeue import Job
 
 
-def new(job: Job, picture: Picture) -> Explanation:
-    return Explanation("The scheduler has not looked at it yet.", [], "Ask again in a minute.")
-
-
 def resources(job: Job, picture: Picture) -> Explanation:
+    """It is next in line: what is free, who ends next, and what reservations take."""
     nodes = nodes_of(job, picture)
     usable = [node for node in nodes if node.available]
     free = {key: sum(node.free[key] for node in usable) for key in ("cpus", "gpus", "memory")}
     idle = sum(node.cpus_used == 0 for node in usable)
-    whole = ", all of them to itself" if exclusive(job) else ""
+    whole = ", all of them to itself" if _exclusive(job) else ""
     sentence = f"It is next in line, but too little is free: it needs {request(job)}{whole}."
     evidence = [
         f"partition {job.partition} has {len(nodes)} nodes, {len(usable)} in service, {idle} of them empty; "
@@ -33,10 +32,11 @@ def resources(job: Job, picture: Picture) -> Explanation:
     if ends:
         listed = ", ".join(f"{shown} by {moment(end)}" for end, shown in ends[:3])
         evidence.append(f"at the latest these end next: {listed}")
+    evidence += why_rules.reserved_from(job, picture)
     return Explanation(sentence, evidence, "A shorter time limit or fewer nodes lets it fit into a gap.")
 
 
-def exclusive(job: Job) -> bool:
+def _exclusive(job: Job) -> bool:
     """Whether the job shares its nodes with nobody; False where squeue does not say."""
     try:
         said = command.run(["squeue", "--noheader", "-j", str(job.job_id), "-O", "OverSubscribe"])
@@ -46,6 +46,7 @@ def exclusive(job: Job) -> bool:
 
 
 def priority(job: Job, picture: Picture) -> Explanation:
+    """Others go first: how many, and who is at the head."""
     own = (job.priority, -(job.submit or 0), -job.job_id)
     # A job that waits for something else than its turn takes nobody's place.
     rivals = [
@@ -53,7 +54,7 @@ def priority(job: Job, picture: Picture) -> Explanation:
         for other in picture.jobs
         if other.pending
         and shares_partition(other, job)
-        and family_of(other.reason).key in ("resources", "priority")
+        and other.waits_for_turn
         and (other.priority, -(other.submit or 0), -other.job_id) > own
     ]
     if not rivals:
@@ -68,7 +69,7 @@ def priority(job: Job, picture: Picture) -> Explanation:
     return Explanation(
         f"{count} waiting {'job goes' if count == 1 else 'jobs go'} first in partition {job.partition}.",
         [
-            f"its priority is {job.priority}; at the head stands {first.shown_id} of {first.user} with "
+            f"its priority is {job.priority}; the first one is {first.shown_id} of {first.user} with "
             f"{first.priority}{tie}, which needs {request(first)}"
         ],
         "Nothing is wrong; a shorter time limit may let it start in a gap before them.",
@@ -76,6 +77,7 @@ def priority(job: Job, picture: Picture) -> Explanation:
 
 
 def begin(job: Job, picture: Picture) -> Explanation:
+    """Its earliest start is still to come."""
     left = span(max(0, job.eligible - time.time())) if job.eligible else "an unknown time"
     sentence = f"It may not start before {moment(job.eligible)}, in {left}."
     if job.restarts:
@@ -87,6 +89,7 @@ def begin(job: Job, picture: Picture) -> Explanation:
 
 
 def array(job: Job, picture: Picture) -> Explanation:
+    """Its array has as many running tasks as it may."""
     running_tasks = [o for o in picture.jobs if o.array_id == job.array_id and o.running]
     most = re.search(r"%(\d+)", job.shown_id)
     sentence = f"Its array runs at most {most[1] if most else 'some'} tasks at once; {job.tasks} still wait."
@@ -97,31 +100,9 @@ def array(job: Job, picture: Picture) -> Explanation:
     )
 
 
-# ---- held, waiting for others
-
-
-def held_user(job: Job, picture: Picture) -> Explanation:
-    return Explanation(
-        f"Its owner {job.user} holds it.",
-        ["its priority is 0" if job.priority == 0 else f"its priority is {job.priority}"],
-        f"scontrol release {job.job_id}",
-    )
-
-
-def held_admin(job: Job, picture: Picture) -> Explanation:
-    return Explanation("An admin holds it.", [], "Only an admin can release it: ask them why.")
-
-
-def requeue_held(job: Job, picture: Picture) -> Explanation:
-    return Explanation(
-        "It failed to start or was requeued too often, and Slurm holds it.",
-        [f"restarts so far: {job.restarts}"],
-        f"Read its log ({job.stdout or 'unknown place'}), then scontrol release {job.job_id}.",
-    )
-
-
 def dependency(job: Job, picture: Picture) -> Explanation:
-    evidence = predecessors(job, picture)
+    """It waits for other jobs: which, and what they do."""
+    evidence = _predecessors(job, picture)
     sentence = "It waits for another job." if len(evidence) == 1 else "It waits for other jobs."
     if "singleton" in job.dependency:
         sentence = f"It waits until no other job of {job.user} with the same name runs."
@@ -129,14 +110,15 @@ def dependency(job: Job, picture: Picture) -> Explanation:
 
 
 def never(job: Job, picture: Picture) -> Explanation:
+    """A job it depends on ended in another way."""
     return Explanation(
         "It can never start: a job it depends on ended in another way than it asked for.",
-        predecessors(job, picture) or ["which one is unknown"],
+        _predecessors(job, picture) or ["which one is unknown"],
         f"scancel {job.job_id}, repair the first job and submit both again.",
     )
 
 
-def predecessors(job: Job, picture: Picture) -> list[str]:
+def _predecessors(job: Job, picture: Picture) -> list[str]:
     """One line on each job that this one depends on: what is asked of it, and its state."""
     by_id = {other.job_id: other for other in picture.jobs} | {
         other.array_id: other for other in picture.jobs if other.array_id
@@ -144,47 +126,70 @@ def predecessors(job: Job, picture: Picture) -> list[str]:
     lines = []
     for kind, number, said in re.findall(r"(\w+):(\d+)\w*(?:\+\d+)?(?:\((\w+)\))?", job.dependency):
         other = by_id.get(int(number))
-        state = other.state.lower() if other else ended_state(number)
+        state = other.state.lower() if other else _ended_state(number)
         lines.append(f"{kind} job {number}: {state}{f' ({said})' if said else ''}")
     return lines
 
 
-def ended_state(number: str) -> str:
+def _ended_state(number: str) -> str:
     """How a job that left the queue ended, by accounting."""
     separator = command.separator()
     try:
-        lives = sacct.parse(command.run(sacct.command(separator, "-j", number)), separator)
+        attempts = sacct.parse(command.run(sacct.command(separator, "-j", number)), separator)
     except Unreachable as error:
         return f"its end is unknown ({error})"
-    if not lives:
+    if not attempts:
         return "its end is unknown (accounting does not know it)"
-    return f"{lives[-1].state.lower()} with exit code {lives[-1].exit_code or 'unknown'}"
+    return f"{attempts[-1].state.lower()} with exit code {attempts[-1].exit_code or 'unknown'}"
 
 
-# ---- starting, failing
+# ---- jobs that do not wait
+
+# A job's end is confirmed by its nodes within seconds; after this long something is in the way.
+LONG_COMPLETING_SECONDS = 300
 
 
-def failed(job: Job, picture: Picture) -> Explanation:
+def started(job: Job, picture: Picture) -> Explanation:
+    """What a job does that does not wait: it runs, was suspended, or its end takes long."""
+    where = f" on {job.node_list}" if job.node_list else ""
+    attempts = [f"it was requeued {job.restarts} time(s) under the same id"] if job.restarts else []
+    if job.state == "SUSPENDED":
+        return _suspended(job, picture, where, attempts)
+    if job.state == "COMPLETING":
+        return _completing(job, picture, where, attempts)
+    sentence = f"It does not wait: it is {job.state.lower()} since {moment(job.start)}{where}."
+    left = f"its time limit ends it at {moment(job.end)}" if job.end else "it has no time limit"
+    return Explanation(sentence, [*attempts, left])
+
+
+def _suspended(job: Job, picture: Picture, where: str, attempts: list[str]) -> Explanation:
+    own = set(host_names(job.node_list))
+    others = [
+        other
+        for other in picture.jobs
+        if other.state == "RUNNING" and own.intersection(host_names(other.node_list))
+    ]
+    evidence = [
+        f"{other.shown_id} of {other.user} (partition {other.partition}) runs on {other.node_list}"
+        for other in others[:3]
+    ]
     return Explanation(
-        "An earlier start of it failed.",
-        [f"restarts so far: {job.restarts}", f"its log: {job.stdout or 'unknown'}"],
-        "Read the log before releasing it.",
+        f"It does not run at the moment: it is suspended{where}, and keeps its memory there.",
+        attempts + (evidence or ["no other job runs on its nodes: an admin may have suspended it"]),
+        "It goes on when the jobs of the higher partition end; an admin can do scontrol resume "
+        f"{job.job_id}.",
     )
 
 
-def starting(job: Job, picture: Picture) -> Explanation:
-    return Explanation("Its nodes are being made ready.", [], "It starts by itself in a few minutes.")
-
-
-def staging(job: Job, picture: Picture) -> Explanation:
-    return Explanation("Its data is being moved to the burst buffer.", [], "It starts by itself.")
-
-
-def deadline(job: Job, picture: Picture) -> Explanation:
-    return Explanation("It can no longer end before its deadline or limit.", [], f"scancel {job.job_id}")
-
-
-def unknown(job: Job, picture: Picture) -> Explanation:
+def _completing(job: Job, picture: Picture, where: str, attempts: list[str]) -> Explanation:
+    ended = picture.taken - job.end if job.end else 0
+    if ended < LONG_COMPLETING_SECONDS:
+        return Explanation(f"It does not wait: it has ended and leaves its nodes{where}.", attempts)
+    own = set(host_names(job.node_list))
+    evidence = [why_rules.state_of(node) for node in picture.nodes if node.name in own]
     return Explanation(
-        f"Slurm gives a reason this tool does not know: {job.reason}.", ["what it means is unknown here"]
+        f"It ended {span(ended)} ago, but its nodes have not confirmed the end{where}.",
+        attempts + (evidence[:8] or ["the state of its nodes is unknown"]),
+        "A process that cannot be killed, a hanging epilog or a node that does not answer keeps it there. "
+        "Tell an admin, who can set the node down and resume it.",
     )

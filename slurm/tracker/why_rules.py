@@ -1,26 +1,32 @@
 """Why a job is not allowed to start where it wants: limits, nodes, partitions, reservations, licences."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 
-from slurm.tracker import command, limits
+from slurm.tracker import command, limits, reservations
 from slurm.tracker.command import Unreachable
-from slurm.tracker.explanation import Explanation, nodes_of, request
-from slurm.tracker.fields import host_names, word
+from slurm.tracker.explanation import Explanation, nodes_of
+from slurm.tracker.fields import host_names, pairs
+from slurm.tracker.nodes import Node
 from slurm.tracker.poll import Picture
-from slurm.tracker.show import span
+from slurm.tracker.reservations import Reservation
+from slurm.tracker.show import moment, span
 from slurm.tracker.squeue import Job
 
 
 def association(job: Job, picture: Picture) -> Explanation:
-    return limited(job, picture, f"account {job.account or 'unknown'}", limits.association_limits, False)
+    """A limit of an account or of the user in it."""
+    return _limited(job, picture, f"account {job.account or 'unknown'}", limits.association_limits, False)
 
 
 def qos(job: Job, picture: Picture) -> Explanation:
-    return limited(job, picture, f"QOS {job.qos or 'unknown'}", limits.qos_limits, True)
+    """A limit of a QOS: of the job or of its partition."""
+    return _limited(job, picture, f"QOS {job.qos or 'unknown'}", limits.qos_limits, True)
 
 
-def limited(
+def _limited(
     job: Job,
     picture: Picture,
     owner: str,
@@ -61,18 +67,36 @@ WAIT_OR_ASK = (
 # ---- nodes, partitions, reservations
 
 
+NODE_STATES = {
+    "inval": "it registered with less than slurm.conf says it has",
+    "reserved": "it is in a reservation",
+    "maint": "it is in a maintenance reservation",
+    "planned": "it is kept free for a larger job",
+}
+
+
+def state_of(node: Node) -> str:
+    """A node's state in one line: Slurm's word, what that means, and the admin's reason."""
+    meaning = NODE_STATES.get(node.word, "it does not answer" if node.state.endswith("*") else "")
+    return f"node {node.name} is {node.state}" + "".join(
+        f"{mark}{part}" for mark, part in ((", ", meaning), (": ", node.reason)) if part
+    )
+
+
 def nodes(job: Job, picture: Picture) -> Explanation:
+    """Nodes that it needs are out of service or reserved: which, and why."""
     named = re.search(r"UnavailableNodes:(\S+)", job.reason)
     names = set(host_names(named[1])) if named else set(host_names(job.wanted_nodes))
     candidates = [n for n in nodes_of(job, picture) if not names or n.name in names]
     closed = [node for node in candidates if not node.available]
-    evidence = [
-        f"node {node.name} is {node.state}" + (f": {node.reason}" if node.reason else "")
-        for node in closed[:8]
-    ]
+    taken = reserved_from(job, picture)
+    if taken and not closed and not named:
+        return maintenance(job, picture)
+    evidence = [state_of(node) for node in closed[:8]]
     if len(closed) > 8:
         evidence.append(f"and {len(closed) - 8} more")
-    if not closed:
+    evidence += taken
+    if not evidence:
         evidence.append("which node is missing is unknown; it may be reserved or held for other jobs")
     what = "the nodes it asks for by name" if job.wanted_nodes else "nodes it needs"
     return Explanation(
@@ -82,41 +106,88 @@ def nodes(job: Job, picture: Picture) -> Explanation:
     )
 
 
-def reservation(job: Job, picture: Picture) -> Explanation:
-    try:
-        found = keys(command.run(["scontrol", "show", "reservation", job.reservation, "--oneliner"]))
-    except Unreachable as error:
-        found, problem = {}, str(error)
-    else:
-        problem = "Slurm does not show it"
+def maintenance(job: Job, picture: Picture) -> Explanation:
+    """It would not end before a reservation of its nodes begins, a maintenance for example."""
+    found = _coming(job, picture)
+    evidence = reserved_from(job, picture)
     if not found:
-        evidence = [f"when it opens is unknown ({problem})"]
-    else:
-        evidence = [
-            f"it is {word(found.get('State', '')).lower() or 'in an unknown state'}, from "
-            f"{found.get('StartTime', 'unknown')} to {found.get('EndTime', 'unknown')} UTC, "
-            f"on {found.get('Nodes', 'unknown nodes')}"
-        ]
+        return Explanation(
+            "The nodes it could use are reserved for a maintenance.",
+            ["when that begins and ends is unknown: scontrol shows no reservation of its nodes"],
+            "It starts after the maintenance; a shorter time limit may let it start before.",
+        )
+    first = found[0]
+    name = f"{'the maintenance' if first.maintenance else 'the reservation'} {first.name}"
+    left = first.start - picture.taken
+    if left <= 0:
+        return Explanation(
+            f"It cannot start before {name} of its nodes ends at {moment(first.end)}.",
+            evidence,
+            "It starts by itself after that.",
+        )
+    return Explanation(
+        f"It would not end before {name} of its nodes begins at {moment(first.start)}.",
+        evidence,
+        f"A time limit below {span(left)} lets it start before; else it starts after {moment(first.end)}.",
+    )
+
+
+def reserved_from(job: Job, picture: Picture) -> list[str]:
+    """A line on each reservation of its partitions' nodes that it may not use and would run into."""
+    lines = []
+    for one in _coming(job, picture):
+        kind = "maintenance" if one.maintenance else "reservation"
+        lines.append(
+            f"{kind} {one.name} takes {one.nodes} from {moment(one.start)} to {moment(one.end)}; "
+            f"the job asks for {span(job.limit) if job.limit else 'no time limit'}"
+        )
+    return lines
+
+
+def _coming(job: Job, picture: Picture) -> list[Reservation]:
+    own = {node.name for node in nodes_of(job, picture)}
+    try:
+        known = reservations.read()
+    except Unreachable:
+        return []
+    last = float("inf") if job.limit is None else picture.taken + job.limit
+    return [
+        one
+        for one in known
+        if one.name != job.reservation
+        and one.end > picture.taken
+        and one.start < last
+        and own.intersection(one.names)
+    ]
+
+
+def reservation(job: Job, picture: Picture) -> Explanation:
+    """It waits for the reservation that it asks for."""
+    try:
+        found = [one for one in reservations.read() if one.name == job.reservation]
+        problem = "Slurm does not show it"
+    except Unreachable as error:
+        found, problem = [], str(error)
+    evidence = [
+        f"it is {one.state.lower() or 'in an unknown state'}, from {moment(one.start)} to {moment(one.end)}, "
+        f"on {one.nodes or 'unknown nodes'}"
+        for one in found
+    ]
     return Explanation(
         f"It waits for its reservation {job.reservation or 'of unknown name'}.",
-        evidence,
+        evidence or [f"when it opens is unknown ({problem})"],
         f"It starts inside the reservation; scontrol update jobid={job.job_id} reservationname= leaves it.",
     )
 
 
-def reservation_gone(job: Job, picture: Picture) -> Explanation:
-    return Explanation(
-        f"Its reservation {job.reservation or 'of unknown name'} does not exist any more.",
-        [],
-        f"scontrol update jobid={job.job_id} reservationname= lets it run outside.",
-    )
-
-
 def partition_limit(job: Job, picture: Picture) -> Explanation:
-    found = partition(job)
+    """It asks for more than its partition allows."""
     evidence = [
-        f"partition {job.partition}: MaxTime={found.get('MaxTime', 'unknown')} "
-        f"MaxNodes={found.get('MaxNodes', 'unknown')} nodes={found.get('TotalNodes', 'unknown')}",
+        f"partition {name}: MaxTime={found.get('MaxTime', 'unknown')} "
+        f"MaxNodes={found.get('MaxNodes', 'unknown')} nodes={found.get('TotalNodes', 'unknown')}"
+        for name, found in _partitions(job).items()
+    ]
+    evidence += [
         f"this job asks for {span(job.limit) if job.limit else 'no time limit'} on {job.nodes} node(s)",
     ]
     return Explanation(
@@ -127,12 +198,16 @@ def partition_limit(job: Job, picture: Picture) -> Explanation:
 
 
 def partition_down(job: Job, picture: Picture) -> Explanation:
-    found = partition(job)
-    evidence = [f"partition {job.partition} is {found.get('State', 'in an unknown state').lower()}"]
+    """Its partition takes no jobs, or starts none."""
+    evidence = [
+        f"partition {name} is {found.get('State', 'in an unknown state').lower()}"
+        for name, found in _partitions(job).items()
+    ]
     return Explanation("Its partition is closed.", evidence, "Choose another one, or wait for the admins.")
 
 
 def licences(job: Job, picture: Picture) -> Explanation:
+    """Its licences are in use: how many of each."""
     try:
         text = command.run(["scontrol", "show", "licenses", "--oneliner"])
     except Unreachable as error:
@@ -141,34 +216,17 @@ def licences(job: Job, picture: Picture) -> Explanation:
     else:
         evidence = []
     for name in re.findall(r"[^,:@ ]+", re.sub(r":\d+", "", job.licences)):
-        line = next((keys(row) for row in text.splitlines() if keys(row).get("LicenseName") == name), {})
+        line = next((pairs(row) for row in text.splitlines() if pairs(row).get("LicenseName") == name), {})
         evidence.append(f"{name}: {line.get('Used', 'unknown')} of {line.get('Total', 'unknown')} in use")
     return Explanation(f"All licences it needs are in use ({job.licences or 'which is unknown'}).", evidence)
 
 
-def constraints(job: Job, picture: Picture) -> Explanation:
-    return Explanation(
-        "No node of its partition has what it asks for.",
-        [f"it needs {request(job)}" + (f" with feature {job.features}" if job.features else "")],
-        "Compare with sinfo -o '%N %c %m %G %f'; it will not start as it is.",
-    )
-
-
-def not_allowed(job: Job, picture: Picture) -> Explanation:
-    return Explanation(
-        "Its account or QOS may not be used here.",
-        [f"account {job.account or 'unknown'}, QOS {job.qos or 'unknown'}, partition {job.partition}"],
-        "sacctmgr show assoc user=$USER lists what you may use.",
-    )
-
-
-def partition(job: Job) -> dict[str, str]:
-    try:
-        return keys(command.run(["scontrol", "show", "partition", job.partition, "--oneliner"]))
-    except Unreachable:
-        return {}
-
-
-def keys(text: str) -> dict[str, str]:
-    """`Name=value` pairs of one line of scontrol, for things that admins name."""
-    return dict(pair.split("=", 1) for pair in text.split() if "=" in pair)
+def _partitions(job: Job) -> dict[str, dict[str, str]]:
+    """What scontrol says of each partition of the job, {} of one that it does not show."""
+    found = {}
+    for name in job.partition.split(","):
+        try:
+            found[name] = pairs(command.run(["scontrol", "show", "partition", name, "--oneliner"]))
+        except Unreachable:
+            found[name] = {}
+    return found

@@ -1,10 +1,12 @@
 """How long does the tracker take for ten thousand waiting jobs, and for a history of a million?
 
-    python tests/bench/tracker.py [--jobs 10000] [--lives 1000000] [--repeats 5]
+    python tests/bench/tracker.py [--jobs 10000] [--attempts 1000000] [--repeats 5]
 
 squeue and sinfo are scripts that answer with an invented queue, so what is measured is the tracker alone: the
 seconds of a whole `elm-queue list` less those of the two scripts. Runs on any machine, without a Slurm.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -44,16 +46,16 @@ class Cost(NamedTuple):
 
 
 def main() -> None:
-    """Prints the seconds and the memory."""
+    """Print the seconds and the memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--lives", type=int, default=1_000_000)
+    parser.add_argument("--attempts", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5, help="the quickest counts")
     args = parser.parse_args()
     print("load average:", *(f"{load:.1f}" for load in os.getloadavg()))
     with tempfile.TemporaryDirectory() as folder:
         bench_list(Path(folder), args.jobs, args.repeats)
-        bench_report(Path(folder), args.lives, args.repeats)
+        bench_report(Path(folder), args.attempts, args.repeats)
 
 
 def bench_list(folder: Path, jobs: int, repeats: int) -> None:
@@ -118,17 +120,17 @@ def measured(argv: Sequence[str]) -> Cost:
     return Cost(wall, cpu, int(peak[1]) / 1024 if peak else 0.0)
 
 
-def bench_report(folder: Path, lives: int, repeats: int) -> None:
+def bench_report(folder: Path, attempts: int, repeats: int) -> None:
     """The whole command, with accounting read a moment ago."""
     os.environ["ELM_QUEUE_MAX_AGE"] = "3600"
     end = int(time.time())
     history = History()
-    history.add(list(runpy.run_path(str(TESTS / "invented.py"))["lives"](lives, end, days=7)))
+    history.add(list(runpy.run_path(str(TESTS / "invented.py"))["attempts"](attempts, end, days=7)))
     with history.connection:
         history.connection.execute("INSERT OR REPLACE INTO meta VALUES ('synced', ?)", (end,))
     words = ["report", "--since", "7d", "--html", str(folder / "report.html")]
     cost = quickest([sys.executable, "-m", "slurm.tracker", *words], repeats)
-    print(f"report on {lives:,} lives: {cost.wall:.2f} s, {cost.cpu:.2f} s of the processor")
+    print(f"report on {attempts:,} attempts: {cost.wall:.2f} s, {cost.cpu:.2f} s of the processor")
 
 
 if __name__ == "__main__":

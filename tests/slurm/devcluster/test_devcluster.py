@@ -1,5 +1,7 @@
 """The dev cluster is a Slurm like a site's: nodes, fake GPUs, accounting, preemption; it leaves nothing."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.slurm.accounting import states
 
 
 def submit(cluster: DevCluster, *options: str, script: str, folder: Path) -> str:
-    """Submits a shell line and returns its job id."""
+    """Submit a shell line and return its job id."""
     output = f"--output={folder}/%j.out"
     return cluster.command("sbatch", "--parsable", output, *options, f"--wrap={script}").stdout.strip()
 
@@ -44,13 +46,13 @@ def test_a_job_on_four_nodes_gets_gpus_and_is_accounted(devcluster: DevCluster, 
 
 
 def test_a_high_job_requeues_a_low_one_under_the_same_id(devcluster: DevCluster, tmp_path: Path) -> None:
-    script = f"echo $SLURM_RESTART_COUNT >> {tmp_path}/lives; sleep $((SLURM_RESTART_COUNT ? 0 : 60))"
+    script = f"echo $SLURM_RESTART_COUNT >> {tmp_path}/attempts; sleep $((SLURM_RESTART_COUNT ? 0 : 60))"
     low = submit(devcluster, "--nodes=4", "--exclusive", script=script, folder=tmp_path)
-    assert processes.wait_until((tmp_path / "lives").exists, 20)
+    assert processes.wait_until((tmp_path / "attempts").exists, 20)
     high = submit(devcluster, "--partition=high", "--nodes=1", "--exclusive", script="true", folder=tmp_path)
     wait_for(devcluster, high, ["COMPLETED"])
     wait_for(devcluster, low, ["PREEMPTED", "COMPLETED"])
-    assert (tmp_path / "lives").read_text().split() == ["1"], "the first life has no restart count"
+    assert (tmp_path / "attempts").read_text().split() == ["1"], "the first attempt has no restart count"
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What the tracker's tests share: a cache of their own, and jobs on the dev cluster."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def submit(devcluster: DevCluster) -> Submit:
-    """Submits a shell line to the dev cluster and returns its job id."""
+    """Submit a shell line to the dev cluster and return its job id."""
 
     def run(*options: str, script: str = "sleep 300") -> str:
         return devcluster.command(
@@ -34,7 +36,7 @@ def submit(devcluster: DevCluster) -> Submit:
 
 
 @pytest.fixture
-def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "FakeSlurm":
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     """squeue and sinfo on PATH that answer with given rows, count their calls, and fail on demand."""
     fake = FakeSlurm(tmp_path / "fake")
     monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
@@ -45,7 +47,7 @@ class FakeSlurm:
     """Scripts named like Slurm's commands.
 
     Attributes:
-        folder: Holds the scripts, `calls` (a line per squeue call), and `down` while Slurm is silent.
+        folder: holds the scripts, `calls` (a line per squeue call), and `down` while Slurm is silent.
     """
 
     def __init__(self, folder: Path):
@@ -60,7 +62,7 @@ class FakeSlurm:
             script.chmod(0o755)
 
     def answer(self, jobs: list[dict[str, str]], node_rows: list[dict[str, str]] | None = None) -> None:
-        """Sets the queue: a dict of squeue's fields per job; what is missing is (null)."""
+        """Set the queue: a dict of squeue's fields per job; what is missing is (null)."""
         for name, fields, rows in (("squeue", squeue.FIELDS, jobs), ("sinfo", nodes.FIELDS, node_rows or [])):
             lines = ("\t".join(row.get(field, "(null)") for field in fields) for row in rows)
             (self.folder / f"{name}.rows").write_text("\n".join(lines))

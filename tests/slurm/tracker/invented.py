@@ -1,15 +1,17 @@
 """A history of jobs that never ran, for the tests of speed and the pictures of the report: no real user's."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterator
 
-from slurm.tracker.sacct import Life
+from slurm.tracker.sacct import Attempt
 
 STATES = ("COMPLETED",) * 80 + ("FAILED",) * 8 + ("TIMEOUT",) * 5 + ("CANCELLED",) * 5 + ("PREEMPTED",) * 2
 
 
-def lives(count: int, end: int, days: float, users: int = 40) -> Iterator[Life]:
-    """`count` finished lives, submitted evenly over the `days` before `end` (UTC epoch seconds)."""
+def attempts(count: int, end: int, days: float, users: int = 40) -> Iterator[Attempt]:
+    """`count` finished attempts, submitted evenly over the `days` before `end` (UTC epoch seconds)."""
     chance = random.Random(8)
     for number in range(count):
         submit = int(end - days * 86400 * (1 - number / count))
@@ -20,7 +22,7 @@ def lives(count: int, end: int, days: float, users: int = 40) -> Iterator[Life]:
         wait = int(chance.expovariate(1 / rate))
         elapsed = min(end - submit - wait, int(chance.lognormvariate(7.5, 1.2)))
         started = elapsed > 0
-        yield Life(
+        yield Attempt(
             cluster="invented",
             job_id=str(1000 + number),
             shown_id=str(1000 + number),

@@ -1,4 +1,6 @@
-"""The history keeps every life once, and report, budget and eta count from it what a person would count."""
+"""The history keeps every attempt once; report, budget and eta count from it what a person would count."""
+
+from __future__ import annotations
 
 import re
 import runpy
@@ -9,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from conf.errors import InputError
-from slurm.tracker import budget, eta, plots, report, summary
+from slurm.tracker import budget, eta, report, summary
 from slurm.tracker.command import Unreachable
 from slurm.tracker.history import DAY, History
 from slurm.tracker.rates import Rates
 from slurm.tracker.runs import Progress
-from slurm.tracker.sacct import Life
+from slurm.tracker.sacct import Attempt
 from slurm.tracker.squeue import FIELDS, Job, parse
 from slurm.tracker.summary import summarize
 
 NOW = 1_770_000_000
 
 
-def life(job_id: str = "1", **values) -> Life:
-    """A finished life of one hour on one node with four GPUs, submitted two hours before `NOW`."""
+def attempt(job_id: str = "1", **values) -> Attempt:
+    """A finished attempt of one hour on one node with four GPUs, submitted two hours before `NOW`."""
     base = {
         "cluster": "c",
         "job_id": job_id,
@@ -47,7 +49,7 @@ def life(job_id: str = "1", **values) -> Life:
         "comment": "",
         "name": "train",
     }
-    return Life(**base | values)
+    return Attempt(**base | values)
 
 
 @pytest.fixture
@@ -68,17 +70,17 @@ def rates(tmp_path: Path) -> Rates:
 # ---- keeping
 
 
-def test_two_lives_of_one_id_are_two(history: History) -> None:
+def test_two_attempts_of_one_id_are_two(history: History) -> None:
     history.add(
-        [life(state="PREEMPTED"), life(submit=NOW - 3000, start=NOW - 2900, end=None, state="RUNNING")]
+        [attempt(state="PREEMPTED"), attempt(submit=NOW - 3000, start=NOW - 2900, end=None, state="RUNNING")]
     )
-    assert [one.state for one in history.lives()] == ["PREEMPTED", "RUNNING"]
+    assert [one.state for one in history.attempts()] == ["PREEMPTED", "RUNNING"]
 
 
 def test_a_life_read_again_replaces_what_was_known(history: History) -> None:
-    history.add([life(state="RUNNING", end=None, elapsed=5)])
-    history.add([life()])
-    assert history.lives() == [life()]
+    history.add([attempt(state="RUNNING", end=None, elapsed=5)])
+    history.add([attempt()])
+    assert history.attempts() == [attempt()]
 
 
 def test_sync_reads_only_what_is_new(history: History, monkeypatch) -> None:
@@ -113,14 +115,14 @@ def test_sync_reads_further_back_when_it_is_asked_to(history: History, monkeypat
 
 
 def test_what_was_known_stays_when_accounting_is_silent(history: History, monkeypatch) -> None:
-    def silent(begin: float, end: float | None) -> list[Life]:
+    def silent(begin: float, end: float | None) -> list[Attempt]:
         raise Unreachable("sacct: connection refused")
 
-    history.add([life()])
+    history.add([attempt()])
     monkeypatch.setattr("slurm.tracker.history.read", silent)
     with pytest.raises(Unreachable):
         history.sync()
-    assert len(history.lives()) == 1
+    assert len(history.attempts()) == 1
     assert history.synced is None
 
 
@@ -131,17 +133,17 @@ def test_a_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
     History(tmp_path / "newer")
     with sqlite3.connect(tmp_path / "newer") as connection:
         connection.execute("UPDATE meta SET value = 9 WHERE key = 'schema'")
-    with pytest.raises(InputError, match=r"schema 9.*reads schema 1"):
+    with pytest.raises(InputError, match=r"schema 9.*reads schema 2"):
         History(tmp_path / "newer")
 
 
 # ---- report
 
 
-def test_sums_are_those_of_the_lives(history: History, rates: Rates) -> None:
-    never_ran = life("3", start=None, end=NOW - 10, elapsed=0, state="CANCELLED")
-    other = life("4", partition="other")
-    history.add([life("1"), life("2", user="ben", gpus=2, cpus=32), never_ran, other])
+def test_sums_are_those_of_the_attempts(history: History, rates: Rates) -> None:
+    never_ran = attempt("3", start=None, end=NOW - 10, elapsed=0, state="CANCELLED")
+    other = attempt("4", partition="other")
+    history.add([attempt("1"), attempt("2", user="ben", gpus=2, cpus=32), never_ran, other])
     found = summarize(history, rates, NOW - DAY, NOW)
     assert found.total.jobs == 3
     assert found.total.gpu_hours == pytest.approx(4 + 2 + 4)
@@ -158,8 +160,8 @@ def test_a_life_is_cut_to_the_period_and_to_its_days(history: History, rates: Ra
     midnight = NOW - NOW % DAY
     history.add(
         [
-            life("1", start=midnight - 1800, end=midnight + 5400, elapsed=7200),
-            life("2", start=midnight + 600, end=None, elapsed=10, state="RUNNING"),
+            attempt("1", start=midnight - 1800, end=midnight + 5400, elapsed=7200),
+            attempt("2", start=midnight + 600, end=None, elapsed=10, state="RUNNING"),
         ]
     )
     found = summarize(history, rates, midnight - 900, midnight + 4200)
@@ -168,12 +170,12 @@ def test_a_life_is_cut_to_the_period_and_to_its_days(history: History, rates: Ra
 
 
 def test_a_suspension_does_not_count(history: History, rates: Rates) -> None:
-    history.add([life(elapsed=1800)])
+    history.add([attempt(elapsed=1800)])
     assert summarize(history, rates, NOW - DAY, NOW).total.gpu_hours == pytest.approx(2)
 
 
 def test_energy_by_slurm_and_by_our_runs(history: History, rates: Rates) -> None:
-    history.add([life(energy_joules=7_200_000)])
+    history.add([attempt(energy_joules=7_200_000)])
     rows = [("/run", NOW - 9 * DAY, 1.0), ("/run", NOW - 2 * DAY, 4.0), ("/run", NOW - DAY, 6.5)]
     history.connection.executemany("INSERT INTO energy VALUES (?, ?, ?)", rows)
     found = summarize(history, rates, NOW - 7 * DAY, NOW)
@@ -183,7 +185,7 @@ def test_energy_by_slurm_and_by_our_runs(history: History, rates: Rates) -> None
 
 
 def test_the_page_is_whole_and_harmless(history: History, rates: Rates) -> None:
-    history.add([life(user="<script>alert(1)</script>", account='"><img src=x>', partition="a&b\x1b[1m")])
+    history.add([attempt(user="<script>alert(1)</script>", account='"><img src=x>', partition="a&b\x1b[1m")])
     page = report.page(summarize(history, rates, NOW - DAY, NOW), rates, [], "sacct: <down>")
     assert "<script" not in page
     assert "<img" not in page
@@ -197,7 +199,7 @@ def test_the_page_is_whole_and_harmless(history: History, rates: Rates) -> None:
 
 
 def test_the_page_says_what_an_account_spends_a_day(history: History, rates: Rates) -> None:
-    history.add([life()])
+    history.add([attempt()])
     page = report.page(summarize(history, rates, NOW - 4 * DAY, NOW), rates, [])
     assert "<td>eur</td><td>768.0</td><td>192.0</td>" in page
 
@@ -207,15 +209,8 @@ def test_an_empty_period_makes_a_page(history: History, rates: Rates) -> None:
     assert "Nothing in this period." in page
 
 
-@pytest.mark.parametrize(
-    ("largest", "top"), [(0, 1), (0.3, 0.5), (1, 1), (1.1, 2), (4, 5), (7, 10), (10, 10), (4321, 5000)]
-)
-def test_axes_end_at_round_numbers(largest: float, top: float) -> None:
-    assert plots.nice_top(largest) == pytest.approx(top)
-
-
 def test_few_users_and_the_others(history: History, rates: Rates) -> None:
-    history.add([life(str(n), user=f"u{n:02d}", gpus=n) for n in range(1, 31)])
+    history.add([attempt(str(n), user=f"u{n:02d}", gpus=n) for n in range(1, 31)])
     users = summarize(history, rates, NOW - DAY, NOW).by_user
     assert next(iter(users)) == "u30"
     assert list(users)[-1] == "15 others"
@@ -226,7 +221,7 @@ def test_few_users_and_the_others(history: History, rates: Rates) -> None:
 def test_a_million_jobs(tmp_path: Path, rates: Rates) -> None:
     history = History(tmp_path / "million.sqlite")
     invented = runpy.run_path(str(Path(__file__).with_name("invented.py")))
-    history.add(list(invented["lives"](1_000_000, NOW, days=7)))
+    history.add(list(invented["attempts"](1_000_000, NOW, days=7)))
     begin = time.process_time()
     found = summarize(history, rates, NOW - 7 * DAY, NOW)
     report.page(found, rates, [])
@@ -254,8 +249,8 @@ def waiting(**fields: str) -> Job:
 
 
 def test_spent_committed_and_forecast(history: History, rates: Rates) -> None:
-    history.add([life("1"), life("2", start=NOW - 1800, end=None, elapsed=0, state="RUNNING"),
-                 life("3", start=NOW - 10 * DAY, end=NOW - 10 * DAY + 3600)])  # fmt: skip
+    history.add([attempt("1"), attempt("2", start=NOW - 1800, end=None, elapsed=0, state="RUNNING"),
+                 attempt("3", start=NOW - 10 * DAY, end=NOW - 10 * DAY + 3600)])  # fmt: skip
     jobs = [
         waiting(JobArrayID="9_[0-2]", ArrayTaskID="0-2"),
         waiting(State="RUNNING", TimeUsed="30:00"),
@@ -271,7 +266,7 @@ def test_spent_committed_and_forecast(history: History, rates: Rates) -> None:
 
 
 def test_a_partition_without_a_rate_is_counted_apart(history: History, rates: Rates) -> None:
-    history.add([life(partition="other")])
+    history.add([attempt(partition="other")])
     jobs = [waiting(Partition="other"), waiting(TimeLimit="UNLIMITED"), waiting()]
     text = budget.text(budget.accounts(history, jobs, rates, 30, NOW), rates, 30, {})
     assert "3 job(s) in partitions without a rate or without a time limit are not counted" in text
@@ -311,9 +306,11 @@ def test_the_repositorys_own_sites_have_rates() -> None:
 # ---- eta
 
 
-def many(count: int) -> list[Life]:
+def many(count: int) -> list[Attempt]:
     recent = int(time.time()) - 5 * DAY
-    return [life(str(n), submit=recent, eligible=recent, start=recent + 60 * n) for n in range(1, count + 1)]
+    return [
+        attempt(str(n), submit=recent, eligible=recent, start=recent + 60 * n) for n in range(1, count + 1)
+    ]
 
 
 def test_history_speaks_from_twenty_jobs_on(history: History) -> None:
@@ -373,7 +370,7 @@ def run_of(step: int, steps: int, seconds: float) -> Progress:
     return Progress(Path("/run"), "running", step, steps, 2.0, 1000.0, seconds, None, None)
 
 
-def test_the_end_of_a_training_counts_steps_lives_and_waits(history: History) -> None:
+def test_the_end_of_a_training_counts_steps_attempts_and_waits(history: History) -> None:
     now = time.time()
     job = waiting(State="RUNNING")
     job.end = int(now) + 3601

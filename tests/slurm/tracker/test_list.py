@@ -1,5 +1,7 @@
 """`list`: one poll for all, stale pictures marked, hostile names harmless, quick with ten thousand jobs."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -95,11 +97,11 @@ def test_the_last_picture_stays_and_is_marked(fake_slurm, rows, tmp_path, capsys
     assert json.loads(listing.json_text([], picture))["stale"] is True
     text, failure = metrics.text()
     assert failure == picture.failure
-    assert "elm_queue_up 0" in text
-    assert 'elm_queue_jobs{partition="low",state="pending"} 1' in text
+    assert "elm_queue_up 0.0" in text
+    assert 'elm_queue_jobs{partition="low",state="pending"} 1.0' in text
     fake_slurm.go()
     assert poll.picture().failure is None
-    assert "elm_queue_up 1" in metrics.text()[0]
+    assert "elm_queue_up 1.0" in metrics.text()[0]
 
 
 def test_without_any_picture_there_is_no_empty_success(fake_slurm) -> None:
@@ -108,7 +110,7 @@ def test_without_any_picture_there_is_no_empty_success(fake_slurm) -> None:
         poll.picture()
     text, failure = metrics.text()
     assert "Unable to contact" in failure
-    assert "elm_queue_up 0" in text
+    assert "elm_queue_up 0.0" in text
     assert "elm_queue_jobs" not in text
     result = subprocess.run([*ELM_QUEUE, "list"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
@@ -131,7 +133,7 @@ def test_no_slurm_and_no_slurm_conf_are_one_sentence(tmp_path: Path, monkeypatch
         assert result.returncode == 1
         assert result.stderr.count("\n") == 1
         assert sentence in result.stderr
-        assert "elm_queue_up 0" in result.stdout if command == "metrics" else not result.stdout
+        assert "elm_queue_up 0.0" in result.stdout if command == "metrics" else not result.stdout
 
     monkeypatch.setenv("PATH", str(tmp_path))
     refused("is not installed here")

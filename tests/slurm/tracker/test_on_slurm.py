@@ -1,5 +1,7 @@
 """The tracker beside a real Slurm: hostile names, arrays, requeues, a controller that stops, sacct's sums."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -95,18 +97,18 @@ def test_a_heterogeneous_job_has_a_line_for_each_part(devcluster: DevCluster, tm
     assert "It does not wait: it is running" in elm_queue("why", f"{job}+1").stdout
 
 
-def test_a_requeued_job_has_two_lives(devcluster: DevCluster, submit, tmp_path: Path) -> None:
+def test_a_requeued_job_has_two_attempts(devcluster: DevCluster, submit, tmp_path: Path) -> None:
     job = submit("--nodes=1", script="sleep $((SLURM_RESTART_COUNT ? 1 : 300))")
     assert processes.wait_until(lambda: states(devcluster, job) == ["RUNNING"], 30, 0.3)
     devcluster.command("scontrol", "requeue", job)
     assert processes.wait_until(lambda: states(devcluster, job)[-1:] == ["COMPLETED"], 60, 0.5)
     history = History(tmp_path / "history.sqlite")
     history.sync(days=1)
-    lives = history.lives("job_id = ?", (job,))
-    assert [life.state for life in lives] == ["REQUEUED", "COMPLETED"]
-    assert lives[0].submit < lives[1].submit
+    attempts = history.attempts("job_id = ?", (job,))
+    assert [attempt.state for attempt in attempts] == ["REQUEUED", "COMPLETED"]
+    assert attempts[0].submit < attempts[1].submit
     history.sync()
-    assert len(history.lives("job_id = ?", (job,))) == 2, "read again, still two"
+    assert len(history.attempts("job_id = ?", (job,))) == 2, "read again, still two"
 
 
 def test_a_controller_that_stops_while_everyone_asks(devcluster: DevCluster, submit) -> None:
@@ -124,11 +126,11 @@ def test_a_controller_that_stops_while_everyone_asks(devcluster: DevCluster, sub
             scraped = elm_queue("metrics")
             up, age = (sample(scraped.stdout, name) for name in ("elm_queue_up", "elm_queue_age_seconds"))
             assert scraped.returncode == (0 if up else 1)
-            assert 'elm_queue_jobs{partition="low",state="pending"} 1\n' in scraped.stdout
+            assert 'elm_queue_jobs{partition="low",state="pending"} 1.0\n' in scraped.stdout
             scrapes.append((up, age))
 
     def seen(fresh: bool) -> None:
-        """Waits for two more answers of that kind from both."""
+        """Wait for two more answers of that kind from both."""
         start = len(scrapes)
         assert processes.wait_until(
             lambda: [up for up, _ in scrapes[start:]][-2:] == [fresh, fresh] or asking.done(), 150, 0.2
@@ -214,7 +216,9 @@ def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, 
 
     history = History(tmp_path / "history.sqlite")
     history.sync(days=1)
-    known = {(life.shown_id, life.submit): life for life in history.lives("submit >= ?", (begin,))}
+    known = {
+        (attempt.shown_id, attempt.submit): attempt for attempt in history.attempts("submit >= ?", (begin,))
+    }
     # Reserved is the name of sacct's Planned up to 22.05.
     columns = "JobID,Submit,ElapsedRaw,Reserved,Start,AllocTRES"
     since = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -231,18 +235,18 @@ def test_figures_agree_with_sacct_to_the_second(devcluster: DevCluster, submit, 
         key = (shown_id, int(datetime.fromisoformat(submitted).replace(tzinfo=UTC).timestamp()))
         if key not in known:
             continue
-        life = known[key]
-        assert life.elapsed == int(elapsed), line
+        attempt = known[key]
+        assert attempt.elapsed == int(elapsed), line
         if start not in ("Unknown", "None"):
             hours, minutes, seconds = map(int, reserved.split(":"))
-            assert life.waited == hours * 3600 + minutes * 60 + seconds, line
+            assert attempt.waited == hours * 3600 + minutes * 60 + seconds, line
             checked += 1
         gpus = next(
             (int(entry.split("=")[1]) for entry in tres.split(",") if entry.startswith("gres/gpu=")), 0
         )
         gpu_seconds += int(elapsed) * gpus
-    assert checked == 12, "every life that started"
-    mixed = {life.state for life in known.values()}
+    assert checked == 12, "every attempt that started"
+    mixed = {attempt.state for attempt in known.values()}
     assert mixed >= {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "REQUEUED"}
     found = summarize(history, Rates(tmp_path), begin, time.time() + DAY)
     assert found.total.gpu_hours == pytest.approx(gpu_seconds / 3600, abs=1 / 3600)

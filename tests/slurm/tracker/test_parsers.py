@@ -1,5 +1,7 @@
 """Slurm's text becomes the same figures whichever release wrote it; see the head of each file in shapes/."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,9 +66,9 @@ def test_squeue_of_24_05_as_composed() -> None:
 
 
 def test_sacct_of_22_05_as_recorded() -> None:
-    lives = sacct.parse(shape("sacct-22.05"), SEPARATOR)
-    by_id = {life.shown_id: life for life in lives}
-    assert len(lives) == 28
+    attempts = sacct.parse(shape("sacct-22.05"), SEPARATOR)
+    by_id = {attempt.shown_id: attempt for attempt in attempts}
+    assert len(attempts) == 28
     assert by_id["21_3"].state == "CANCELLED"
     assert by_id["29"].start is None
     assert by_id["29"].gpus == 16, "as asked for, since nothing is allocated yet"

@@ -1,17 +1,21 @@
 """Our own runs join the list with care, efficiency gives advice, and the metrics have bounded labels."""
 
+from __future__ import annotations
+
 import getpass
 import json
 import os
 import re
 import urllib.request
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from elm_megatron.run.folder import RunFolder, append_jsonl
-from slurm.tracker import efficiency, listing, metrics, metrics_port, poll, runs
+from slurm.tracker import efficiency, listing, metrics, poll, runs
+from slurm.tracker.__main__ import main
 from slurm.tracker.logs import log_path, log_tail
 from slurm.tracker.rates import Rates
 
@@ -189,8 +193,8 @@ def test_what_slurm_ended_is_told_apart() -> None:
     assert runs_still.cpu is None
 
 
-def test_earlier_lives_count_against_the_advice_on_time() -> None:
-    """A run that requeued itself used its whole limit before; its last life says little of the next job."""
+def test_earlier_attempts_count_against_the_advice_on_time() -> None:
+    """A run that requeued itself used its whole limit before; its last attempt says little."""
     earlier = JOB | {"State": "REQUEUED", "ElapsedRaw": "36000"}
     first, last = efficiency.parse(steps_text(earlier, JOB), "|")
     (other,) = efficiency.parse(steps_text(JOB), "|")
@@ -210,8 +214,8 @@ def test_labels_are_bounded(fake_slurm, rows) -> None:
     assert len(partitions) == metrics.MOST_PARTITIONS + 1
     assert "other" in partitions
     assert not re.search(r"job|user", " ".join(re.findall(r"\{([^}]*)\}", text)))
-    counted = re.findall(r"^elm_queue_jobs\{.*\} (\d+)$", text, re.M)
-    assert sum(map(int, counted)) == 399
+    counted = re.findall(r"^elm_queue_jobs\{.*\} ([\d.]+)$", text, re.M)
+    assert sum(map(float, counted)) == 399
 
 
 def test_the_text_is_prometheus_text(fake_slurm, rows) -> None:
@@ -226,21 +230,23 @@ def test_the_text_is_prometheus_text(fake_slurm, rows) -> None:
     assert r'partition="a\"b\\c"' in text
 
 
-def test_a_textfile_appears_whole(fake_slurm, rows, tmp_path: Path) -> None:
+def test_a_textfile_appears_whole(fake_slurm, rows, tmp_path: Path, monkeypatch) -> None:
     fake_slurm.answer([rows(1)])
-    metrics.write(tmp_path / "elm.prom", metrics.text()[0])
+    monkeypatch.setattr("sys.argv", ["elm-queue", "metrics", "--textfile", str(tmp_path / "elm.prom")])
+    with pytest.raises(SystemExit):
+        main()
     assert [file.name for file in tmp_path.glob("*elm.prom*")] == ["elm.prom"]
     assert (tmp_path / "elm.prom").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_port_is_on_loopback_and_serves_one_path(fake_slurm, rows) -> None:
     fake_slurm.answer([rows(1)])
-    server = metrics_port.ThreadingHTTPServer(("127.0.0.1", 0), metrics_port.Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), metrics.handler())
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         base = f"http://127.0.0.1:{server.server_port}"
         with urllib.request.urlopen(f"{base}/metrics") as answer:
-            assert answer.headers["Content-Type"] == metrics_port.CONTENT_TYPE
+            assert answer.headers["Content-Type"].startswith("text/plain; version=")
             assert b"elm_queue_up 1" in answer.read()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{base}/etc/passwd")

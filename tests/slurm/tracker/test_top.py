@@ -1,5 +1,7 @@
 """The live view, driven key by key, and its plain fallback."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import shlex

@@ -1,5 +1,7 @@
 """Reasons are sorted into families, each family is explained, and what is not known is said to be unknown."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -7,10 +9,10 @@ import pytest
 
 from slurm.tracker import limits, poll, why
 from slurm.tracker.command import Unreachable
-from slurm.tracker.families import FAMILIES, UNKNOWN, family_of
 from slurm.tracker.nodes import Node
 from slurm.tracker.poll import Picture
 from slurm.tracker.squeue import Job
+from slurm.tracker.why import FAMILIES, UNKNOWN, family_of
 
 SHAPES = Path(__file__).parent / "shapes"
 CLOSED = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
@@ -124,9 +126,23 @@ def test_every_limit_of_four_releases_has_a_column() -> None:
                 assert limit.column in columns, reason
 
 
-def test_there_are_as_many_families_as_promised() -> None:
-    assert len(FAMILIES) >= 15
-    assert {family.key for family in (*FAMILIES, UNKNOWN)} == set(why.EXPLAIN)
+def test_every_family_is_reached_and_named_once() -> None:
+    reached = {family_of(reason).key for reason in REASONS} | {
+        family_of("JobHeldUser", state).key for state in ("SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD")
+    }
+    reached |= {family_of(reason).key for reason in MESSAGES}
+    assert {family.key for family in (*FAMILIES, UNKNOWN)} - reached == set()
+    assert len({family.key for family in FAMILIES}) == len({family.short for family in FAMILIES})
+
+
+# What the scheduler writes in place of a reason's word.
+MESSAGES = (
+    "launch failed requeued held",
+    "ReqNodeNotAvail, Reserved for maintenance",
+    "",
+    "JobHoldMaxRequeue",
+    "Reservation",
+)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, UNKNOWN], ids=lambda family: family.key)
@@ -137,17 +153,18 @@ def test_every_family_is_explained_even_when_slurm_says_nothing_more(picture, mo
     monkeypatch.setattr("slurm.tracker.command.run", silent)
     one = job(picture, "AssocGrpNodeLimit" if family.key == "association" else "X")
     one.reason = one.reason if family.key != "qos" else "QOSMaxJobsPerUserLimit"
-    found = why.EXPLAIN[family.key](one, picture)
-    assert found.sentence.endswith(".")
-    assert found.advice or found.evidence
-    if family.key in ("association", "qos", "reservation", "licences"):
+    found = family.explain(one, picture)
+    assert re.fullmatch(r"[A-Z0-9].*\.", found.sentence)
+    assert "{" not in "".join([found.sentence, found.advice, *found.evidence])
+    assert found.advice or family.key in ("licences", "unknown"), "what to do is said"
+    if family.key in ("association", "qos", "reservation", "licences", "maintenance", "unknown"):
         assert "unknown" in "\n".join([found.sentence, *found.evidence])
 
 
 def test_priority_counts_only_those_who_wait_for_their_turn(picture: Picture) -> None:
     found = why.explain(job(picture, "Priority"), picture)
     assert found.sentence == "2 waiting jobs go first in partition low."
-    assert "at the head stands 2 of anna with 300" in found.evidence[0]
+    assert "the first one is 2 of anna with 300" in found.evidence[0]
 
 
 def test_resources_names_what_is_free_and_who_ends_next(picture: Picture) -> None:
@@ -160,7 +177,7 @@ def test_resources_names_what_is_free_and_who_ends_next(picture: Picture) -> Non
 def test_a_node_that_is_down_is_named(picture: Picture, reason: str) -> None:
     found = why.explain(job(picture, reason), picture)
     assert "down, drained or reserved" in found.sentence
-    assert "node n2 is down*: Not responding" in found.evidence
+    assert "node n2 is down*, it does not answer: Not responding" in found.evidence
 
 
 def test_each_dependency_is_named(picture: Picture, monkeypatch) -> None:

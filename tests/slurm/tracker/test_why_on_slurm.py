@@ -1,5 +1,7 @@
 """`why` on a real Slurm: every kind of waiting the tracker promises to explain, all in one queue."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 from slurm.tracker import limits, poll, why
-from slurm.tracker.families import family_of
+from slurm.tracker.why import family_of
 
 # Case → what its explanation must say: words of the sentence, words of the evidence.
 EXPECTED = {
@@ -16,7 +18,7 @@ EXPECTED = {
         "too little is free: it needs 3 nodes, 3 cores, 300 MiB, all of them to itself",
         "4 nodes, 3 in service, 0 of them empty",
     ),
-    "priority": ("waiting job", "stands {resources} of root with"),
+    "priority": ("waiting job", "the first one is {resources} of root with"),
     "dependency": ("waits for another job", "afterany job {filler}: running (unfulfilled)"),
     "never": ("can never start", "afterok job {failing}: failed with exit code 3:0 (failed)"),
     "begin": ("may not start before", "submitted with --begin"),
