@@ -11,11 +11,23 @@ CONTENTS_LINE = re.compile(r"(?:\.{3}|(?:\. ){3}|…|\s)\s?(?:\d{1,3}|[ivxl]{1,6
 CONTENTS_HEAD = re.compile(
     r"^\W*(?:table of contents|contents|inhoud(?:sopgave)?|list of (?:tables|figures))\W*$", re.I
 )
-DECLARATION = re.compile(
-    r"copyright of the (?:master|bachelor)?\s*thesis rests with|all rights reserved|reuse guidelines|"
-    r"hereby declare that (?:this|the) (?:thesis|work)|verklaar(?:t)? (?:hierbij|ik) dat|"
-    r"creative commons attribution|downloaded from|terms of use|"
-    r"no part of this (?:publication|thesis) may be reproduced|niets uit deze uitgave mag",
+# What only a declaration says, and what other text says as well.
+STRONG = re.compile(
+    r"copyright of the (?:master|bachelor)?\s*thesis rests with|"
+    r"hereby declare that (?:this|the) (?:thesis|work)|"
+    r"verklaar (?:hierbij|ik) dat|(?<![\"'“‘])no part of this (?:publication|thesis) may be reproduced|"
+    r"(?<![\"'“‘])niets uit deze uitgave mag",
+    re.I,
+)
+WEAK = re.compile(
+    r"all rights reserved|alle rechten voorbehouden|reuse guidelines|creative commons attribution|"
+    r"downloaded from|(?<!in )terms of use",
+    re.I,
+)
+SECOND_SIGN = re.compile(
+    r"©|\(c\) ?\d{4}|\bcopyright (?:©|\(c\)|\d{4})|\b(?:signature|handtekening|signed|ondertekend)\b|"
+    r"own (?:work|responsib)|eigen werk|plagiar|plagiaat|(?:prior )?written permission|"
+    r"schriftelijke toestemming|sources? (?:other than|that (?:is|are) not)",
     re.I,
 )
 REFERENCES = re.compile(
@@ -25,6 +37,8 @@ REFERENCES = re.compile(
 )
 APPENDIX = re.compile(r"^\W*(?:appendi(?:x|ces)|bijlagen?)\b", re.I)
 DECLARATION_WORDS = 120  # a declaration is short; a longer block only mentions the words
+LAST_BLOCKS = 4  # of a work, where a declaration or a licence may be as well
+EVIDENCE = 3  # points that make a declaration; see `_is_declaration`
 
 
 def drop_boilerplate(blocks: list[str]) -> list[str]:
@@ -36,7 +50,7 @@ def drop_boilerplate(blocks: list[str]) -> list[str]:
             reasons.append("cover")
         elif _is_contents(lines):
             reasons.append("contents")
-        elif len(block.split()) <= DECLARATION_WORDS and DECLARATION.search(block):
+        elif _is_declaration(block, place < COVER_BLOCKS or place >= len(blocks) - LAST_BLOCKS):
             reasons.append("declaration")
         else:
             reasons.append("")
@@ -47,6 +61,22 @@ def _is_cover(lines: list[str]) -> bool:
     """Two labelled lines of a cover, and no running text after them."""
     labels = sum(bool(COVER_LINE.match(line) or STUDENT_NUMBER.search(line)) for line in lines)
     return labels >= 2 and len(" ".join(lines).split()) < 150
+
+
+def _is_declaration(block: str, at_the_edge: bool) -> bool:
+    """Whether a short block is a declaration, by points; a phrase alone is not enough.
+
+    A strong phrase gives 2 points, a weak one 1. More come from a place at the edge of the work (1), a block
+    that begins with the phrase (1) or of which the phrases are a quarter (2), and each other sign (1).
+    """
+    strong, weak = list(STRONG.finditer(block)), list(WEAK.finditer(block))
+    phrases = strong + weak
+    if not phrases or len(block.split()) > DECLARATION_WORDS:
+        return False
+    points = 2 * bool(strong) + len({match[0].lower() for match in weak}) + at_the_edge
+    points += not block[: min(match.start() for match in phrases)].strip(" \n\"'“‘*•-")
+    points += 2 * (sum(len(match[0]) for match in phrases) >= len(block) / 4)
+    return points + bool(SECOND_SIGN.search(block)) >= EVIDENCE
 
 
 def _is_contents(lines: list[str]) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from conf.schema.preprocess import CleanConfig
 from data_prep.account import Counts
 from data_prep.boilerplate import drop_boilerplate, reference_blocks
-from data_prep.characters import normalise, repair
+from data_prep.characters import DAMAGED_KIND, normalise, repair, settle_control
 from data_prep.language import identify
 from data_prep.quality import reason_to_drop
 from data_prep.redact import TooManyPeople, redact
@@ -66,12 +66,12 @@ class Rule:
 
 def repair_characters(work: Cleaned, config: CleanConfig) -> None:
     """Mojibake and ligatures are set right."""
-    work.blocks = [repair(block, work.counts.repairs) for block in work.blocks]
+    work.blocks = repair(work.blocks, work.counts.repairs)
 
 
 def normalise_blocks(work: Cleaned, config: CleanConfig) -> None:
-    """One form of Unicode, one space between words, no control characters; never off."""
-    work.blocks = [normalise(block) for block in work.blocks]
+    """No control characters, one form of Unicode, one space between words."""
+    work.blocks = [normalise(block) for block in settle_control(work.blocks, work.counts.repairs)]
 
 
 def redact_people(work: Cleaned, config: CleanConfig) -> None:
@@ -110,18 +110,18 @@ def judge_language(work: Cleaned, config: CleanConfig) -> None:
 
 def judge_quality(work: Cleaned, config: CleanConfig) -> None:
     """Works that are no running text go."""
-    work.reason = reason_to_drop(work.text(), config.quality)
+    work.reason = reason_to_drop(work.text(), config.quality, work.counts.repairs[DAMAGED_KIND])
 
 
 ALWAYS = ""
 RULES = (
-    Rule("mojibake", repair_characters),
-    Rule(ALWAYS, normalise_blocks),
+    Rule("mojibake", repair_characters, version=2),
+    Rule(ALWAYS, normalise_blocks, version=2),
     Rule("redact", redact_people),
-    Rule("boilerplate", leave_out_boilerplate),
+    Rule("boilerplate", leave_out_boilerplate, version=2),
     Rule("references", leave_out_references),
     Rule(ALWAYS, leave_out_short_blocks),
-    Rule(ALWAYS, judge_language),
+    Rule(ALWAYS, judge_language, version=2),
     Rule("quality", judge_quality),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,14 +90,15 @@ def _make_part(chunk: list[Work], config: PreprocessConfig, tombstones: Tombston
 
 def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones) -> dict:
     """One row of a part, or Unreadable with the reason for which the work is dropped."""
-    corpus, dedup = config.corpus, config.clean.dedup
+    corpus, dedup, joined = config.corpus, config.clean.dedup, Counter()
     try:
-        blocks, digest = _read_blocks(work, config, tombstones)
+        blocks, digest = _read_blocks(work, config, tombstones, joined)
     except Unreadable as drop:
         if not corpus.quarantine and drop.reason not in NO_FAULT:
             raise raw.cannot_be_used(corpus, work.path, drop.reason) from drop
         raise
     result = clean(blocks, config.clean)
+    result.counts.repairs += joined
     if result.reason:
         raise Unreadable(result.reason, "clean", len(blocks))
     prints = fingerprints(result.blocks, dedup)
@@ -118,8 +120,10 @@ def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones) -> 
     }
 
 
-def _read_blocks(work: Work, config: PreprocessConfig, tombstones: Tombstones) -> tuple[list[str], str]:
-    """A work's blocks and the sha256 of its file."""
+def _read_blocks(
+    work: Work, config: PreprocessConfig, tombstones: Tombstones, joined: Counter[str]
+) -> tuple[list[str], str]:
+    """A work's blocks and the sha256 of its file; `joined` counts what the layout needed."""
     if work.id in tombstones.names:
         raise Unreadable("taken_down")
     data = raw.read_bytes(config.corpus.folder(), work)
@@ -128,4 +132,4 @@ def _read_blocks(work: Work, config: PreprocessConfig, tombstones: Tombstones) -
         raise Unreadable("taken_down")
     if not data.strip():
         raise Unreadable("empty")
-    return blocks_of(work.path, data, config.corpus.max_text_mb * MEGABYTE), digest
+    return blocks_of(work.path, data, config.corpus.max_text_mb * MEGABYTE, joined), digest

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.schema.preprocess import MEGABYTE
+from data_prep.hyphens import join_cut_words, known_compounds
 from data_prep.raw import Unreadable
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ SECONDS = 120
 MAX_PAGES = 2000
 MAX_TEXT = 10 * MEGABYTE
 EDGE_LINES = 2  # lines at the top and bottom of a page that may be running headers or page numbers
-HYPHENS = "-\u00ad\u2010\ufffe\x02"  # PDFium gives U+FFFE for the hyphen at the end of a line
 PAGE_NUMBER = re.compile(
     r"^\W*(?:p(?:age|agina)?\.?\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|van)\s*\d{1,4})?\W*$", re.I
 )
@@ -206,8 +206,8 @@ def blocks_of_pages(pages: list[list[Line]]) -> list[str]:
         if goes_on:  # a paragraph that runs over the page
             blocks[-1] += paragraphs.pop(0)
         blocks += paragraphs
-    known = {word.lower() for block in blocks for line in block for word in re.findall(r"\w+-\w+", line)}
-    texts = ["\n".join(_dehyphenate(block, known)) for block in blocks]
+    known = known_compounds(blocks)
+    texts = ["\n".join(join_cut_words(block, known)) for block in blocks]
     return [text.replace("\ufffe", "-").replace("\x02", "-") for text in texts]
 
 
@@ -238,24 +238,6 @@ def _paragraphs(lines: list[Line]) -> list[list[str]]:
         if gap > usual + 0.5 * height or (short and above.text.endswith(SENTENCE_END)):
             result.append([])
         result[-1].append(below.text)
-    return result
-
-
-def _dehyphenate(lines: list[str], known: set[str]) -> list[str]:
-    """Join a word that a line break cut; its hyphen stays when the work writes it so inside a line."""
-    result = [lines[0]]
-    for line in lines[1:]:
-        previous = result[-1]
-        if len(previous) > 1 and previous[-1] in HYPHENS and previous[-2].isalpha() and line[:1].islower():
-            head, _, rest = line.partition(" ")
-            left = re.search(r"\w+$", previous[:-1])
-            right = re.match(r"\w+", head)
-            whole = f"{left[0]}-{right[0]}".lower() if left and right else ""
-            result[-1] = previous[:-1] + ("-" if whole in known else "") + head
-            if rest:
-                result.append(rest)
-        else:
-            result.append(line)
     return result
 
 

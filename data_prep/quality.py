@@ -11,13 +11,20 @@ from conf.schema.preprocess import QualityConfig
 COMMON = frozenset(" \n.,;:!?()[]'\"-–—/%&’‘“”…€$+=<>*")
 
 
-def reason_to_drop(text: str, config: QualityConfig) -> str:
+def reason_to_drop(text: str, config: QualityConfig, damaged: int = 0) -> str:
     """The first rule that a document breaks, or "".
 
+    Args:
+        text: the document.
+        config: the bounds.
+        damaged: letters of the work that are lost (see `characters.settle_control`).
+
     Returns:
-        ``too_short``, ``mean_word_length``, ``symbols``, ``digits``, ``repetition`` or "".
+        ``damaged``, ``too_short``, ``mean_word_length``, ``symbols``, ``digits``, ``repetition`` or "".
     """
     words = text.split()
+    if config.max_damaged_share is not None and damaged > config.max_damaged_share * len(words):
+        return "damaged"
     if config.min_words is not None and len(words) < config.min_words:
         return "too_short"
     mean = sum(map(len, words)) / max(len(words), 1)

@@ -178,6 +178,7 @@ class QualityConfig:
             punctuation: ``symbols``.
         max_digit_share: larger share of digits among characters: ``digits``.
         max_repeated_share: larger share of lines that stood earlier in the document: ``repetition``.
+        max_damaged_share: more characters lost inside words than this share of words: ``damaged``.
     """
 
     min_words: int | None = 50
@@ -186,6 +187,7 @@ class QualityConfig:
     max_symbol_share: float | None = 0.10
     max_digit_share: float | None = 0.25
     max_repeated_share: float | None = 0.40
+    max_damaged_share: float | None = 0.01
 
 
 @dataclass

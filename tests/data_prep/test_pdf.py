@@ -82,6 +82,17 @@ def test_a_drop_cap_does_not_draw_the_lines_beside_it_together():
     assert "\n".join(extract(drawn([page]))) == "T his stands beside it\nand this does too\nnot this"
 
 
+def test_a_hyphen_that_stands_for_a_word_stays_and_one_that_cuts_a_word_goes():
+    lines = [
+        "er zijn welke voor-",
+        "en nadelen, die niet vast-",
+        "gesteld zijn in short-",
+        "and long-term ones",
+    ]
+    text = " ".join(extract(pdf([lines]))).replace("\n", " ")
+    assert text == "er zijn welke voor- en nadelen, die niet vastgesteld zijn in short- and long-term ones"
+
+
 def test_a_scanned_pdf_has_no_text():
     with pytest.raises(Unreadable, match="no_text"):
         extract(pdf([[""]]))

@@ -1,0 +1,67 @@
+"""The layout of text files: EUR's line breaks, hard-wrapped paragraphs, and what only looks like either."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+
+import pytest
+
+from data_prep.text_layout import text_blocks
+from tests.data_prep.conftest import SAMPLE
+
+PARAGRAPHS = [
+    line.replace("\\n", " ")
+    for path in sorted(SAMPLE.glob("*.txt"))[:4]
+    for line in path.read_text().splitlines()
+    if len(line) > 300
+]
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 90, 100])
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_a_hard_wrapped_file_has_its_paragraphs_again(width: int, indent: str) -> None:
+    wrapped = [textwrap.fill(text, width, initial_indent=indent) for text in PARAGRAPHS]
+    counts: Counter[str] = Counter()
+    blocks = text_blocks("\n\n".join(["Chapter 1", *wrapped]).encode(), counts)
+    assert [" ".join(block.split()) for block in blocks] == ["Chapter 1", *PARAGRAPHS]
+    assert not any("\n" in block for block in blocks)
+    assert counts["line joined"] == sum(text.count("\n") for text in wrapped)
+
+
+def test_a_cut_word_loses_its_hyphen_where_the_work_has_the_word_whole() -> None:
+    text = textwrap.fill("de tekens van de regels staan in dit bestand vol op zestig plaatsen " * 9, 62)
+    blocks = text_blocks(text.replace("tekens van", "teke-\nns van", 1).encode())
+    assert "de tekens van" in blocks[0] and "-" not in blocks[0]
+    blocks = text_blocks(text.replace("tekens van", "zo-\nns van", 1).encode())
+    assert "de zo-ns van" in blocks[0].replace("\n", " ")
+
+
+def test_a_poem_a_list_and_eur_s_own_lines_stay_as_they_are() -> None:
+    poem = "een regel\nnog een korte\nen deze dan\n\nhet slot\nvan het gedicht\nis hier"
+    assert text_blocks(poem.encode()) == [line for line in poem.split("\n") if line]
+    for path in SAMPLE.glob("*.txt"):
+        lines = path.read_text().splitlines()
+        assert text_blocks(path.read_bytes()) == [line.replace("\\n", "\n") for line in lines if line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"the gradient \nabla f and \alpha in the model",
+        r"a frequency \nu with \alpha and \beta",
+        r"\noindent This begins a text with \newline in it",
+        r"saved in C:\new\notes.txt on the server",
+        r"on \\server\new\names there is a file",
+        "it prints `hello\\n`, as C does",
+        r"\textbf{x} \emph{y} \cite{z} and \not here",
+    ],
+)
+def test_a_backslash_and_n_of_something_else_is_no_line_break(text: str) -> None:
+    assert text_blocks(text.encode()) == [text]
+
+
+def test_a_path_in_a_work_of_eur_s_layout_stays_whole() -> None:
+    assert text_blocks(rb"de regel is\nlang en C:\new\data is\neen map\nright here") == [
+        "de regel is\nlang en C:\\new\\data is\neen map\nright here"
+    ]
