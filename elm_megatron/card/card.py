@@ -15,11 +15,11 @@ import torch
 from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
+from data_prep import files
 from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.card import texts as texts
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.hf import names
-from elm_megatron.run.folder import write_atomically
 from elm_megatron.sources.lineage import Stage, manifest_of, stages_of
 
 FILE = "README.md"
@@ -54,7 +54,7 @@ def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, An
         f"## Intended use and limits\n\n{texts.LIMITS}",
         f"## Citation\n\n{_citation(name, stages)}",
     ]
-    write_atomically(folder / FILE, "\n\n".join(sections) + "\n")
+    files.write(folder / FILE, "\n\n".join(sections) + "\n")
 
 
 def put_evaluation(folder: Path, markdown: str) -> bool:
@@ -65,7 +65,7 @@ def put_evaluation(folder: Path, markdown: str) -> bool:
     _, end, tail = rest.partition(EVALUATION[1])
     if not (start and end):
         return False
-    write_atomically(path, f"{head}{start}\n{markdown.strip()}\n{end}{tail}")
+    files.write(path, f"{head}{start}\n{markdown.strip()}\n{end}{tail}")
     return True
 
 

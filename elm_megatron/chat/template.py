@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from conf.errors import InputError
-from elm_megatron.run.folder import write_atomically
+from data_prep import files
 
 PUBLISHED = "alpaca"
 FILE = "template.yaml"  # of an adapter and of an exported chat model: the template it was tuned with
@@ -87,7 +87,7 @@ class Template:
 
     def save(self, path: Path) -> None:
         """Write it as a template file."""
-        write_atomically(path, yaml.safe_dump(asdict(self), allow_unicode=True, sort_keys=False))
+        files.write(path, yaml.safe_dump(asdict(self), allow_unicode=True, sort_keys=False))
 
     def prompt(self, dialogue: Dialogue, index: int) -> str:
         """The text before the response of turn number `index`, from the end of the response before it.

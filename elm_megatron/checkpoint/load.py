@@ -1,8 +1,11 @@
-"""Finding a checkpoint that all ranks agree is intact; the ranks share the work of verifying it."""
+"""Which checkpoint a run goes on from: the newest one that all ranks agree is intact.
+
+Ranks share the work of verifying. A damaged checkpoint is passed over, and renamed once an older one is found
+intact. A checkpoint that cannot be read now is not damaged: reading is tried again, and then refused.
+"""
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,28 +15,31 @@ import torch
 import torch.distributed as dist
 
 from conf.errors import InputError
-from elm_megatron.checkpoint.save import Checkpoint, committed, step_folder
-from elm_megatron.engine import distributed
-from elm_megatron.run.folder import RunFolder, write_atomically
+from data_prep import files
+from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.resume import require_known_steps
+from elm_megatron.run.steps import committed, incomplete
 from elm_megatron.run.world import World
-from elm_megatron.sources import tokenizer_files
-from elm_megatron.sources.source import locate
+
+INTACT, DAMAGED, UNREADABLE = 0, 1, 2
 
 
 def newest_verified(run: RunFolder, world: World, device: torch.device) -> Checkpoint | None:
-    """The newest checkpoint that is intact; None when the run has none.
+    """The newest checkpoint that is intact; None when the run has made none.
 
     Those passed over are named aloud and renamed, so that nobody takes them for the newest.
 
     Raises:
-        InputError: there are some, and none is intact; a run never starts over silently.
+        InputError: there were some, and none is intact; a run never starts over silently.
+        Unreadable: one cannot be read now.
     """
-    shared: list[Any] = [committed(run)]
-    dist.broadcast_object_list(shared, src=0, device=device)
-    (folders,) = shared
+    folders = _folders(run, world, device)
     for number, folder in enumerate(folders):
         try:
             checkpoint = verified(folder, world, device)
+        except files.Unreadable:
+            raise
         except InputError as problem:
             print(f"warning: checkpoint passed over: {problem}", file=sys.stderr, flush=True)
             continue
@@ -48,45 +54,35 @@ def newest_verified(run: RunFolder, world: World, device: torch.device) -> Check
     return None
 
 
+def _folders(run: RunFolder, world: World, device: torch.device) -> list[Path]:
+    """The run's complete step folders as rank 0 sees them, newest first.
+
+    Raises:
+        InputError: on every rank: there are none, and the run was saved before.
+    """
+    shared: list[Any] = [None]
+    if world.rank == 0:
+        try:
+            files.finish_replacements(run.checkpoints)
+            shared = [committed(run)]
+            if not shared[0]:
+                require_known_steps(run)
+            for folder in incomplete(run):
+                print(f"warning: {folder}: has no manifest and is passed over", file=sys.stderr, flush=True)
+        except InputError as refusal:
+            shared = [refusal]
+    dist.broadcast_object_list(shared, src=0, device=device)
+    if isinstance(shared[0], InputError):
+        raise shared[0]
+    return shared[0]
+
+
 def _set_aside(run: RunFolder, damaged: list[Path], good: Checkpoint) -> None:
-    write_atomically(run.latest, f"{good.folder.name}\n")
+    files.write(run.latest, f"{good.folder.name}\n")
     for folder in damaged:
         aside = folder.with_name(f"damaged-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)  # an earlier one of the same step
         folder.rename(aside)
-
-
-def named(source: str, world: World, device: torch.device) -> Checkpoint:
-    """The checkpoint `train.init_from` names: a run's name or folder, with @STEP for an older step.
-
-    Raises:
-        InputError: there is no such run or step, or it is damaged.
-    """
-    name, step = _run_of(source)
-    return verified(step_folder(RunFolder(locate(name, "train.init_from")), step), world, device)
-
-
-def require_tokenizer(source: str, sha256: str) -> None:
-    """Refuse a run or folder whose tokenizer is another, if it can be told.
-
-    Raises:
-        InputError: the same ids are other pieces of text there.
-    """
-    try:
-        before = tokenizer_files.of_run(RunFolder(locate(_run_of(source)[0])), None).info.sha256
-    except InputError:
-        return  # its dataset is gone
-    if before != sha256:
-        raise InputError(
-            f"train.init_from={source}: was trained with another tokenizer ({before[:12]}…) than that of "
-            f"data.dir ({sha256[:12]}…), whose ids mean other pieces; build one with tokenizer.model."
-        )
-
-
-def _run_of(source: str) -> tuple[str, int | None]:
-    """Name or folder, and the step behind an @."""
-    name, _, step = source.rpartition("@") if re.search(r"@\d+$", source) else (source, "", "")
-    return name, int(step) if step else None
 
 
 def verified(folder: Path, world: World, device: torch.device) -> Checkpoint:
@@ -94,13 +90,21 @@ def verified(folder: Path, world: World, device: torch.device) -> Checkpoint:
 
     Raises:
         InputError: on every rank, when any found a fault.
+        Unreadable: on every rank, when any could not read its share.
     """
-    problem, checkpoint = None, None
+    problem: InputError | None = None
+    checkpoint, found = None, INTACT
     try:
         checkpoint = Checkpoint.open(folder)
         checkpoint.verify(world.rank, world.world_size)
-    except InputError as e:
-        problem = e
-    if distributed.largest(float(problem is not None), device) or checkpoint is None:
+    except files.Unreadable as error:
+        problem, found = error, UNREADABLE
+    except InputError as error:
+        problem, found = error, DAMAGED
+    worst = torch.tensor([found], device=device)
+    dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+    if worst.item() == UNREADABLE and found != UNREADABLE:
+        raise files.Unreadable(f"{folder}: another rank cannot read it now.")
+    if worst.item() != INTACT or checkpoint is None:
         raise problem or InputError(f"{folder}: another rank found it damaged.")
     return checkpoint

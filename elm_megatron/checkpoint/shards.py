@@ -1,13 +1,12 @@
-"""The bytes of a checkpoint: boxes of named tensors in safetensors files, readable under any other layout.
+"""The bytes of a checkpoint: shards of named tensors in safetensors files, readable under any other layout.
 
-A *piece* is a flat range of a *box*, and a box is a rectangle of a whole tensor. Tensor-parallel ranks hold
-different boxes, the distributed optimizer's ranks different ranges of one box. Reading assembles any
-rectangle from whatever boxes were written. There is no pickle anywhere.
+A shard is a rectangle of a whole tensor. Tensor-parallel ranks have different shards, the distributed
+optimizer's ranks different ranges of one shard. The reader assembles any rectangle from the ranges that were
+written. There is no pickle anywhere.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,86 +20,102 @@ from safetensors import safe_open
 
 from conf.errors import InputError
 from elm_megatron.checkpoint.uncached import UncachedFile
+from elm_megatron.model.sharding import ShardLocation
 
 SAFETENSORS_DTYPE = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a piece belongs.
+class ShardRange:
+    """Which numbers of a model or its optimizer: a range of a shard.
 
     Attributes:
         section: weight, exp_avg or exp_avg_sq.
-        name: global name of the tensor, with its layer number.
-        whole: shape of the whole tensor.
-        offset, shape: the box.
-        start, stop: range of the box, flattened row-major.
+        location: of the shard.
+        start, stop: range of the shard's elements, flattened row-major.
     """
 
     section: str
-    name: str
-    whole: tuple[int, ...]
-    offset: tuple[int, ...]
-    shape: tuple[int, ...]
+    location: ShardLocation
     start: int
     stop: int
 
     @property
     def key(self) -> str:
         """A name unique within one file."""
-        return f"{self.section}/{self.name}/{'_'.join(map(str, self.offset))}/{self.start}"
+        return f"{self.section}/{self.location.name}/{'_'.join(map(str, self.location.offset))}/{self.start}"
+
+    def entry(self) -> dict[str, Any]:
+        """As the manifest holds it."""
+        return {"section": self.section, **self.location._asdict(), "start": self.start, "stop": self.stop}
+
+    @classmethod
+    def of_entry(cls, entry: dict[str, Any]) -> ShardRange:
+        """Read an entry of a manifest."""
+        whole, offset, shape = (tuple(entry[key]) for key in ("whole", "offset", "shape"))
+        location = ShardLocation(entry["name"], whole, offset, shape)
+        return cls(entry["section"], location, entry["start"], entry["stop"])
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A place with its numbers, flat [stop - start]."""
+class Shard:
+    """A range with its numbers, flat [stop - start]."""
 
-    place: Place
+    range: ShardRange
     data: torch.Tensor
 
+    @classmethod
+    def whole(cls, name: str, tensor: torch.Tensor, section: str = "weight") -> Shard:
+        """A tensor that is not cut, stored in fp32."""
+        shape = tuple(tensor.shape)
+        location = ShardLocation(name, shape, (0,) * len(shape), shape)
+        data = tensor.to(torch.float32).contiguous().view(-1)
+        return cls(ShardRange(section, location, 0, tensor.numel()), data)
 
-def split(pieces: list[Piece], parts: int) -> list[list[Piece]]:
-    """Pieces in at most `parts` groups of about as many bytes; of no pieces, one empty group."""
-    groups: list[list[Piece]] = [[] for _ in range(max(1, min(parts, len(pieces))))]
+
+def split(shards: list[Shard], parts: int) -> list[list[Shard]]:
+    """Shards in at most `parts` groups of about as many bytes; of no shards, one empty group."""
+    groups: list[list[Shard]] = [[] for _ in range(max(1, min(parts, len(shards))))]
     sizes = [0] * len(groups)
-    for piece in sorted(pieces, key=lambda piece: -piece.data.nbytes):
+    for shard in sorted(shards, key=lambda shard: -shard.data.nbytes):
         lightest = sizes.index(min(sizes))
-        groups[lightest].append(piece)
-        sizes[lightest] += piece.data.nbytes
+        groups[lightest].append(shard)
+        sizes[lightest] += shard.data.nbytes
     return groups
 
 
-def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
-    """Write pieces as one safetensors file, hashing on the way; fsynced.
+def write_file(path: Path, shards: list[Shard]) -> dict[str, Any]:
+    """Write shards as one safetensors file, hashing on the way; fsynced.
 
     Returns:
         `{"bytes": …, "sha256": …, "places": […]}` for the manifest.
+
+    Raises:
+        OSError: the file system refused a write; the file is not whole.
     """
     header, offset = {}, 0
-    for piece in pieces:
-        size = piece.data.nbytes
-        header[piece.place.key] = {
-            "dtype": SAFETENSORS_DTYPE[piece.data.dtype],
-            "shape": [piece.data.numel()],
+    for shard in shards:
+        size = shard.data.nbytes
+        header[shard.range.key] = {
+            "dtype": SAFETENSORS_DTYPE[shard.data.dtype],
+            "shape": [shard.data.numel()],
             "data_offsets": [offset, offset + size],
         }
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with UncachedFile(path) as file:
-        for block in (len(text).to_bytes(8, "little"), text, *(_raw(p.data) for p in pieces)):
+        for block in (len(text).to_bytes(8, "little"), text, *(_raw(shard.data) for shard in shards)):
             file.write(block)
-    return {"bytes": file.bytes, "sha256": file.sha256, "places": [vars(p.place) for p in pieces]}
+    return {
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "places": [shard.range.entry() for shard in shards],
+    }
 
 
 def _raw(tensor: torch.Tensor) -> memoryview:
     return memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B")
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, read in blocks."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 class Reader:
@@ -114,15 +129,14 @@ class Reader:
     def __init__(self, folder: Path, files: dict[str, dict[str, Any]]):
         self.folder = folder
         self._open: dict[str, Any] = {}
-        self._boxes: dict[tuple[str, str], list[tuple[Place, str]]] = defaultdict(list)
-        for name, entry in files.items():
-            for raw in entry["places"]:
-                place = Place(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
-                self._boxes[place.section, place.name].append((place, name))
+        self._ranges: dict[tuple[str, str], list[tuple[ShardRange, str]]] = defaultdict(list)
+        for file, entry in files.items():
+            for stored in map(ShardRange.of_entry, entry["places"]):
+                self._ranges[stored.section, stored.location.name].append((stored, file))
 
     def names(self, section: str = "weight") -> list[str]:
         """Names of the whole tensors in a section, sorted."""
-        return sorted(name for sect, name in self._boxes if sect == section)
+        return sorted(name for found, name in self._ranges if found == section)
 
     def shape(self, name: str, section: str = "weight") -> tuple[int, ...]:
         """Shape of a whole tensor.
@@ -130,7 +144,7 @@ class Reader:
         Raises:
             InputError: the checkpoint holds no such tensor.
         """
-        return self._pieces(section, name)[0][0].whole
+        return self._stored(section, name)[0][0].location.whole
 
     def read(
         self,
@@ -142,60 +156,59 @@ class Reader:
         """A rectangle of a whole tensor, contiguous, in the stored dtype; all of it by default.
 
         Raises:
-            InputError: the tensor is missing, or the stored boxes do not cover the rectangle.
+            InputError: the tensor is missing, or the stored ranges do not cover the rectangle.
         """
-        pieces = self._pieces(section, name)
-        offset = offset or (0,) * len(pieces[0][0].whole)
-        shape = shape or pieces[0][0].whole
+        stored = self._stored(section, name)
+        whole = stored[0][0].location.whole
+        offset, shape = offset or (0,) * len(whole), shape or whole
         out, filled = None, 0
-        for group in _by_box(pieces):
-            place = group[0][0]
-            low = [max(a, b) for a, b in zip(offset, place.offset, strict=True)]
+        for group in _by_shard(stored):
+            shard = group[0][0].location
+            low = [max(a, b) for a, b in zip(offset, shard.offset, strict=True)]
             high = [
-                min(a + n, b + m) for a, n, b, m in zip(offset, shape, place.offset, place.shape, strict=True)
+                min(a + n, b + m) for a, n, b, m in zip(offset, shape, shard.offset, shard.shape, strict=True)
             ]
             if any(a >= b for a, b in zip(low, high, strict=True)):
                 continue
-            source = self._assemble(group).view(place.shape)
+            source = self._assemble(group).view(shard.shape)
             if low == list(offset) and tuple(h - a for h, a in zip(high, low, strict=True)) == tuple(shape):
-                return source[_slices(low, high, place.offset)].contiguous()
+                return source[_slices(low, high, shard.offset)].contiguous()
             if out is None:
                 out = torch.empty(shape, dtype=source.dtype)
-            out[_slices(low, high, offset)] = source[_slices(low, high, place.offset)]
+            out[_slices(low, high, offset)] = source[_slices(low, high, shard.offset)]
             filled += int(np.prod([b - a for a, b in zip(low, high, strict=True)]))
         if out is None or filled != out.numel():
             raise InputError(f"{self.folder}: {section} {name} is incomplete.")
         return out
 
-    def _pieces(self, section: str, name: str) -> list[tuple[Place, str]]:
-        pieces = self._boxes.get((section, name))
-        if not pieces:
+    def _stored(self, section: str, name: str) -> list[tuple[ShardRange, str]]:
+        stored = self._ranges.get((section, name))
+        if not stored:
             raise InputError(f"{self.folder}: holds no {section} of {name}.")
-        return pieces
+        return stored
 
-    def _assemble(self, group: list[tuple[Place, str]]) -> torch.Tensor:
-        """All ranges of one box, joined: flat [box elements]."""
+    def _assemble(self, group: list[tuple[ShardRange, str]]) -> torch.Tensor:
+        """All ranges of one shard, joined: flat [shard elements]."""
         group = sorted(group, key=lambda item: item[0].start)
-        parts, at = [], 0
-        for place, file in group:
-            if place.start != at:
-                raise InputError(f"{self.folder}: {place.section} {place.name} lacks elements from {at}.")
+        first, parts, at = group[0][0], [], 0
+        lacks = f"{self.folder}: {first.section} {first.location.name} lacks elements from"
+        for stored, file in group:
+            if stored.start != at:
+                raise InputError(f"{lacks} {at}.")
             if file not in self._open:
                 self._open[file] = safe_open(self.folder / file, framework="pt")
-            parts.append(self._open[file].get_tensor(place.key))
-            at = place.stop
-        if at != int(np.prod(group[0][0].shape)):
-            raise InputError(
-                f"{self.folder}: {group[0][0].section} {group[0][0].name} lacks elements from {at}."
-            )
+            parts.append(self._open[file].get_tensor(stored.key))
+            at = stored.stop
+        if at != int(np.prod(first.location.shape)):
+            raise InputError(f"{lacks} {at}.")
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _by_box(pieces: Iterable[tuple[Place, str]]) -> list[list[tuple[Place, str]]]:
-    boxes: dict[tuple, list[tuple[Place, str]]] = defaultdict(list)
-    for place, file in pieces:
-        boxes[place.offset, place.shape].append((place, file))
-    return list(boxes.values())
+def _by_shard(stored: Iterable[tuple[ShardRange, str]]) -> list[list[tuple[ShardRange, str]]]:
+    shards: dict[ShardLocation, list[tuple[ShardRange, str]]] = defaultdict(list)
+    for item in stored:
+        shards[item[0].location].append(item)
+    return list(shards.values())
 
 
 def _slices(low: list[int], high: list[int], origin: tuple[int, ...]) -> tuple[slice, ...]:

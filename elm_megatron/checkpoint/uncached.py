@@ -2,6 +2,13 @@
 
 A checkpoint is written while the ranks train. Through the page cache it would cost them more processor time
 than its hash does (fresh pages, a copy, and write-back), and push the training data out of memory.
+
+The rules of direct I/O, see open(2) under O_DIRECT: address, offset and length of each write are multiples of
+the file system's block size. `UncachedFile` collects bytes in one aligned buffer and writes it when it is
+full; the last write is padded to a block, and the file is then cut to its true length. Everything else works
+as for any file. A file system that refuses direct I/O, when opening or at the first write, gets ordinary
+writes: the file is the same. To take this module out, write with `open(path, "wb")` and hash beside it; only
+speed changes (`python -m tests.bench.checkpoint`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from conf.schema.parallel import ParallelConfig
+from data_prep import files
 from elm_megatron.model import device as devices
-from elm_megatron.run.folder import write_atomically
 from elm_megatron.run.world import World
 
 RENDEZVOUS_SECONDS = 600
@@ -33,7 +33,7 @@ def _store(world: World, timeout: timedelta) -> dist.TCPStore:
     if world.rank == 0:
         store = dist.TCPStore("0.0.0.0", 0, world.world_size, True, timeout, wait_for_workers=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, f"{world.hostname}:{store.port}\n")
+        files.write(path, f"{world.hostname}:{store.port}\n")
         return store
     deadline = time.monotonic() + timeout.total_seconds()
     while not path.exists():

@@ -15,9 +15,8 @@ from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from conf.schema.train import TrainConfig
+from elm_megatron.checkpoint.rank_state import MOMENTS
 from elm_megatron.model.llama import DTYPES
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)

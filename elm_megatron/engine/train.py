@@ -19,9 +19,11 @@ from conf.errors import InputError
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import TrainConfig
 from data_prep.manifest import Manifest
-from elm_megatron.checkpoint import load as loading
-from elm_megatron.checkpoint import state
-from elm_megatron.checkpoint.save import Checkpoint, Checkpoints, Retention
+from elm_megatron.checkpoint import rank_state
+from elm_megatron.checkpoint.load import newest_verified
+from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.checkpoint.retention import Retention
+from elm_megatron.checkpoint.save import CheckpointSaver
 from elm_megatron.engine import data, distributed, record
 from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import BadNumbers, Guard, not_finite
@@ -40,6 +42,7 @@ from elm_megatron.model import initial_weights, llama
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run.folder import RunFolder, append_jsonl
 from elm_megatron.run.world import Outcome, World
+from elm_megatron.sources import init_from
 
 
 class Trainer(Validation):
@@ -54,7 +57,7 @@ class Trainer(Validation):
         device: this rank's device; the process groups are already formed.
     """
 
-    saved = staticmethod(state.everything)  # which parameters a checkpoint holds
+    saved = staticmethod(rank_state.everything)  # which parameters a checkpoint holds
 
     def __init__(self, config: PretrainConfig, world: World, device: torch.device):
         super().__init__()
@@ -76,9 +79,9 @@ class Trainer(Validation):
         self.busy = devices.Stopwatch(device)  # of this rank's own passes
         self._build_model()
         self.guard = Guard(self.settings.spike_factor)
-        self.saver = Checkpoints(self.run, world, Retention.of(self.settings))
+        self.saver = CheckpointSaver(self.run, world, Retention.of(self.settings))
         self.meter = Meter(config.model, self.settings, world, device)
-        self.buffers: state.Buffers = {}
+        self.buffers: rank_state.Buffers = {}
         self.metrics: Metrics | None = None
         self.valid_loss: float | None = None
         self.save_seconds = 0.0
@@ -134,7 +137,7 @@ class Trainer(Validation):
         """Load the newest checkpoint that verifies, or begin with initial weights."""
         checkpoint = self._newest_verified()
         if checkpoint is not None:
-            state.restore(
+            rank_state.restore(
                 self.chunks, self.optimizer, checkpoint.reader(), checkpoint.step, choose=self.saved
             )
             self.step = checkpoint.step
@@ -142,7 +145,7 @@ class Trainer(Validation):
         elif self.settings.init_from:
             self._begin_with(self.settings.init_from)
         if self.world.rank == 0:
-            self.saver.sweep()
+            self.saver.remove_leftovers()
             self._announce(checkpoint)
             self.metrics = Metrics(self.run, self.steps, self.step, self.settings.wandb)
         dist.barrier()
@@ -153,11 +156,11 @@ class Trainer(Validation):
         Raises:
             InputError: it is of another size, or its tokens have other meanings.
         """
-        old = loading.named(name, self.world, self.device)
-        loading.require_tokenizer(name, self.manifest.tokenizer.sha256)
+        old = init_from.named(name, self.world, self.device)
+        init_from.require_tokenizer(name, self.manifest.tokenizer.sha256)
         reader = old.reader()
-        state.restore(self.chunks, self.optimizer, reader, 0, moments=False)
-        left = set(reader.names()).difference(*distributed.gathered(state.names(self.chunks)))
+        rank_state.restore(self.chunks, self.optimizer, reader, 0, moments=False)
+        left = set(reader.names()).difference(*distributed.gathered(rank_state.names(self.chunks)))
         if left:
             raise InputError(
                 f"train.init_from={name}: this model has no place for {len(left)} of its tensors, such as "
@@ -202,7 +205,7 @@ class Trainer(Validation):
         Raises:
             InputError: the run's checkpoint was made from something else.
         """
-        checkpoint = loading.newest_verified(self.run, self.world, self.device)
+        checkpoint = newest_verified(self.run, self.world, self.device)
         for key, now in self._identity().items() if checkpoint else ():
             before = checkpoint.manifest.get(key)
             if before != now:
@@ -236,7 +239,7 @@ class Trainer(Validation):
             if self._validation_is_due() and not asked:  # who is asked to leave may have seconds: save first
                 self._validate()
             if self.step % train.save_every == 0 or self.step == self.steps or asked:
-                self.save(row, hurry=asked is not None or self.step == self.steps)
+                self.save(row, blocking=asked is not None or self.step == self.steps)
         waiting = time.perf_counter()
         self.saver.wait()
         self.save_seconds += time.perf_counter() - waiting
@@ -297,16 +300,16 @@ class Trainer(Validation):
 
     # -- saving and leaving ---------------------------------------------------------------------------
 
-    def save(self, row: dict[str, Any], hurry: bool = False) -> None:
-        """Copy this rank's numbers and start writing them; training goes on meanwhile, but for a `hurry`."""
+    def save(self, row: dict[str, Any], blocking: bool = False) -> None:
+        """Copy this rank's numbers and start writing them; training goes on meanwhile unless `blocking`."""
         began = time.perf_counter()
         self.saver.wait()
         spread = self.distributed_optimizer
-        pieces = state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
+        shards = rank_state.snapshot(self.chunks, self.optimizer, spread, self.saved, self.buffers)
         consumed = self.settings.consumed(self.step)
         facts = {"consumed_samples": consumed, "loss": row["loss"], "valid_loss": self.valid_loss}
         facts |= {"recent_losses": self.guard.losses, **self._identity()}
-        self.saver.save(self.step, pieces, facts, hurry)
+        self.saver.save(self.step, shards, facts, blocking)
         self.save_seconds += time.perf_counter() - began
         if self.metrics:
             self.run.update(step=self.step, tokens=row["tokens"], loss=row["loss"], **self._facts())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from elm_megatron.checkpoint.save import Checkpoints
+from elm_megatron.checkpoint.save import CheckpointSaver
 from elm_megatron.engine import distributed
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.passes import Passes
@@ -31,7 +31,7 @@ class Validation(Passes):
     valid_loss: float | None
     metrics: Metrics | None
     run: RunFolder
-    saver: Checkpoints
+    saver: CheckpointSaver
 
     def _validation_is_due(self) -> bool:
         return self.step % self.settings.eval_every == 0 or self.step == self.steps
@@ -52,7 +52,7 @@ class Validation(Passes):
         """After the checkpoint of this step was committed."""
         self._validate()
         if self.metrics:
-            self.saver.tell(self.step, valid_loss=self.valid_loss)
+            self.saver.annotate(self.step, valid_loss=self.valid_loss)
 
     @torch.no_grad()
     def evaluate(self) -> float:

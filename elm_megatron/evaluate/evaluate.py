@@ -9,11 +9,12 @@ from typing import Any
 
 from conf.errors import InputError
 from conf.schema.hf import EvalConfig
+from data_prep import files
 from data_prep.manifest import Manifest
 from elm_megatron.card import card
 from elm_megatron.evaluate import generate, perplexity, tasks_run
 from elm_megatron.model import device as devices
-from elm_megatron.run.folder import RunFolder, write_atomically
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.lineage import dataset_of, stages_of
 from elm_megatron.sources.source import is_hf_folder, side_by_side
@@ -40,8 +41,8 @@ def evaluate(config: EvalConfig) -> Results:
         one = {name: results[name]}
         print(f"{markdown(one)}\n", flush=True)
         card.put_evaluation(folder, _card_section(config, manifest, one))
-    write_atomically(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
-    write_atomically(run.path / "evaluation.md", markdown(results) + "\n")
+    files.write(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
+    files.write(run.path / "evaluation.md", markdown(results) + "\n")
     draw(results, run.path / "evaluation.png")
     if len(results) > 1:
         print(markdown(results), flush=True)

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
+from data_prep import files
 from elm_megatron.chat.template import FILE, Template
 from elm_megatron.checkpoint.shards import Reader
 from elm_megatron.hf import names
 from elm_megatron.hf.names import Part
-from elm_megatron.run.folder import write_atomically
 from elm_megatron.sources.weights import Weights
 
 CONFIG, TENSORS, FACTS = "adapter_config.json", "adapter_model.safetensors", "elm.json"
@@ -166,7 +166,7 @@ def write(
     temporary = folder / f".{TENSORS}.tmp"
     save_file(tensors, temporary, metadata={"format": "pt"})
     temporary.replace(folder / TENSORS)
-    write_atomically(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    files.write(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     template.save(folder / FILE)
     config = {
         "peft_type": "LORA",
@@ -187,7 +187,7 @@ def write(
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def locate(name: str) -> Path:

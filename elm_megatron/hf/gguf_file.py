@@ -18,10 +18,10 @@ import torch
 from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
+from data_prep import files
 from data_prep.tokenizer import MODEL_FILE, Tokenizer
 from elm_megatron.chat.jinja_template import jinja
 from elm_megatron.chat.template import Template
-from elm_megatron.checkpoint.shards import sha256
 from elm_megatron.hf import architecture, gate, names
 from elm_megatron.hf.names import Part
 from elm_megatron.run.folder import RunFolder
@@ -137,7 +137,7 @@ def export_gguf(config: ExportConfig, source: Any, run: RunFolder) -> dict[str, 
         "adapter": source.adapter and str(source.adapter),
         "step": source.weights.step,
         "dtype": dtype,
-        "files": {GGUF_FILE: {"bytes": size, "sha256": sha256(temporary)}},
+        "files": {GGUF_FILE: {"bytes": size, "sha256": files.sha256(temporary)}},
         "bytes": size,
         "write_seconds": written,
         "gate_seconds": gated,

@@ -8,21 +8,20 @@ Tensors are stored whole and in fp32; each rank of a later run reads its own rec
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from conf.errors import InputError
 from conf.schema.hf import ImportConfig
-from elm_megatron.checkpoint import save as checkpoints
-from elm_megatron.checkpoint.shards import Piece, Place, write_file
+from data_prep import files
+from elm_megatron.checkpoint import manifest
+from elm_megatron.checkpoint.shards import Shard, write_file
 from elm_megatron.hf import architecture, names
 from elm_megatron.hf.export import Source, run_gate
-from elm_megatron.run.folder import RunFolder, write_atomically
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import committed, step_name
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.source import TOKENIZER_FOLDER, require_hf_folder
 from elm_megatron.sources.weights import CheckpointWeights, FolderWeights, is_same
@@ -40,7 +39,7 @@ def import_hf(config: ImportConfig) -> dict[str, Any]:
     run, folder = RunFolder(config.run.dir), require_hf_folder(config.source)
     weights = FolderWeights(folder)
     before = run.read().get("import")
-    if checkpoints.committed(run):
+    if committed(run):
         if before is None:
             raise InputError(f"run.dir={run.path}: holds checkpoints of another run; give another run.name.")
         if not is_same(before["identity"], weights.identity):
@@ -52,18 +51,18 @@ def import_hf(config: ImportConfig) -> dict[str, Any]:
         print(f"{run.path} already holds {folder}", flush=True)
         return before
     run.update(state="running", started=time.time())
-    temporary = run.checkpoints / f".{checkpoints.step_name(0)}.import.tmp"
+    temporary = run.checkpoints / f".{step_name(0)}.import.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # of an import that was killed
     temporary.mkdir(mode=0o700, parents=True)
     try:
         figures = _write_and_check(run, folder, weights, temporary)
         # The record first: a checkpoint without it would be taken for another run's.
         run.update(**{"import": figures})
-        final = run.checkpoints / checkpoints.step_name(0)
+        final = run.checkpoints / step_name(0)
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_atomically(run.latest, f"{final.name}\n")
+    files.write(run.latest, f"{final.name}\n")
     run.update(state="done", step=0, seconds=figures["write_seconds"] + figures["gate_seconds"])
     print(
         f"{final}: {figures['bytes'] / 1e6:,.1f} MB in {figures['write_seconds']:.1f} s; gate: logits equal "
@@ -78,7 +77,7 @@ def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, targe
     """Write the tokenizer and a step folder, and run the gate on it; returns the import's figures."""
     began = time.perf_counter()
     _copy_tokenizer(folder, run.path / TOKENIZER_FOLDER)
-    manifest = _write(weights, target)
+    size = _write(weights, target)
     written = time.perf_counter() - began
     tokenizer = tokenizer_files.of_run(run, None)
     source = Source(run.path, run, CheckpointWeights(weights.model, target), tokenizer)
@@ -86,27 +85,22 @@ def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, targe
     return {
         "source": str(folder),
         "identity": weights.identity,
-        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "bytes": size,
         "write_seconds": written,
         "gate_seconds": gated,
         "gate": vars(difference),
     }
 
 
-def _write(weights: FolderWeights, folder: Path) -> dict[str, Any]:
-    """Write all parts and the manifest into a step folder; returns the manifest."""
-    files = {}
+def _write(weights: FolderWeights, folder: Path) -> int:
+    """Write all parts and the manifest into a step folder; returns the bytes of the parts."""
+    entries = {}
     for number, part in enumerate(names.parts(weights.model)):
-        pieces = []
-        for name, tensor in weights.part(part).items():
-            shape, zeros = tuple(tensor.shape), (0,) * tensor.dim()
-            place = Place("weight", name, shape, zeros, shape, 0, tensor.numel())
-            pieces.append(Piece(place, tensor.to(torch.float32).contiguous().view(-1)))
+        shards = [Shard.whole(name, tensor) for name, tensor in weights.part(part).items()]
         file = f"part-{number:05d}.safetensors"
-        files[file] = write_file(folder / file, pieces)
-    manifest = {"schema": checkpoints.SCHEMA, "step": 0, "consumed_samples": 0, "loss": None, "files": files}
-    write_atomically(folder / "manifest.json", json.dumps(manifest))
-    return manifest
+        entries[file] = write_file(folder / file, shards)
+    manifest.write(folder, {"step": 0, "consumed_samples": 0, "loss": None, "files": entries})
+    return sum(entry["bytes"] for entry in entries.values())
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

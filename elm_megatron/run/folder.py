@@ -4,6 +4,8 @@
 
 run.json is written by the submitter until the first rank starts, then by rank 0, and by any rank that fails;
 one at a time, and by an atomic rename, so that a reader (the queue tracker, a person) never sees half a file.
+
+An attempt is one start of the job, [job id, restart]; run.json's key `life` names the one that owns the run.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,26 +24,11 @@ from conf.errors import InputError
 from data_prep import files
 
 SCHEMA = 1
-OWNER = "life"  # run.json: the attempt that owns the run, [job id, restart]
-ATTEMPTS = "lives"  # run.json: every attempt so far. Both names are those of the first version.
 LOCK_SECONDS = 10.0
 STATES = ("submitted", "running", "requeued", "held", "cancelled", "failed", "done")
-
-
-write_atomically = files.write  # until the last room calls it by its own name
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep others out who take the same lock; it is on the folder itself and leaves no file in it.
-
-    Goes on without the lock where the file system has none, and when another process held it for
-    `LOCK_SECONDS`: a task of an earlier attempt that is stopped with the lock must not stop the next attempt.
-    """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError, files.Taken):
-            held.enter_context(files.locked(folder, LOCK_SECONDS))
-        yield
+OWNER = "life"  # run.json: the attempt that owns the run, [job id, restart]
+ATTEMPTS = "lives"  # run.json: every attempt so far. Both names are those of the first version.
+_threads = threading.Lock()  # run.json has one writer at a time, also where the file system has no locks
 
 
 class Superseded(RuntimeError):
@@ -67,7 +55,7 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist yet.
-        attempt: a rank's own [job id, restart]; it then writes nothing once another attempt owns the run.
+        attempt: a rank's own [job id, restart]; it then writes nothing once run.json names another attempt.
     """
 
     def __init__(self, path: Path | str, attempt: list[Any] | None = None):
@@ -122,24 +110,39 @@ class RunFolder:
 
         Raises:
             Superseded: another attempt owns the run.
+            InputError: the disk is full.
         """
         state = fields.get("state")
         if state is not None and state not in STATES:
             raise ValueError(f"state {state!r} is not one of {STATES}")
-        with locked(self.path):
+        with _threads, _locked(self.path):
             before = self.read()
-            owner = before.get(OWNER)
-            if None not in (owner, self.attempt) and owner != self.attempt:
-                raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
+            if self.attempt is not None:
+                self._require_owner(before, self.attempt)
             data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}
-            files.write(self.run_json, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+            with files.full_disk_named(self.path, len(text.encode()), self.run_json.name):
+                files.write(self.run_json, text)
         return data
+
+    def require_ownership(self, attempt: list[Any]) -> None:
+        """Refuse to go on for a task whose node was given up: a newer attempt has started.
+
+        Raises:
+            Superseded: another attempt owns the run.
+        """
+        self._require_owner(self.read(), attempt)
+
+    def _require_owner(self, record: dict[str, Any], attempt: list[Any]) -> None:
+        owner = record.get(OWNER)
+        if owner is not None and owner != attempt:
+            raise Superseded(f"{self.path} belongs to job {owner[0]} (restart {owner[1]}) now.")
 
     def latest_step(self) -> int | None:
         """The step named by checkpoints/latest, or None before the first save."""
         try:
-            return int(self.latest.read_text().strip().removeprefix("step-"))
-        except (FileNotFoundError, ValueError):
+            return int(self.latest.read_text(encoding="utf-8").strip().removeprefix("step-"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def read_metrics(self, path: Path | None = None) -> list[dict[str, Any]]:
@@ -158,7 +161,7 @@ class RunFolder:
 
         They are kept in metrics.lost.jsonl, because the resumed run writes these steps again.
         A torn last line is dropped. The files are new ones afterwards, so that a task of an earlier attempt
-        that still holds the old ones open (`Rows`) writes into nothing.
+        that still has the old ones open (`Rows`) writes into nothing.
         """
         lost = 0
         for path in (self.metrics, self.valid, self.samples):
@@ -166,7 +169,9 @@ class RunFolder:
             gone = [row for row in rows if row["step"] > step]
             if path.exists():
                 kept = [row for row in rows if row["step"] <= step]
-                files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
+                text = "".join(json.dumps(row) + "\n" for row in kept)
+                with files.full_disk_named(self.path, len(text), path.name):
+                    files.write(path, text)
             for row in gone if path != self.samples else []:
                 append_jsonl(self.lost_metrics, row)
             lost += len(gone) if path == self.metrics else 0
@@ -174,22 +179,48 @@ class RunFolder:
 
 
 class Rows:
-    """A file of JSON lines, opened once; each row is flushed before `append` returns."""
+    """A file of JSON lines, opened once; each row is flushed before `append` returns.
+
+    Raises:
+        InputError: the disk is full.
+    """
 
     def __init__(self, path: Path):
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with files.full_disk_named(path.parent, 1, path.name):
+            self._file = path.open("a", encoding="utf-8")
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row as a line."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        line = json.dumps(row) + "\n"
+        with files.full_disk_named(self._path.parent, len(line), f"a line of {self._path.name}"):
+            self._file.write(line)
+            self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk has refused before is not written again."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Append one row as a line, flushed before returning."""
-    with path.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(row) + "\n")
+    line = json.dumps(row) + "\n"
+    with (
+        files.full_disk_named(path.parent, len(line), f"a line of {path.name}"),
+        path.open("a", encoding="utf-8") as file,
+    ):
+        file.write(line)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep others out who take the same lock; it is on the folder itself and leaves no file in it.
+
+    Continues without the lock if the file system has no locks, or after `LOCK_SECONDS`: a stopped task of an
+    earlier attempt that has the lock must not stop the next attempt.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(files.Taken, OSError):
+            stack.enter_context(files.locked(folder, LOCK_SECONDS))
+        yield

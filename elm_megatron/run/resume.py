@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from conf.errors import InputError
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import step_name
 
 # Keys that do not change what is learnt. Everything else must stay as it was.
 FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
@@ -73,3 +75,31 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None
             f"{key}={wants}: {run_dir} was started with {key}={was}, which may not change on resume; "
             "repeat the first value or give another run.name."
         )
+
+
+def require_known_steps(run: RunFolder) -> None:
+    """Refuse to start over when a run has no checkpoint now and was saved before.
+
+    Raises:
+        InputError: naming the step and what can be given.
+    """
+    step = saved_step(run)
+    if step:
+        raise InputError(
+            f"{run.path}: was saved at step {step}, and {run.checkpoints} has no complete checkpoint now. "
+            f"A run does not start over silently: put a checkpoint back ({step_name(step)}/ with its "
+            "manifest.json), or begin under another run.name, from old weights with "
+            "train.init_from=<run>[@step]."
+        )
+
+
+def saved_step(run: RunFolder) -> int:
+    """The last step a run was saved at, by what is left of it; 0 when no checkpoint was committed."""
+    record = run.read()
+    if "checkpoint_step" in record:  # written after each commit
+        known = record["checkpoint_step"]
+    elif record:
+        known = record.get("step")  # of a run of an earlier version: written when a save begins
+    else:
+        known = max((row.get("step", 0) for row in run.read_metrics()), default=0)
+    return max(known or 0, run.latest_step() or 0)

@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
-from elm_megatron.checkpoint.save import Checkpoint, step_folder
+from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.hf import architecture, names
 from elm_megatron.hf.names import Part
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import step_folder
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.source import run_model
 

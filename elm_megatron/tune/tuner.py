@@ -19,11 +19,12 @@ from conf.errors import InputError
 from conf.schema.model import ModelConfig
 from conf.schema.tune import TuneConfig
 from elm_megatron.chat.template import Template
-from elm_megatron.checkpoint.save import Checkpoint, step_folder
+from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.engine import distributed
 from elm_megatron.engine.train import Trainer
 from elm_megatron.hf import adapters
 from elm_megatron.model import llama
+from elm_megatron.run.steps import step_folder
 from elm_megatron.run.world import Outcome
 from elm_megatron.sources.base import Base
 from elm_megatron.sources.tuning import ADAPTER_FOLDER, resolve
@@ -168,7 +169,7 @@ class Tuner(Trainer):
         dist.broadcast(verdict, src=0)
         is_best, enough = verdict.bool().tolist()
         if is_best:
-            self.save({"tokens": self._tokens(self.step), "loss": self.valid_loss}, hurry=True)
+            self.save({"tokens": self._tokens(self.step), "loss": self.valid_loss}, blocking=True)
             self._write_adapter()
         if enough and self.step < self.steps:
             if self.world.rank == 0:

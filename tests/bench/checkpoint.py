@@ -31,7 +31,7 @@ def main() -> None:
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)
-    from elm_megatron.checkpoint import state
+    from elm_megatron.checkpoint import rank_state
     from elm_megatron.engine import distributed
     from elm_megatron.engine.train import Trainer
     from elm_megatron.run.world import World
@@ -66,11 +66,11 @@ def main() -> None:
             """Seconds until training could go on, and bytes."""
             began = time.perf_counter()
             trainer.saver.wait()
-            pieces = state.snapshot(trainer.chunks, trainer.optimizer, False, buffers=buffers)
-            trainer.saver.save(trainer.step, pieces, {})
+            shards = rank_state.snapshot(trainer.chunks, trainer.optimizer, False, buffers=buffers)
+            trainer.saver.save(trainer.step, shards, {})
             if wait:
                 trainer.saver.wait()
-            return time.perf_counter() - began, sum(p.data.numel() * 4 for p in pieces)
+            return time.perf_counter() - began, sum(shard.data.nbytes for shard in shards)
 
         def beside(thread: threading.Thread) -> list[float]:
             """Seconds of the steps that a thread's work lies in."""
@@ -79,7 +79,7 @@ def main() -> None:
                 steps.append(step())
             return steps
 
-        buffers: state.Buffers = {}
+        buffers: rank_state.Buffers = {}
         for _ in range(3):
             step()
         save(wait=True)

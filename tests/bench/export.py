@@ -49,7 +49,7 @@ def make_run(folder: Path, size: str) -> None:
     from data_prep.manifest import TokenizerInfo
     from data_prep.tokenizer import Tokenizer
     from data_prep.train_tokenizer import to_json, train
-    from elm_megatron.checkpoint.shards import Piece, Place, write_file
+    from elm_megatron.checkpoint.shards import Shard, write_file
     from elm_megatron.evaluate.texts import passages
     from elm_megatron.hf import architecture, names
 
@@ -63,12 +63,11 @@ def make_run(folder: Path, size: str) -> None:
     torch.manual_seed(0)
     files = {}
     for number, part in enumerate(names.parts(model)):
-        pieces = []
+        shards = []
         for name, shape in names.megatron_shapes(model, part).items():
             data = torch.ones(shape) if len(shape) == 1 else torch.randn(shape) * 0.02
-            zeros = (0,) * len(shape)
-            pieces.append(Piece(Place("weight", name, shape, zeros, shape, 0, data.numel()), data.view(-1)))
-        files[f"part-{number}.safetensors"] = write_file(step / f"part-{number}.safetensors", pieces)
+            shards.append(Shard.whole(name, data))
+        files[f"part-{number}.safetensors"] = write_file(step / f"part-{number}.safetensors", shards)
     (step / "manifest.json").write_text(json.dumps({"schema": 1, "step": 0, "files": files}))
     pieces_model = train(passages().values(), TokenizerConfig(vocab_size=400))
     (tokenizer / "tokenizer.model").write_bytes(pieces_model)

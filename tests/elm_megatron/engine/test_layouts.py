@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from conf.schema.pretrain import PretrainConfig
-from elm_megatron.checkpoint.save import Checkpoint, committed
+from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.run.steps import committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

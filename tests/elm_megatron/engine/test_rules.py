@@ -1,10 +1,9 @@
-"""The loop's rules that need no ranks: schedules, sample order, guards, retention, layouts."""
+"""The loop's rules that need no ranks: schedules, sample order, guards, layouts."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.parallel import ParallelConfig
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import BatchRamp, TrainConfig
-from elm_megatron.checkpoint.save import SCHEMA, Retention
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
 from elm_megatron.engine.job import Pretrain
@@ -215,19 +213,6 @@ def test_guard_refuses_jumps_and_bad_numbers() -> None:
     with pytest.raises(BadNumbers, match="nan"):
         guard.check(8, 5.0, float("nan"))
     Guard(None).check(1, 1e9, 1.0)
-
-
-def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None:
-    folders = []
-    for step, loss in [(10, 5.0), (20, 3.0), (30, 4.0), (40, None), (50, 4.5)]:
-        folder = tmp_path / f"step-{step:08d}"
-        folder.mkdir()
-        manifest = {"schema": SCHEMA, "step": step, "valid_loss": loss, "files": {}}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        folders.insert(0, folder)
-    names = {int(f.name[-2:]) for f in Retention(last=2, every=30, best=True).stays(folders)}
-    assert names == {50, 40, 30, 20}
-    assert {f.name[-2:] for f in Retention(last=1).stays(folders)} == {"50"}
 
 
 def big_run(tmp_path: Path, gpus: int, memory: float, **train: int) -> object:

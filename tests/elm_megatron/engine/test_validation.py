@@ -9,8 +9,9 @@ import pytest
 
 from conf.schema.data import TrainingData
 from data_prep.manifest import Manifest
-from elm_megatron.checkpoint.save import Checkpoint, committed
+from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.engine import data
+from elm_megatron.run.steps import committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool

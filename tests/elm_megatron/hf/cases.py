@@ -83,8 +83,8 @@ def megatron_logits(world: World, step_folder: Path, model: ModelConfig, tokens:
     import torch
 
     from conf.schema.parallel import ParallelConfig
-    from elm_megatron.checkpoint import state
-    from elm_megatron.checkpoint.save import Checkpoint
+    from elm_megatron.checkpoint import rank_state
+    from elm_megatron.checkpoint.manifest import Checkpoint
     from elm_megatron.engine import distributed
     from elm_megatron.model import device as devices
     from elm_megatron.model import llama
@@ -96,7 +96,7 @@ def megatron_logits(world: World, step_folder: Path, model: ModelConfig, tokens:
         config = llama.transformer_config(model, ParallelConfig())
         chunks = llama.build(model, ParallelConfig(), config, transformer_engine=False)
         checkpoint = Checkpoint.open(step_folder)
-        state.restore(chunks, None, checkpoint.reader(), checkpoint.step)
+        rank_state.restore(chunks, None, checkpoint.reader(), checkpoint.step)
         ids = torch.tensor(tokens)
         positions = torch.arange(ids.shape[1])[None].expand_as(ids)
         with torch.no_grad():
@@ -134,11 +134,12 @@ def import_to_refusal(world: World, config: ImportConfig) -> str:
 
 def save_again(world: World, config: PretrainConfig, source: Path) -> None:
     """Load a run's newest weights into a trainer of another layout and save them as its first step."""
-    from elm_megatron.checkpoint import state
-    from elm_megatron.checkpoint.save import Checkpoint, step_folder
+    from elm_megatron.checkpoint import rank_state
+    from elm_megatron.checkpoint.manifest import Checkpoint
     from elm_megatron.engine import distributed
     from elm_megatron.engine.train import Trainer
     from elm_megatron.model import device as devices
+    from elm_megatron.run.steps import step_folder
 
     device = devices.prepare("cpu", 0)
     distributed.join(world, device, config.parallel)
@@ -146,7 +147,7 @@ def save_again(world: World, config: PretrainConfig, source: Path) -> None:
         distributed.seed_everything(1)
         trainer = Trainer(config, world, device)
         checkpoint = Checkpoint.open(step_folder(RunFolder(source)))
-        state.restore(trainer.chunks, trainer.optimizer, checkpoint.reader(), 0, moments=False)
+        rank_state.restore(trainer.chunks, trainer.optimizer, checkpoint.reader(), 0, moments=False)
         trainer.step = 1
         trainer.save({"loss": 0.0, "tokens": 0})
         trainer.saver.wait()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import InputError
-from elm_megatron.checkpoint.shards import sha256
+from data_prep.files import sha256
+from elm_megatron.checkpoint import manifest as checkpoint_manifest
 from elm_megatron.hf.export import open_source
 from elm_megatron.hf.job import Export
 from elm_megatron.run.folder import RunFolder
@@ -110,7 +111,7 @@ def test_pickles_do_not_run(run: Path, ranks: RankPool, tmp_path: Path):
     path.write_bytes(pickle)
     manifest = json.loads((path.parent / "manifest.json").read_text())
     manifest["files"][path.name].update(bytes=len(pickle), sha256=sha256(path))
-    (path.parent / "manifest.json").write_text(json.dumps(manifest))
+    checkpoint_manifest.write(path.parent, manifest)
     source = open_source(cases.export_config(tmp_path / "export", run))
     with pytest.raises(InputError, match="cannot be read"):
         source.weights.part(0)

@@ -176,8 +176,8 @@ def test_incomplete_folders_are_refused(corpus: Path, tmp_path: Path):
 
 def test_killed_in_its_gate(corpus: Path, executioner: Executioner, ranks: RankPool, tmp_path: Path):
     """kill -9 leaves no checkpoint that was not checked; the next import of the folder succeeds."""
-    from elm_megatron.checkpoint.save import committed
     from elm_megatron.run.folder import RunFolder
+    from elm_megatron.run.steps import committed
 
     source = hf_model(tmp_path / "hf", corpus, 2, False)
     config = cases.import_config(tmp_path / "imported", source)

@@ -56,8 +56,9 @@ def tuned(ranks: RankPool, base: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_base_is_untouched_and_checkpoints_hold_the_adapter_alone(tuned: tuple, base: Path) -> None:
     config, before = tuned
     assert files_of(base) == before
-    from elm_megatron.checkpoint.save import Checkpoint, committed
+    from elm_megatron.checkpoint.manifest import Checkpoint
     from elm_megatron.run.folder import RunFolder
+    from elm_megatron.run.steps import committed
 
     checkpoint = Checkpoint.open(committed(RunFolder(config.run.dir))[0])
     held = checkpoint.reader().names()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import RunConfig
-from elm_megatron.run.folder import Rows, RunFolder, write_atomically
+from data_prep import files
+from elm_megatron.run.folder import Rows, RunFolder
 from elm_megatron.run.world import Outcome, World
 
 
@@ -85,8 +86,8 @@ class Stepping:
 
     def _save(self, run: RunFolder, step: int, value: int) -> None:
         run.checkpoints.mkdir(exist_ok=True)
-        write_atomically(run.checkpoints / f"{step}.json", json.dumps(value))
-        write_atomically(run.latest, f"step-{step:08d}")
+        files.write(run.checkpoints / f"{step}.json", json.dumps(value))
+        files.write(run.latest, f"step-{step:08d}")
         run.update(step=step)
 
     def _meet(self, world: World) -> None:
@@ -94,7 +95,7 @@ class Stepping:
         path = world.rendezvous / "port"
         if world.rank == 0:
             with socket.create_server((socket.gethostbyname(world.hostname), 0)) as server:
-                write_atomically(path, str(server.getsockname()[1]))
+                files.write(path, str(server.getsockname()[1]))
                 for _ in range(world.world_size - 1):
                     with server.accept()[0] as peer:
                         assert peer.recv(99) == self.run.encode()

@@ -1,4 +1,4 @@
-"""Between a live model and a checkpoint's pieces: what this rank has to write, and putting it back.
+"""What one rank's model and optimizer give to a checkpoint, and how a checkpoint is put back into them.
 
 Only fp32 master weights and AdamW's moments are stored; bf16 weights are their rounding.
 """
@@ -6,18 +6,48 @@ Only fp32 master weights and AdamW's moments are stored; bf16 weights are their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
 
 from conf.errors import InputError
-from elm_megatron.checkpoint.shards import Piece, Place, Reader
-from elm_megatron.engine.optimizer import MOMENTS, Optimizer, OwnedPart
+from elm_megatron.checkpoint.shards import Reader, Shard, ShardRange
 from elm_megatron.model import device as devices
 from elm_megatron.model.sharding import location, sharded_tensors
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # the sections beside "weight"
 Chooser = Callable[[torch.nn.Parameter], bool]
 Buffers = dict[str, torch.Tensor]
+
+
+class OwnedPart(Protocol):
+    """The part of one parameter that this rank updates.
+
+    Attributes:
+        start, stop: the part as a range of the flattened local parameter.
+        main: fp32 master weights, flat [stop - start].
+    """
+
+    start: int
+    stop: int
+    main: torch.Tensor
+
+
+class OptimizerState(Protocol):
+    """What this module asks of an optimizer; `engine/optimizer.py` is one."""
+
+    def owned_part(self, param: torch.nn.Parameter) -> Any:
+        """The `OwnedPart` of a parameter, or None when other ranks update all of it."""
+
+    def moments(self, part: Any) -> dict[str, torch.Tensor]:
+        """Both moments of a part, flat fp32; empty before the first update."""
+
+    def set_moments(self, part: Any, moments: dict[str, torch.Tensor], step: int) -> None:
+        """Put back both moments of a part."""
+
+    def set_step(self, step: int) -> None:
+        """Put back the number of updates."""
 
 
 def everything(param: torch.nn.Parameter) -> bool:
@@ -27,64 +57,63 @@ def everything(param: torch.nn.Parameter) -> bool:
 
 def snapshot(
     chunks: list[torch.nn.Module],
-    optimizer: Optimizer,
-    data_parallel: bool,
+    optimizer: OptimizerState,
+    distributed_optimizer: bool,
     choose: Chooser = everything,
     buffers: Buffers | None = None,
-) -> list[Piece]:
+) -> list[Shard]:
     """Copies, in host memory, of all this rank has to write.
 
     The copy is explicit: on a CPU `.to("cpu")` would hand out the live tensor, and a save that goes on
     while training does would be torn.
 
     Args:
-        data_parallel: the optimizer's state is spread over the data-parallel ranks, so that each writes
+        distributed_optimizer: the optimizer's state is cut over the data-parallel ranks, so that each writes
             its part; otherwise the first of them writes everything.
         choose: which parameters belong to the checkpoint.
         buffers: memory of an earlier snapshot, to be filled again; touching fresh pages costs more than the
-            copy. Nobody may still read the pieces made from it.
+            copy. Nobody may still read the shards made from it.
     """
     buffers = {} if buffers is None else buffers
-    pieces = []
+    copied = []
     for chunk in chunks:
         for param, shards in sharded_tensors(chunk):
             part = optimizer.owned_part(param) if choose(param) else None
-            if part is None or not _writes(shards[0], data_parallel):
+            if part is None or not _writes(shards[0], distributed_optimizer):
                 continue
             sections = {"weight": part.main, **optimizer.moments(part)}
             for section, values in sections.items():
-                pieces += list(_cut(section, values.detach(), part, shards, buffers))
-    return pieces
+                copied += list(_copies(section, values.detach(), part, shards, buffers))
+    return copied
 
 
-def _writes(shard: ShardedTensor, data_parallel: bool) -> bool:
+def _writes(shard: ShardedTensor, distributed_optimizer: bool) -> bool:
     """Whether this rank is the one of the replicas that writes; the last index is the data-parallel rank."""
     replica = shard.replica_id
-    return is_main_replica(replica[:-1] if data_parallel and isinstance(replica, tuple) else replica)
+    return is_main_replica(replica[:-1] if distributed_optimizer and isinstance(replica, tuple) else replica)
 
 
-def _cut(
+def _copies(
     section: str, values: torch.Tensor, part: OwnedPart, shards: list[ShardedTensor], buffers: Buffers
-) -> Iterator[Piece]:
+) -> Iterator[Shard]:
     base = 0
     for shard in shards:
-        name, whole, offset, shape = location(shard)
         size = shard.data.numel()
         low, high = max(part.start, base), min(part.stop, base + size)
         if low < high:
-            place = Place(section, name, whole, offset, shape, low - base, high - base)
-            data = buffers.get(place.key)
+            stored = ShardRange(section, location(shard), low - base, high - base)
+            data = buffers.get(stored.key)
             if data is None:
-                data = buffers[place.key] = devices.host_buffer(high - low, values)
+                data = buffers[stored.key] = devices.host_buffer(high - low, values)
             data.copy_(values[low - part.start : high - part.start])
-            yield Piece(place, data)
+            yield Shard(stored, data)
         base += size
 
 
 @torch.no_grad()
 def restore(
     chunks: list[torch.nn.Module],
-    optimizer: Optimizer | None,
+    optimizer: OptimizerState | None,
     reader: Reader,
     step: int,
     moments: bool = True,
@@ -96,6 +125,9 @@ def restore(
         optimizer: None to load weights alone.
         step: number of updates done when it was written.
         moments: put AdamW's moments back too; False starts a new run from old weights.
+
+    Raises:
+        InputError: a tensor is missing or has another size.
     """
     for chunk in chunks:
         for param, shards in sharded_tensors(chunk):
@@ -108,13 +140,13 @@ def restore(
                 continue
             part.main.copy_(weight[part.start : part.stop])
             if moments:
-                state = {
+                stored = {
                     name: _local(reader, shards, name)[part.start : part.stop]
                     for name in MOMENTS
-                    if location(shards[0])[0] in reader.names(name)
+                    if location(shards[0]).name in reader.names(name)
                 }
-                if state:
-                    optimizer.set_moments(part, state, step)
+                if stored:
+                    optimizer.set_moments(part, stored, step)
     if optimizer and moments:
         optimizer.set_step(step)
 
@@ -127,7 +159,7 @@ def names(chunks: list[torch.nn.Module]) -> set[str]:
 
 
 def _local(reader: Reader, shards: list[ShardedTensor], section: str) -> torch.Tensor:
-    """One parameter's numbers, flat, its boxes one after the other.
+    """One parameter's numbers, flat, its shards one after the other.
 
     Raises:
         InputError: the checkpoint holds it in another size.

@@ -16,32 +16,36 @@ from typing import Any
 import pytest
 import torch
 
-from elm_megatron.checkpoint import save as checkpoints
-from elm_megatron.checkpoint.save import Checkpoint, Checkpoints, Retention, committed
-from elm_megatron.checkpoint.shards import Piece, Place, Reader
+from conf.errors import InputError
+from data_prep import files
+from elm_megatron.checkpoint import save as saving
+from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.checkpoint.retention import Retention
+from elm_megatron.checkpoint.save import CheckpointSaver
+from elm_megatron.checkpoint.shards import Reader, Shard, ShardRange
+from elm_megatron.model.sharding import ShardLocation
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import committed
 from elm_megatron.run.world import World
 
 
-def piece(value: float) -> Piece:
+def shard(value: float) -> Shard:
     """A small matrix of one number."""
-    return Piece(Place("weight", "w", (4, 4), (0, 0), (4, 4), 0, 16), torch.full((16,), value))
+    return Shard.whole("w", torch.full((4, 4), value))
 
 
 def save(run: RunFolder, step: int, point: str | None) -> None:
     """Save a step; die at `point`."""
     if point == "writing":
-        checkpoints.write_file = lambda path, pieces: (path.write_bytes(b"half"), os._exit(9))
+        saving.write_file = lambda path, shards: (path.write_bytes(b"half"), os._exit(9))
     if point == "before rename":
         Path.rename = lambda self, target: os._exit(9)
     if point == "before latest":
-        original = checkpoints.write_atomically
-        checkpoints.write_atomically = lambda path, text: (
-            os._exit(9) if path.name == "latest" else original(path, text)
-        )
-    saver = Checkpoints(run, World.single(run.path), Retention(last=2))
-    saver.sweep()
-    saver.save(step, [piece(float(step))], {})
+        original = files.write
+        files.write = lambda path, text: os._exit(9) if path.name == "latest" else original(path, text)
+    saver = CheckpointSaver(run, World.single(run.path), Retention(last=2))
+    saver.remove_leftovers()
+    saver.save(step, [shard(float(step))], {})
     saver.wait()
 
 
@@ -69,14 +73,11 @@ def test_killed_save_leaves_a_loadable_run(point: str | None, left: int, tmp_pat
 def test_a_rank_writes_several_files_side_by_side(tmp_path: Path) -> None:
     """About as many bytes in each, everything once; a rank that owns nothing writes an empty file."""
     sizes = {"embedding": 64, "fc1": 40, "fc2": 30, "norm": 1}
-    pieces = [
-        Piece(Place("weight", name, (n,), (0,), (n,), 0, n), torch.full((n,), float(n)))
-        for name, n in sizes.items()
-    ]
+    shards = [Shard.whole(name, torch.full((n,), float(n))) for name, n in sizes.items()]
     run = RunFolder(tmp_path)
     world = replace(World.single(tmp_path), world_size=2)
-    for rank, mine in ((1, []), (0, pieces)):
-        saver = Checkpoints(run, replace(world, rank=rank), Retention(last=2))
+    for rank, mine in ((1, []), (0, shards)):
+        saver = CheckpointSaver(run, replace(world, rank=rank), Retention(last=2))
         saver.save(1, mine, {})
         saver.wait()
     checkpoint = Checkpoint.open(committed(run)[0])
@@ -95,7 +96,7 @@ def test_a_rank_writes_several_files_side_by_side(tmp_path: Path) -> None:
     }
 
 
-def may_give_way() -> bool:
+def may_lower_priority() -> bool:
     """Whether this system lets a thread take the lowest priority."""
     answers = []
 
@@ -112,24 +113,24 @@ def may_give_way() -> bool:
     return answers[0]
 
 
-@pytest.mark.skipif(not may_give_way(), reason="not Linux, or a container that forbids it")
-def test_the_writers_give_way_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, seen = checkpoints.write_file, []
+@pytest.mark.skipif(not may_lower_priority(), reason="not Linux, or a container that forbids it")
+def test_the_writers_run_where_a_core_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = saving.write_file, []
 
-    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+    def write_file(path: Path, shards: list[Shard]) -> dict[str, Any]:
         seen.append(os.sched_getscheduler(threading.get_native_id()))
-        return original(path, pieces)
+        return original(path, shards)
 
-    monkeypatch.setattr(checkpoints, "write_file", write_file)
+    monkeypatch.setattr(saving, "write_file", write_file)
     before = os.sched_getscheduler(0)
-    saver = Checkpoints(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
+    saver = CheckpointSaver(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
     cores = set(range(4))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores)
-    for hurry in (False, True):
-        saver.save(1, [piece(1.0)], {}, hurry)
+    for blocking in (False, True):
+        saver.save(1, [shard(1.0)], {}, blocking)
         saver.wait()
     cores = {0}  # of a rank with one core, which may never idle
-    saver.save(1, [piece(1.0)], {})
+    saver.save(1, [shard(1.0)], {})
     saver.wait()
     assert seen == [os.SCHED_IDLE, before, before]
     assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
@@ -137,14 +138,14 @@ def test_the_writers_give_way_to_training(tmp_path: Path, monkeypatch: pytest.Mo
 
 def die_beside_a_hung_write(run: RunFolder) -> None:
     """A rank that fails while the file system does not answer."""
-    checkpoints.write_file = lambda path, pieces: time.sleep(600)
-    Checkpoints(run, World.single(run.path), Retention(last=2)).save(1, [piece(1.0), piece(2.0)], {})
+    saving.write_file = lambda path, shards: time.sleep(600)
+    CheckpointSaver(run, World.single(run.path), Retention(last=2)).save(1, [shard(1.0), shard(2.0)], {})
     raise SystemExit(3)
 
 
 def test_a_rank_that_fails_does_not_wait_for_a_write_that_hangs(tmp_path: Path) -> None:
     """It would keep beating, and nobody would name it."""
-    code = "from pathlib import Path; from tests.elm_megatron.engine import test_checkpoint_kill as here; "
+    code = "from pathlib import Path; from tests.elm_megatron.checkpoint import test_save as here; "
     code += f"here.die_beside_a_hung_write(here.RunFolder(Path({str(tmp_path)!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], timeout=120)
     assert done.returncode == 3
@@ -154,17 +155,18 @@ def test_reader_assembles_any_rectangle(tmp_path: Path) -> None:
     """Two column halves, one of them in two flat ranges, read back as rows."""
     whole = torch.arange(24.0).view(4, 6)
     left, right = whole[:, :3].contiguous().view(-1), whole[:, 3:].contiguous().view(-1)
-    pieces = [
-        Piece(Place("weight", "w", (4, 6), (0, 0), (4, 3), 0, 5), left[:5].clone()),
-        Piece(Place("weight", "w", (4, 6), (0, 0), (4, 3), 5, 12), left[5:].clone()),
-        Piece(Place("weight", "w", (4, 6), (0, 3), (4, 3), 0, 12), right),
+    first, second = (ShardLocation("w", (4, 6), (0, column), (4, 3)) for column in (0, 3))
+    shards = [
+        Shard(ShardRange("weight", first, 0, 5), left[:5].clone()),
+        Shard(ShardRange("weight", first, 5, 12), left[5:].clone()),
+        Shard(ShardRange("weight", second, 0, 12), right),
     ]
-    entry = checkpoints.write_file(tmp_path / "rank-00000.safetensors", pieces)
+    entry = saving.write_file(tmp_path / "rank-00000.safetensors", shards)
     reader = Reader(tmp_path, {"rank-00000.safetensors": entry})
     assert torch.equal(reader.read("w"), whole)
     assert torch.equal(reader.read("w", (1, 2), (2, 3)), whole[1:3, 2:5])
     incomplete = Reader(tmp_path, {"rank-00000.safetensors": {**entry, "places": entry["places"][:2]}})
-    with pytest.raises(checkpoints.InputError, match="incomplete"):
+    with pytest.raises(InputError, match="incomplete"):
         incomplete.read("w")
 
 
@@ -174,7 +176,7 @@ def test_a_manifest_of_another_step_is_refused(tmp_path: Path) -> None:
     save(run, 4, None)
     manifest = committed(run)[0] / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"step": 4', '"step": 5'))
-    with pytest.raises(checkpoints.InputError, match="says step 5, the folder's name another"):
+    with pytest.raises(InputError, match="says step 5, the folder's name another"):
         Checkpoint.open(manifest.parent)
 
 
@@ -182,8 +184,8 @@ def test_stale_life_commits_nothing(tmp_path: Path) -> None:
     """A task that lost its node must not write after a newer life has begun."""
     run = RunFolder(tmp_path)
     run.update(life=["99", 1])
-    saver = Checkpoints(run, World.single(tmp_path), Retention(last=2))
-    saver.save(1, [piece(1.0)], {})
+    saver = CheckpointSaver(run, World.single(tmp_path), Retention(last=2))
+    saver.save(1, [shard(1.0)], {})
     with pytest.raises(RuntimeError, match="belongs to job 99"):
         saver.wait()
     assert committed(run) == []
@@ -193,23 +195,23 @@ def test_a_save_that_commits_late_leaves_the_next_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rank 1 is at its second save while rank 0 still waits for the first of rank 2."""
-    run, original, second_begun = RunFolder(tmp_path), checkpoints.write_file, threading.Event()
+    run, original, second_begun = RunFolder(tmp_path), saving.write_file, threading.Event()
 
-    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+    def write_file(path: Path, shards: list[Shard]) -> dict[str, Any]:
         if "00000002" in path.parent.name and path.name.startswith("rank-00001"):
             second_begun.set()
         if "00000001" in path.parent.name and path.name.startswith("rank-00002"):
             assert second_begun.wait(20)
-        return original(path, pieces)
+        return original(path, shards)
 
-    monkeypatch.setattr(checkpoints, "write_file", write_file)
-    monkeypatch.setattr(checkpoints, "COMMIT_SECONDS", 10)
+    monkeypatch.setattr(saving, "write_file", write_file)
+    monkeypatch.setattr(saving, "COMMIT_SECONDS", 10)
     world = replace(World.single(tmp_path), world_size=3)
-    savers = [Checkpoints(run, replace(world, rank=rank), Retention(last=2)) for rank in range(3)]
+    savers = [CheckpointSaver(run, replace(world, rank=rank), Retention(last=2)) for rank in range(3)]
 
-    def saves(saver: Checkpoints) -> None:
+    def saves(saver: CheckpointSaver) -> None:
         for step in (1, 2):
-            saver.save(step, [piece(float(step))], {})
+            saver.save(step, [shard(float(step))], {})
             saver.wait()
 
     threads = [threading.Thread(target=saves, args=(saver,)) for saver in savers]
@@ -223,16 +225,16 @@ def test_a_save_that_commits_late_leaves_the_next_one_alone(
 
 
 def test_a_file_that_is_not_whole_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, original = RunFolder(tmp_path), checkpoints.write_file
+    run, original = RunFolder(tmp_path), saving.write_file
 
-    def write_file(path: Path, pieces: list[Piece]) -> dict[str, Any]:
-        entry = original(path, pieces)
+    def write_file(path: Path, shards: list[Shard]) -> dict[str, Any]:
+        entry = original(path, shards)
         os.truncate(path, entry["bytes"] - 1)
         return entry
 
-    monkeypatch.setattr(checkpoints, "write_file", write_file)
-    saver = Checkpoints(run, World.single(tmp_path), Retention(last=2))
-    saver.save(1, [piece(1.0)], {})
+    monkeypatch.setattr(saving, "write_file", write_file)
+    saver = CheckpointSaver(run, World.single(tmp_path), Retention(last=2))
+    saver.save(1, [shard(1.0)], {})
     with pytest.raises(RuntimeError, match=r"rank-00000-0\.safetensors: \d+ bytes, rank 0 wrote \d+"):
         saver.wait()
     assert committed(run) == []
@@ -263,15 +265,15 @@ def test_a_failed_save_is_told_without_waiting_for_the_next(
 ) -> None:
     go_on = threading.Event()
 
-    def full(path: Path, pieces: list[Piece]) -> dict[str, Any]:
+    def full(path: Path, shards: list[Shard]) -> dict[str, Any]:
         go_on.wait(20)
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(checkpoints, "write_file", full)
-    saver = Checkpoints(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
-    saver.save(1, [piece(1.0)], {})
+    monkeypatch.setattr(saving, "write_file", full)
+    saver = CheckpointSaver(RunFolder(tmp_path), World.single(tmp_path), Retention(last=2))
+    saver.save(1, [shard(1.0)], {})
     saver.check()  # under way
     go_on.set()
     saver._thread.join()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="the disk is full"):
         saver.check()
