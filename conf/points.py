@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
+
+from conf import overrides
 
 NEVER_NAMED = ("run.name", "run.dir", "dry_run")
 # What a name takes only where it tells two points apart: mostly the default name holds it already, or it does
@@ -31,9 +32,9 @@ class Point:
     own: dict[str, str]
 
     @classmethod
-    def of(cls, config: DictConfig, overrides: Sequence[str]) -> Point:
-        """A point out of what Hydra tells of it."""
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    def of(cls, config: DictConfig, given: Sequence[str]) -> Point:
+        """A point out of its composed config and its overrides."""
+        parsed = overrides.parse(given)
         return cls(config, {override.key_or_group: _value_text(override) for override in parsed})
 
     def parts(self, keys: set[str]) -> list[str]:

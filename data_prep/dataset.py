@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conf.errors import InputError
+from conf.errors import InputError, require
 from conf.names import CONF
-from conf.refusal import require
 from conf.schema.data import TrainingData
 from conf.schema.preprocess import CorpusConfig
 from data_prep.manifest import FILE, Manifest

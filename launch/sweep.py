@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conf.compose import guarded
+from conf.process import guarded
 from slurm.chains import sweep_report
 
 

@@ -6,36 +6,35 @@ A site is one YAML; `setup` and `env` come only from such a file, never from the
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from conf import typed
 from conf.durations import seconds
 from conf.errors import InputError
+from conf.limits import Fits, Within
 
-WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-PATH = r"[A-Za-z0-9._/][A-Za-z0-9 ._=+,@~/-]*"
-DURATION = r"(\d{1,3}-\d{1,2}:\d{2}:\d{2}|\d{1,4}:\d{2}:\d{2}|\d{1,6})"
-AFTER = r"(singleton|after[a-z]*(:\d+)+)"
-PATTERNS = {
-    "name": (WORD, "letters, digits and . _ -"),
-    "time": (DURATION, "D-HH:MM:SS, HH:MM:SS or minutes"),
-    "gpu_type": (WORD, "letters, digits and . _ -"),
-    "cpu_partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
-    "account": (WORD, "letters, digits and . _ -"),
-    "partition": (rf"{WORD}(,{WORD})*", "names with commas between them"),
-    "qos": (WORD, "letters, digits and . _ -"),
-    "constraint": (r"[A-Za-z0-9(\[][A-Za-z0-9_.&|,*()\[\]-]{0,199}", "feature names joined by & | or ,"),
-    "reservation": (WORD, "letters, digits and . _ -"),
-    "exclude": (r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,499}", "node names as Slurm writes them"),
-    "dependency": (rf"{AFTER}([,?]{AFTER})*", "Slurm's words, as afterok:4711"),
-    "mail_user": (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}", "an address"),
-    "mail_type": (r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "Slurm's words, as END,FAIL"),
-    "mpi": (r"[a-z0-9_]{1,16}", "a word of `srun --mpi=list`"),
-    "interface": (r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,31}", "a network interface"),
-    "slurm_conf": (PATH, "a path"),
-    "container": (PATH, "the path of an image"),
-}  # fmt: skip
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_PATH = r"[A-Za-z0-9._/][A-Za-z0-9 ._=+,@~/-]*"
+_DURATION = r"(\d{1,3}-\d{1,2}:\d{2}:\d{2}|\d{1,4}:\d{2}:\d{2}|\d{1,6})"
+_AFTER = r"(singleton|after[a-z]*(:\d+)+)"
+_FEATURES = r"[A-Za-z0-9(\[][A-Za-z0-9_.&|,*()\[\]-]{0,199}"
+
+Word = Annotated[str, Fits(_WORD, "letters, digits and . _ -")]
+Words = Annotated[str, Fits(rf"{_WORD}(,{_WORD})*", "names with commas between them")]
+Duration = Annotated[str, Fits(_DURATION, "D-HH:MM:SS, HH:MM:SS or minutes")]
+Features = Annotated[str, Fits(_FEATURES, "feature names joined by & | or ,")]
+Nodes = Annotated[str, Fits(r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,499}", "node names as Slurm writes them")]
+After = Annotated[str, Fits(rf"{_AFTER}([,?]{_AFTER})*", "Slurm's words, as afterok:4711")]
+Mail = Annotated[str, Fits(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}", "an address")]
+Events = Annotated[str, Fits(r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "Slurm's words, as END,FAIL")]
+Mpi = Annotated[str, Fits(r"[a-z0-9_]{1,16}", "a word of `srun --mpi=list`")]
+Interface = Annotated[str, Fits(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,31}", "a network interface")]
+File = Annotated[str, Fits(_PATH, "a path")]
+Image = Annotated[str, Fits(_PATH, "the path of an image")]
+Module = Annotated[str, Fits(r"[A-Za-z0-9][A-Za-z0-9._+/-]*", "a module's name, as CUDA/12.4")]
+Bind = Annotated[str, Fits(rf"{_PATH}(:{_PATH})?", "a folder, or folder:folder inside")]
+Amount = Annotated[int, Within(ge=1, le=1_000_000, allowed="at least 1")]
 
 
 @dataclass
@@ -44,7 +43,7 @@ class SiteConfig:
 
     Attributes:
         max_time: longest job, as `time`.
-        gpus, cores, memory_gb: of one whole node.
+        gpus, cores, memory_gb: of one whole node; memory in GiB.
         gpu_memory_gb: of one GPU, GiB.
         peak_tflops: of one GPU (or of one CPU node), bf16 without sparsity.
         mfu: share of that peak a first estimate assumes.
@@ -53,7 +52,7 @@ class SiteConfig:
         scratch, scratch_days: where files are deleted after how many days without use.
     """
 
-    max_time: str | None = None
+    max_time: Duration | None = None
     gpus: int = 0
     cores: int | None = None
     memory_gb: int | None = None
@@ -79,8 +78,12 @@ class ClusterConfig:
         tasks_per_node: ranks per node; null is what the layout needs, or one per GPU.
         gpus_per_node, gpu_type: GPUs asked for, and their GRES type where the site wants it.
         cpus_per_task, memory_gb: null is the share of the node that goes with the GPUs asked for.
-        time: D-HH:MM:SS, HH:MM:SS or minutes.
+        time: D-HH:MM:SS, HH:MM:SS or minutes; null is the partition's default.
         signal_seconds: how long before the time limit the job saves and requeues itself.
+        account, partition, qos, constraint, reservation: as sbatch takes them.
+        exclude: nodes that are not used, as n[1-3],n7.
+        dependency: what the job waits for, as afterok:4711.
+        mail_user, mail_type: who gets Slurm's mail about the job, and when.
         cpu_partition: for what uses no GPU (preprocess, export); null is `partition`.
         exclusive: the whole node.
         ear: let the site's Energy Aware Runtime measure the nodes (`eacct -j <job>` tells it afterwards).
@@ -94,39 +97,39 @@ class ClusterConfig:
         max_stalls: attempts of a job in a row without a new checkpoint, after which it is held.
     """
 
-    name: str = "local"
+    name: Word = "local"
     executor: Literal["local", "slurm", "allocation"] = "local"
     device: Literal["cpu", "gpu"] = "cpu"
-    nodes: int = 1
-    tasks_per_node: int | None = None
+    nodes: Amount = 1
+    tasks_per_node: Amount | None = None
     gpus_per_node: int = 0
-    gpu_type: str | None = None
-    cpus_per_task: int | None = None
-    memory_gb: int | None = None
-    time: str | None = None
-    signal_seconds: int = 300
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    reservation: str | None = None
-    exclude: str | None = None
-    dependency: str | None = None
-    mail_user: str | None = None
-    mail_type: str | None = None
-    cpu_partition: str | None = None
+    gpu_type: Word | None = None
+    cpus_per_task: Amount | None = None
+    memory_gb: Amount | None = None
+    time: Duration | None = None
+    signal_seconds: Amount = 300
+    account: Word | None = None
+    partition: Words | None = None
+    qos: Word | None = None
+    constraint: Features | None = None
+    reservation: Word | None = None
+    exclude: Nodes | None = None
+    dependency: After | None = None
+    mail_user: Mail | None = None
+    mail_type: Events | None = None
+    cpu_partition: Words | None = None
     exclusive: bool = False
     ear: bool = False
-    mpi: str = "pmi2"
-    interface: str | None = None
-    slurm_conf: str | None = None
-    modules: list[str] = field(default_factory=list)
+    mpi: Mpi = "pmi2"
+    interface: Interface | None = None
+    slurm_conf: File | None = None
+    modules: list[Module] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    container: str | None = None
-    binds: list[str] = field(default_factory=list)
-    at_once: int | None = None
-    max_stalls: int = 2
+    container: Image | None = None
+    binds: list[Bind] = field(default_factory=list)
+    at_once: Amount | None = None
+    max_stalls: Amount = 2
     site: SiteConfig = field(default_factory=SiteConfig)
 
     def without_gpus(self, nodes: int = 1) -> ClusterConfig:
@@ -145,28 +148,16 @@ class ClusterConfig:
         Raises:
             InputError: naming the key, what was found and what is allowed.
         """
-        for key, (pattern, allowed) in PATTERNS.items():
-            value = getattr(self, key)
-            if value is not None and not re.fullmatch(pattern, value):
-                raise _refusal(key, value, f"must be {allowed}")
-        for key, pattern in (("modules", r"[A-Za-z0-9][A-Za-z0-9._+/-]*"), ("binds", rf"{PATH}(:{PATH})?")):
-            for value in getattr(self, key):
-                if not re.fullmatch(pattern, value):
-                    raise _refusal(key, value, f"must match {pattern}")
+        typed.check(self, "cluster")
         for name, value in self.env.items():
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not value.isprintable():
+            if not (name.isidentifier() and name.isascii() and value.isprintable()):
                 raise _refusal(f"env.{name}", value, "must be a variable's name and printable text")
         for line in self.setup:
             if not line.isprintable():
                 raise _refusal("setup", line, "must be lines of printable text")
-        self._check_numbers()
+        self._check_limits()
 
-    def _check_numbers(self) -> None:
-        counts = ("nodes", "tasks_per_node", "cpus_per_task", "memory_gb", "at_once", "max_stalls")
-        for key in (*counts, "signal_seconds"):
-            value = getattr(self, key)
-            if value is not None and not 1 <= value <= 1_000_000:
-                raise _refusal(key, value, "must be at least 1")
+    def _check_limits(self) -> None:
         if self.gpus_per_node < 0 or (self.site.gpus and self.gpus_per_node > self.site.gpus):
             raise _refusal("gpus_per_node", self.gpus_per_node, f"must be 0 to {self.site.gpus or 'many'}")
         if self.executor == "local" and self.nodes != 1:

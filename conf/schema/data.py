@@ -1,15 +1,13 @@
-"""What pretraining reads, `data.*`: one dataset, or several by weight, and how it treats a document's end.
-
-Torch-free, so that a launcher refuses before anything starts.
-"""
+"""What pretraining reads, `data.*`: one dataset, or several by weight, and how it treats a document's end."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conf.refusal import require
+from conf import typed
+from conf.errors import require
+from conf.limits import Positive
 from conf.schema.preprocess import DataConfig
 
 
@@ -23,7 +21,7 @@ class BlendPart:
     """
 
     dir: str
-    weight: float = 1.0
+    weight: Positive = 1.0
 
 
 @dataclass
@@ -33,32 +31,21 @@ class TrainingData(DataConfig):
     Attributes:
         dir: the dataset; with a blend it gives the tokenizer and the validation split alone, unless it is one
             of the parts too.
-        blend: datasets to train on instead of `dir`, each with its weight; all have `dir`'s tokenizer.
+        blend: datasets to train on instead of `dir`, as [{dir: data/a, weight: 3}, {dir: data/b, weight: 1}];
+            all have the tokenizer of `dir`.
         reset_attention_mask: a document does not attend to those before it in its sample.
-        reset_position_ids: positions begin anew with each document; rotary positions do so exactly where
-            attention does, hence only with `reset_attention_mask`, and as they are relative, with the same
-            result as without.
         eod_mask_loss: what follows a document's end is not learnt (nor counted in a loss).
     """
 
     blend: list[BlendPart] = field(default_factory=list)
     reset_attention_mask: bool = False
-    reset_position_ids: bool = False
     eod_mask_loss: bool = False
 
     def check(self) -> None:
-        """Refuse weights, lists and combinations that cannot be."""
-        require(
-            self.reset_attention_mask or not self.reset_position_ids,
-            "data.reset_position_ids=true needs data.reset_attention_mask=true: rotary positions begin anew "
-            "where attention does.",
-        )
+        """Refuse weights and lists that cannot be."""
+        typed.check(self, "data")
         folders = [str(Path(part.dir).absolute()) for part in self.blend]
         for i, part in enumerate(self.blend):
-            require(
-                part.weight > 0 and math.isfinite(part.weight),
-                f"data.blend[{i}].weight={part.weight}: must be above 0.",
-            )
             require(
                 folders[i] not in folders[:i], f"data.blend[{i}].dir={part.dir}: stands in the blend twice."
             )

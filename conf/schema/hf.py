@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from conf.refusal import require, require_choice
+from conf import typed
+from conf.errors import require, shown
+from conf.limits import Count, Natural, NotNegative, Positive, Within
 from conf.schema.cluster import ClusterConfig
 from conf.schema.model import ModelConfig
-from conf.schema.run import RunConfig
+from conf.schema.run import Command, RunConfig
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 GGUF_DTYPES = ("f32", "f16", "q8_0")
@@ -16,13 +19,17 @@ TASKS = ("elm_cloze_nl", "elm_cloze_en", "elm_title_nl", "elm_title_en")
 
 @dataclass
 class DatasetChoice:
-    """Another place of the dataset than the one the source's config names; null is that one."""
+    """Where the dataset is.
+
+    Attributes:
+        dir: the dataset, where it is not at the place the source's config names; null is that place.
+    """
 
     dir: str | None = None
 
 
 @dataclass
-class ExportConfig:
+class ExportConfig(Command):
     """Everything of `python launch/export.py`.
 
     Attributes:
@@ -39,26 +46,27 @@ class ExportConfig:
 
     run: RunConfig
     source: str
-    step: int | None = None
+    step: Natural | None = None
     adapter: str | None = None
-    format: str = "hf"
+    format: Literal["hf", "gguf"] = "hf"
     dtype: str | None = None
-    shard_gb: float = 2.0
+    shard_gb: Positive = 2.0
     licence: str | None = None
-    grams_per_kwh: float | None = None
+    grams_per_kwh: NotNegative | None = None
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
 
     def check(self) -> None:
-        """Refuse values outside their lists."""
-        require_choice("format", self.format, ("hf", "gguf"))
+        """Refuse a dtype that the format does not have."""
+        super().check()
         dtypes = HF_DTYPES if self.format == "hf" else GGUF_DTYPES
-        require_choice("dtype", self.dtype, (None, *dtypes))
-        require(self.step is None or self.step >= 0, f"step={self.step}: must be at least 0.")
-        require(self.shard_gb > 0, f"shard_gb={self.shard_gb}: must be above 0.")
-        grams = self.grams_per_kwh
-        require(grams is None or grams >= 0, f"grams_per_kwh={grams}: must be at least 0.")
+        allowed = f"allowed are null, {', '.join(dtypes)}"
+        require(self.dtype in (None, *dtypes), f"dtype={shown(self.dtype)}: {allowed}.")
+
+    def job_cluster(self) -> ClusterConfig:
+        """One process without a GPU."""
+        return self.cluster.without_gpus()
 
 
 @dataclass
@@ -82,25 +90,20 @@ class GenerateConfig:
     adapter: str | None = None
     prompts: str | None = None
     chat: bool | None = None
-    max_new_tokens: int = 100
-    temperature: float = 0.8
-    top_p: float = 0.95
-    top_k: int = 0
-    repetition_penalty: float = 1.1
+    max_new_tokens: Count = 100
+    temperature: NotNegative = 0.8
+    top_p: Annotated[float, Within(gt=0, le=1)] = 0.95
+    top_k: Natural = 0
+    repetition_penalty: Positive = 1.1
     seed: int = 1234
 
     def check(self) -> None:
         """Refuse values outside their ranges."""
-        require(self.max_new_tokens >= 1, f"max_new_tokens={self.max_new_tokens}: must be at least 1.")
-        require(self.temperature >= 0, f"temperature={self.temperature}: must be at least 0.")
-        require(0 < self.top_p <= 1, f"top_p={self.top_p}: must be above 0 and at most 1.")
-        require(self.top_k >= 0, f"top_k={self.top_k}: must be at least 0.")
-        penalty = self.repetition_penalty
-        require(penalty > 0, f"repetition_penalty={penalty}: must be above 0.")
+        typed.check(self)
 
 
 @dataclass
-class ImportConfig:
+class ImportConfig(Command):
     """Everything of `python launch/import_hf.py`.
 
     Attributes:
@@ -115,9 +118,13 @@ class ImportConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
 
+    def job_cluster(self) -> ClusterConfig:
+        """One process without a GPU."""
+        return self.cluster.without_gpus()
+
 
 @dataclass
-class EvalConfig:
+class EvalConfig(Command):
     """Everything of `python launch/eval.py`.
 
     Attributes:
@@ -134,12 +141,12 @@ class EvalConfig:
 
     run: RunConfig
     source: str | list[str]
-    split: str | None = "valid"
-    max_documents: int | None = None
-    window: int | None = None
+    split: Literal["train", "valid"] | None = "valid"
+    max_documents: Count | None = None
+    window: Annotated[int, Within(ge=2)] | None = None
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    limit: int | None = None
-    batch_size: int = 8
+    limit: Count | None = None
+    batch_size: Count = 8
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
@@ -150,12 +157,12 @@ class EvalConfig:
         return [self.source] if isinstance(self.source, str) else self.source
 
     def check(self) -> None:
-        """Refuse values outside their lists and ranges."""
-        require_choice("split", self.split, (None, "train", "valid"))
+        """Refuse sources that are none or stand twice, and an evaluation of nothing."""
+        super().check()
         require(len(self.sources) > 0, "source=[]: give at least one model.")
         require(len(set(self.sources)) == len(self.sources), f"source={self.sources}: a model stands twice.")
-        for key in ("max_documents", "window", "limit", "batch_size"):
-            value = getattr(self, key)
-            least = 2 if key == "window" else 1
-            require(value is None or value >= least, f"{key}={value}: must be at least {least}.")
         require(self.split is not None or bool(self.tasks), "split=null and tasks=[]: nothing to evaluate.")
+
+    def job_cluster(self) -> ClusterConfig:
+        """One process, on a GPU where the cluster has any."""
+        return self.cluster.for_one_process()

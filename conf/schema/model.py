@@ -4,27 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.refusal import divisors, require
+from conf import typed
+from conf.errors import divisors, require
+from conf.limits import Count, NotNegative, Positive
 
 VOCAB_MULTIPLE = 128  # independent of tp, so that every layout holds the same padded vocabulary
 
 
 @dataclass
 class ModelConfig:
-    """Architecture, Llama-2 style (RMSNorm, SwiGLU, rotary positions, no biases)."""
+    """Architecture, Llama-2 style (RMSNorm, SwiGLU, rotary positions, no biases).
+
+    Attributes:
+        name: of the size; part of the default run.name.
+        hidden_size: channels of the residual stream.
+        ffn_hidden_size: channels inside the MLP.
+        num_layers: transformer layers.
+        num_attention_heads: heads that ask.
+        num_query_groups: heads of keys and values, each shared by equally many that ask.
+        max_position_embeddings: the longest sequence in tokens.
+        vocab_size: token ids; the weights hold it rounded up to a multiple of 128.
+        rope_theta: base of the rotary positions.
+        norm_eps: added to the mean square in RMSNorm.
+        tie_embeddings: whether the output head is the embedding.
+        init_std: standard deviation of the weights at the start.
+    """
 
     name: str
-    hidden_size: int
-    ffn_hidden_size: int
-    num_layers: int
-    num_attention_heads: int
-    num_query_groups: int
-    max_position_embeddings: int
-    vocab_size: int
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-5
+    hidden_size: Count
+    ffn_hidden_size: Count
+    num_layers: Count
+    num_attention_heads: Count
+    num_query_groups: int = typed.follows("${model.num_attention_heads}")
+    max_position_embeddings: Count
+    vocab_size: Count = typed.follows("${tokenizer.vocab_size}")
+    rope_theta: Positive = 10000.0
+    norm_eps: Positive = 1e-5
     tie_embeddings: bool = False
-    init_std: float = 0.02
+    init_std: NotNegative = 0.02
 
     @property
     def head_dim(self) -> int:
@@ -61,11 +78,7 @@ class ModelConfig:
 
     def check(self) -> None:
         """Refuse sizes that do not fit each other."""
-        for key in ("hidden_size", "ffn_hidden_size", "num_layers", "num_attention_heads", "vocab_size"):
-            require(getattr(self, key) > 0, f"model.{key}={getattr(self, key)}: must be at least 1.")
-        for key in ("rope_theta", "norm_eps"):
-            require(getattr(self, key) > 0, f"model.{key}={getattr(self, key)}: must be above 0.")
-        require(self.init_std >= 0, f"model.init_std={self.init_std}: must be at least 0.")
+        typed.check(self, "model")
         heads, groups = self.num_attention_heads, self.num_query_groups
         require(
             self.hidden_size % heads == 0,

@@ -5,21 +5,32 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from conf.refusal import divisors, require
-from conf.schema.cluster import ClusterConfig
+from conf import typed
+from conf.errors import divisors, require
+from conf.limits import Count
 from conf.schema.model import VOCAB_MULTIPLE, ModelConfig
+from conf.schema.run import Command
 
 
 @dataclass
 class ParallelConfig:
-    """How one model is cut over ranks; dp is what remains of the world."""
+    """How one model is cut over ranks; dp is what remains of the world.
 
-    tp: int = 1
-    pp: int = 1
-    vpp: int = 1
-    cp: int = 1
+    Attributes:
+        tp: ranks that share each layer's matrices (tensor parallel).
+        pp: ranks that hold a part of the layers each (pipeline parallel).
+        vpp: parts of the layers on each of those ranks (interleaved pipeline).
+        cp: ranks that hold a part of each sequence each (context parallel).
+        sp: whether the norms are split along the sequence over the tp ranks (sequence parallel).
+        auto: the planner chooses tp and pp for the model and the cluster, and says why.
+    """
+
+    tp: Count = 1
+    pp: Count = 1
+    vpp: Count = 1
+    cp: Count = 1
     sp: bool = False
-    auto: bool = False  # choose the rest for the model and the cluster (planner/layout.py)
+    auto: bool = False
 
     @property
     def model_ranks(self) -> int:
@@ -33,8 +44,7 @@ class ParallelConfig:
 
     def check(self, model: ModelConfig, world_size: int) -> None:
         """Refuse a layout that does not fit the model or the world."""
-        for key in ("tp", "pp", "vpp", "cp"):
-            require(getattr(self, key) >= 1, f"parallel.{key}={getattr(self, key)}: must be at least 1.")
+        typed.check(self, "parallel")
         heads, groups, layers = model.num_attention_heads, model.num_query_groups, model.num_layers
         require(
             heads % self.tp == 0,
@@ -74,11 +84,11 @@ class ParallelConfig:
         )
 
 
-class Ranks:
-    """How many ranks a verb with a layout and a cluster has."""
+class Ranks(Command):
+    """A verb that trains: its layout and its cluster give the ranks it has."""
 
+    model: ModelConfig
     parallel: ParallelConfig
-    cluster: ClusterConfig
 
     @property
     def world_size(self) -> int:
@@ -94,3 +104,10 @@ class Ranks:
     def dp(self) -> int:
         """Data-parallel copies of the model."""
         return self.world_size // self.parallel.model_ranks
+
+    def check(self) -> None:
+        """Refuse a model that cannot be, or a layout that does not fit it or the cluster."""
+        super().check()
+        self.cluster.check_gpus()
+        self.model.check()
+        self.parallel.check(self.model, self.world_size)

@@ -1,13 +1,11 @@
-"""The configuration of the whole chain, and the configuration of each of its stages. Torch-free.
-
-Stage runs are called `<run.name>-<verb>`, so that one chain's settings never meet another's run folder.
-"""
+"""The configuration of the whole chain, and the configuration of each of its stages. Torch-free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from conf.limits import Count
 from conf.schema.cluster import ClusterConfig
 from conf.schema.data import TrainingData
 from conf.schema.hf import EvalConfig, ExportConfig
@@ -32,6 +30,8 @@ from conf.schema.tune import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
 class PipelineConfig(Ranks):
     """Everything of `python launch/pipeline.py`.
 
+    Stage runs are called `<run.name>-<verb>`, so that one chain's settings never meet another's run folder.
+
     Attributes:
         prompt: what the exported model continues at the end.
         max_new_tokens: how much it may add.
@@ -50,7 +50,7 @@ class PipelineConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     prompt: str = "Het onderzoek naar de haven"
-    max_new_tokens: int = 40
+    max_new_tokens: Count = 40
     dry_run: bool = False
 
     def stage_run(self, verb: str) -> RunConfig:
@@ -126,7 +126,9 @@ class PipelineConfig(Ranks):
 
     def check(self) -> None:
         """Refuse what any stage would refuse, before the first one starts."""
+        super().check()
         self.preprocessing().check()
         self.pretraining().check()
         self.tuning().check()
         self.exporting().check()
+        self.measuring().check()

@@ -1,30 +1,30 @@
-"""What can be set for data preparation, with types and the checks that need no data.
-
-The same names stand in ``conf/preprocess.yaml``, ``conf/corpus/`` and ``conf/tokenizer/``. Importing this
-module also registers the ``folder_name`` and ``licence_of`` resolvers which those files use.
-"""
+"""What can be set for data preparation, with types and the checks that need no data."""
 
 from __future__ import annotations
 
 import datetime
-import re
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from conf.errors import InputError
+from conf import typed
+from conf.errors import InputError, require
+from conf.limits import Count, Fits, Natural, Within
 from conf.names import PACKAGE
-from conf.refusal import require
 from conf.schema.cluster import ClusterConfig
-from conf.schema.run import RunConfig
+from conf.schema.run import Command, RunConfig
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?")
-ADDRESS = re.compile(rf"https?://{HOST.pattern}(/[!-~]*)?")
 MEGABYTE = 10**6  # what `_mb` in a key counts
-FORMATS = ("txt", "pdf")
-LANGUAGES = ("nl", "en", "other")
 SMALLEST_VOCAB = 261  # four special pieces, 256 bytes, and one more
+_HOST = r"[A-Za-z0-9.-]+(:\d+)?"
+
+Name = Annotated[str, Fits(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "letters, digits, '.', '_' and '-'")]
+Host = Annotated[str, Fits(_HOST, "names, with a port if need be")]
+Address = Annotated[str, Fits(rf"https?://{_HOST}(/[!-~]*)?", "an address such as https://host/oai")]
+Prefix = Annotated[str, Fits(r".+", "a metadata format such as oai_dc")]
+Agent = Annotated[str, Fits(r"(?=.*[!-~])[ -~]+", "one line of ASCII")]
+Similarity = Annotated[float, Within(ge=0.5, le=1, allowed="between 0.5 and 1")]
 
 
 @dataclass
@@ -40,57 +40,58 @@ class HarvestSource:
         assume_open: records without a statement on access are open, as on a server that lists nothing else.
     """
 
-    name: str = ""
-    url: str = ""
-    prefix: str = "oai_dc"
+    name: Name = ""
+    url: Address = ""
+    prefix: Prefix = "oai_dc"
     set: str = ""
-    hosts: list[str] = field(default_factory=list)
+    hosts: list[Host] = field(default_factory=list)
     assume_open: bool = False
-
-    def check(self, key: str) -> None:
-        """Check every value; `key` is the source's own, such as ``corpus.harvest.sources[0]``."""
-        _within(f"{key}.name", NAME.fullmatch(self.name), self.name, "letters, digits, '.', '_' and '-'")
-        _within(f"{key}.url", ADDRESS.fullmatch(self.url), self.url, "an address such as https://host/oai")
-        _within(f"{key}.prefix", self.prefix, self.prefix, "a metadata format such as oai_dc")
-        for host in self.hosts:
-            _within(f"{key}.hosts", HOST.fullmatch(host), host, "names, with a port if need be")
 
 
 @dataclass
 class HarvestConfig:
-    """Fetching new works before a build. Dates are ``YYYY-MM-DD``, inclusive, compared by the server."""
+    """Fetching new works before a build. Dates are ``YYYY-MM-DD``, inclusive, compared by the server.
+
+    A change to a source's settings, or to max_file_mb, lists all of it again and decides anew on what was
+    refused. Compute nodes are often offline: harvest on a login node, then build with enabled=false.
+
+    Attributes:
+        enabled: whether a build begins with a harvest.
+        sources: the servers, as HarvestSource describes one.
+        from_date: first day; null goes on where the last harvest without a date stopped.
+        until_date: last day; null is today.
+        requests_per_second: to one server, at most.
+        timeout_seconds: for one answer.
+        retries: of a request that failed.
+        max_answer_mb: longer lists of records are refused (10^6 bytes).
+        max_file_mb: larger works are refused (10^6 bytes).
+        user_agent: how the harvester names itself.
+    """
 
     enabled: bool = False
     sources: list[HarvestSource] = field(default_factory=list)
     from_date: str | None = None
     until_date: str | None = None
-    requests_per_second: float = 1.0
-    timeout_seconds: float = 60.0
-    retries: int = 5
-    max_answer_mb: int = 32
-    max_file_mb: int = 100
-    user_agent: str = "elm-suite (research corpus; contact the data steward of the university)"
+    requests_per_second: Annotated[float, Within(gt=0, le=1000, allowed="more than 0 and at most 1000")] = 1.0
+    timeout_seconds: Annotated[float, Within(gt=0, le=3600, allowed="more than 0 and at most 3600")] = 60.0
+    retries: Natural = 5
+    max_answer_mb: Count = 32
+    max_file_mb: Count = 100
+    user_agent: Agent = "elm-suite (research corpus; contact the data steward of the university)"
 
     def check(self) -> None:
-        """Check every value on its own and against the others, as `PreprocessConfig.check` does."""
+        """Refuse two sources of one name, and dates that are none or out of order."""
         names = [source.name for source in self.sources]
-        for number, source in enumerate(self.sources):
-            source.check(f"corpus.harvest.sources[{number}]")
-            if names.count(source.name) > 1:
-                raise InputError(f"corpus.harvest.sources: more than one source has the name {source.name}.")
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"corpus.harvest.sources: more than one source has the name {name}.")
         for key in ("from_date", "until_date"):
             value = getattr(self, key)
-            _within(f"corpus.harvest.{key}", value is None or _is_date(value), value, "YYYY-MM-DD or null")
+            good = value is None or _is_date(value)
+            require(good, f"corpus.harvest.{key}={value}: must be YYYY-MM-DD or null.")
         since, until = self.from_date or "", self.until_date or "9999"
-        _within("corpus.harvest.until_date", since <= until, until, f"from_date={since} or later")
-        for key, most in (("requests_per_second", 1000), ("timeout_seconds", 3600)):
-            value = getattr(self, key)
-            _within(f"corpus.harvest.{key}", 0 < value <= most, value, f"more than 0 and at most {most}")
-        for key, least in (("retries", 0), ("max_answer_mb", 1), ("max_file_mb", 1)):
-            _at_least(f"corpus.harvest.{key}", getattr(self, key), least)
-        agent = self.user_agent
-        sound = agent.strip() and agent.isascii() and agent.isprintable()
-        _within("corpus.harvest.user_agent", sound, ascii(agent), "one line of ASCII")
+        rule = f"must be from_date={since} or later"
+        require(since <= until, f"corpus.harvest.until_date={until}: {rule}.")
 
 
 @dataclass
@@ -109,15 +110,15 @@ class CorpusConfig:
         max_text_mb: a work with more text than this is not a thesis but an accident, and is set aside.
     """
 
-    name: str = "sample"
+    name: Name = typed.follows("${folder_name:${corpus.path}}", "sample")
     path: str = "pkg://data_prep/sample"
-    formats: list[str] = field(default_factory=lambda: ["txt"])
+    formats: list[Literal["txt", "pdf"]] = field(default_factory=lambda: ["txt"])
     quarantine: bool = False
-    expected_tokens: int = 27_000
+    expected_tokens: Count = 27_000
     source: str = "folder"
     licence: str = "unknown"
-    max_file_mb: int = 50
-    max_text_mb: int = 10
+    max_file_mb: Count = 50
+    max_text_mb: Count = 10
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
 
     def folder(self) -> Path:
@@ -147,16 +148,25 @@ class TokenizerConfig:
             datasets of a blend share a tokenizer, and so do a run and the one it begins with.
     """
 
-    vocab_size: int = 512
-    character_coverage: float = 0.9999
-    sample_mb: int = 200
+    vocab_size: Annotated[int, Within(ge=SMALLEST_VOCAB)] = 512
+    character_coverage: Annotated[float, Within(ge=0.9, le=1, allowed="between 0.9 and 1")] = 0.9999
+    sample_mb: Count = 200
     seed: int = 1
     model: str | None = None
 
 
 @dataclass
 class RedactConfig:
-    """Personal data that is replaced by a placeholder and counted; the values are never shown or stored."""
+    """Personal data that is replaced by a placeholder and counted; the values are never shown or stored.
+
+    Attributes:
+        email: addresses of mail.
+        phone: telephone numbers.
+        iban: bank accounts, by their check digits.
+        citizen_number: Dutch citizen service numbers, by their check digit.
+        student_number: numbers beside a word such as "student number".
+        cover_names: names of authors and supervisors on the cover.
+    """
 
     email: bool = True
     phone: bool = True
@@ -208,9 +218,9 @@ class DedupConfig:
     near: bool = True
     taken_down: bool = True
     blocks: bool = True
-    threshold: float = 0.8
-    block_threshold: float = 0.9
-    memory_mb: int = 512
+    threshold: Similarity = 0.8
+    block_threshold: Similarity = 0.9
+    memory_mb: Count = 512
 
 
 @dataclass
@@ -226,11 +236,11 @@ class CleanConfig:
         languages: keep only works in these languages, out of ``nl``, ``en``, ``other``.
     """
 
-    min_block_tokens: int = 25
+    min_block_tokens: Natural = 25
     mojibake: bool = True
     boilerplate: bool = True
     references: bool = False
-    languages: list[str] = field(default_factory=lambda: ["nl", "en"])
+    languages: list[Literal["nl", "en", "other"]] = field(default_factory=lambda: ["nl", "en"])
     quality: QualityConfig = field(default_factory=QualityConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     redact: RedactConfig = field(default_factory=RedactConfig)
@@ -246,16 +256,20 @@ class BuildConfig:
         valid_fraction: share of works whose hash puts them in the validation split.
     """
 
-    ranks: int = 1
-    chunk_mb: float = 8.0
-    valid_fraction: float = 0.05
+    ranks: Count = 1
+    chunk_mb: Annotated[float, Within(ge=0.01, le=1024, allowed="between 0.01 and 1024")] = 8.0
+    valid_fraction: Annotated[float, Within(gt=0, lt=1, allowed="between 0 and 1")] = 0.05
 
 
 @dataclass
 class DataConfig:
-    """``data.dir``: the dataset's folder, relative to the caller's folder."""
+    """The dataset.
 
-    dir: str = "data/sample"
+    Attributes:
+        dir: its folder; a relative one starts at the caller's folder.
+    """
+
+    dir: str = typed.follows("data/${corpus.name}", "data/sample")
 
 
 @dataclass
@@ -285,37 +299,9 @@ class PreprocessConfig:
         Raises:
             InputError: naming the key, what was found and what is allowed.
         """
-        corpus, tok, clean, build = self.corpus, self.tokenizer, self.clean, self.preprocess
-        _within("corpus.name", NAME.fullmatch(corpus.name), corpus.name, "letters, digits, '.', '_' and '-'")
-        _within("corpus.formats", corpus.formats, corpus.formats, f"a list out of {', '.join(FORMATS)}")
-        for item in corpus.formats:
-            _within("corpus.formats", item in FORMATS, item, f"out of {', '.join(FORMATS)}")
-        _at_least("corpus.max_file_mb", corpus.max_file_mb, 1)
-        _at_least("corpus.max_text_mb", corpus.max_text_mb, 1)
-        _at_least("corpus.expected_tokens", corpus.expected_tokens, 1)
-        corpus.harvest.check()
-        _at_least("tokenizer.vocab_size", tok.vocab_size, SMALLEST_VOCAB)
-        _at_least("tokenizer.sample_mb", tok.sample_mb, 1)
-        coverage = tok.character_coverage
-        _within("tokenizer.character_coverage", 0.9 <= coverage <= 1, coverage, "between 0.9 and 1")
-        _at_least("clean.min_block_tokens", clean.min_block_tokens, 0)
-        for item in clean.languages:
-            _within("clean.languages", item in LANGUAGES, item, f"out of {', '.join(LANGUAGES)}")
-        for key in ("threshold", "block_threshold"):
-            value = getattr(clean.dedup, key)
-            _within(f"clean.dedup.{key}", 0.5 <= value <= 1, value, "between 0.5 and 1")
-        _at_least("clean.dedup.memory_mb", clean.dedup.memory_mb, 1)
-        _at_least("preprocess.ranks", build.ranks, 1)
-        _within(
-            "preprocess.chunk_mb", 0.01 <= build.chunk_mb <= 1024, build.chunk_mb, "between 0.01 and 1024"
-        )
-        share = build.valid_fraction
-        _within("preprocess.valid_fraction", 0 < share < 1, share, "between 0 and 1")
-
-
-def _within(key: str, good: object, found: object, allowed: str) -> None:
-    if not good:
-        raise InputError(f"{key}={found}: must be {allowed}.")
+        typed.check(self)
+        require(bool(self.corpus.formats), "corpus.formats=[]: must be a list out of txt, pdf.")
+        self.corpus.harvest.check()
 
 
 def _is_date(value: str) -> bool:
@@ -325,21 +311,20 @@ def _is_date(value: str) -> bool:
         return False
 
 
-def _at_least(key: str, found: float, least: int) -> None:
-    _within(key, found >= least, found, f"at least {least}")
-
-
 @dataclass
-class PreprocessCommand(PreprocessConfig):
+class PreprocessCommand(PreprocessConfig, Command):
     """Everything of `python launch/preprocess.py`: the build's own keys, and where it runs."""
 
-    run: RunConfig = field(default_factory=lambda: RunConfig("preprocess", "runs/preprocess"))
+    meets_over_mpi: ClassVar[bool] = True
+
+    run: RunConfig = field(kw_only=True)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
 
     def check(self) -> None:
         """Refuse what the build or the cluster would refuse."""
         super().check()
+        self.cluster.check()
         require(
             self.preprocess.ranks % self.cluster.nodes == 0,
             f"preprocess.ranks={self.preprocess.ranks}: must be a multiple of "
@@ -349,3 +334,7 @@ class PreprocessCommand(PreprocessConfig):
     def building(self) -> PreprocessConfig:
         """The build's part alone, which a rank reads."""
         return PreprocessConfig(**{item.name: getattr(self, item.name) for item in fields(PreprocessConfig)})
+
+    def job_cluster(self) -> ClusterConfig:
+        """As many nodes as asked for, without their GPUs."""
+        return self.cluster.without_gpus(self.cluster.nodes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.refusal import require
+from conf.errors import require
 from conf.schema.cluster import ClusterConfig
 from conf.schema.data import TrainingData
 from conf.schema.model import ModelConfig
@@ -30,8 +30,7 @@ class PretrainConfig(Ranks):
 
     def check(self) -> None:
         """Refuse what cannot run, before anything starts."""
-        self.model.check()
-        self.parallel.check(self.model, self.world_size)
+        super().check()
         self.train.check(self.model, self.dp)
         self.data.check()
         require(

@@ -1,13 +1,51 @@
-"""The run being written, `run.*`."""
+"""What the configurations of all verbs have in common: the run being written, and what its job asks for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from conf import typed
+from conf.schema.cluster import ClusterConfig
 
 
 @dataclass
 class RunConfig:
-    """The run being written: its name and its folder."""
+    """The run being written.
+
+    Attributes:
+        name: its name, which is also the name of its Slurm job.
+        dir: its folder.
+    """
 
     name: str
-    dir: str
+    dir: str = typed.follows("runs/${run.name}")
+
+
+class Command:
+    """Base of the configuration of a verb.
+
+    A verb that asks a cluster for something else than `cluster.*` says, such as one process or no GPU,
+    overrides `job_cluster`.
+
+    Attributes:
+        dry_run: show what would be done (size, layout, hours, budget, the batch script) and submit nothing.
+    """
+
+    run: RunConfig
+    cluster: ClusterConfig
+    dry_run: bool
+    meets_over_mpi: ClassVar[bool] = False  # its ranks form an MPI world
+
+    def job_cluster(self) -> ClusterConfig:
+        """What its job asks the cluster for."""
+        return self.cluster
+
+    def check(self) -> None:
+        """Refuse what cannot run, before anything starts.
+
+        Raises:
+            InputError: one sentence about the first thing that is wrong.
+        """
+        typed.check(self)
+        self.cluster.check()

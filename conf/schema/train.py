@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from conf.refusal import require, require_choice
+from conf import typed
+from conf.errors import require
+from conf.limits import BelowOne, Count, Fits, Natural, NotNegative, Positive, Seed, Within
 from conf.schema.model import ModelConfig
+
+Project = Annotated[
+    str,
+    Fits(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a project's name of letters, digits and . _ -, or null"),
+]
+Batches = Annotated[int, Within(ge=1, allowed="at least 1, or null for the whole split")]
 
 
 @dataclass
@@ -20,15 +28,12 @@ class BatchRamp:
         samples: trained on when it is; all sizes but the last hold for equal shares of them.
     """
 
-    start: int
-    increment: int
-    samples: int
+    start: Count
+    increment: Count
+    samples: Count
 
     def check(self, full: int, unit: int, group: str) -> None:
         """Refuse a ramp that misses the full batch, or whose batches the data-parallel ranks cannot share."""
-        for key in ("start", "increment", "samples"):
-            value = getattr(self, key)
-            require(value >= 1, f"{group}.batch_ramp.{key}={value}: must be at least 1.")
         require(
             self.start < full and (full - self.start) % self.increment == 0,
             f"{group}.batch_ramp: steps of {self.increment} do not lead from {self.start} to "
@@ -47,73 +52,82 @@ class BatchRamp:
 class TrainConfig:
     """The loop: length, batch, optimizer, schedule, and how often things happen.
 
+    The defaults are those of a model of real size; conf/train/<model>.yaml, where there is one, changes them.
+
     Attributes:
         steps, epochs: length of the run; exactly one is given, the other is null.
         global_batch_size: sequences of one update, over all ranks.
-        batch_ramp: smaller batches at first; null is none. The learning rate then follows the samples seen
-            rather than the updates, as Megatron's does.
+        micro_batch_size: sequences that a rank computes at a time.
+        seq_length: tokens of a sequence.
+        seed: of the weights, the order of the data, and dropout.
+        batch_ramp: smaller batches at first, as {start: 64, increment: 64, samples: 100000}; null is none.
+            The learning rate then follows the samples seen rather than the updates, as Megatron's does.
+        precision: fp32, bf16 or fp8 of the matrix products; weights and optimizer are fp32.
+        lr, min_lr: learning rate after the warm-up, and at the end.
+        schedule: cosine, wsd (constant, then a decay) or constant.
         warmup_steps, warmup_tokens: the rate rises over that many updates or tokens; at most one is above 0.
         wsd_decay_steps: updates of the decay at the end of schedule=wsd.
+        weight_decay: of the matrices; norms have none.
+        beta1, beta2, eps: of Adam.
+        clip_grad: largest norm of a gradient; 0 is no limit.
         z_loss: coefficient of log²Z per token, learnt beside the loss (PaLM took 1e-4); losses are reported
             without it, gradient norms with it.
+        distributed_optimizer: share the optimizer's state among the data-parallel ranks.
+        recompute: none, selective or full: activations computed again in the backward pass, to save memory.
+        log_every, save_every, eval_every: updates between two logged steps, checkpoints, validations.
         eval_batches: validation batches; null is the whole split.
+        keep_last: how many of the newest checkpoints stay.
+        keep_every: checkpoints at multiples of this step stay too; null is none.
+        keep_best: the checkpoint with the lowest validation loss stays too.
         spike_factor: refuse a loss above this multiple of the last ones' median; null is never.
+        log_sample_ids: log which samples each update saw.
         stall_seconds: a rank silent for so long ends the job.
-        wandb: a project of Weights & Biases that gets a copy of the metrics; null is none.
         init_from: a run (`name` or folder, `@step` behind it) whose weights a new run begins with.
+        wandb: a project of Weights & Biases that gets a copy of the metrics; null is none.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    global_batch_size: int = 32
-    micro_batch_size: int = 4
-    seq_length: int = 256
-    seed: int = 1234
+    steps: Count | None = None
+    epochs: Positive | None = 3.0
+    global_batch_size: Count = 256
+    micro_batch_size: Count = 4
+    seq_length: Count = 2048
+    seed: Seed = 1234
     batch_ramp: BatchRamp | None = None
-    precision: str = "fp32"
-    lr: float = 3e-4
-    min_lr: float = 3e-5
-    schedule: str = "cosine"
-    warmup_steps: int = 0
-    warmup_tokens: int = 0
+    precision: Literal["fp32", "bf16", "fp8"] = "bf16"
+    lr: Positive = 3e-4
+    min_lr: NotNegative = 3e-5
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: Natural = 1000
+    warmup_tokens: Natural = 0
     wsd_decay_steps: int = 0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    clip_grad: float = 1.0
-    z_loss: float = 0.0
+    weight_decay: NotNegative = 0.1
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.95
+    eps: Positive = 1e-8
+    clip_grad: NotNegative = 1.0
+    z_loss: BelowOne = 0.0
     distributed_optimizer: bool = True
-    recompute: str = "none"
-    log_every: int = 1
-    save_every: int = 100
-    eval_every: int = 100
-    eval_batches: int | None = None
-    keep_last: int = 3
+    recompute: Literal["none", "selective", "full"] = "none"
+    log_every: Count = 10
+    save_every: Count = 500
+    eval_every: Count = 500
+    eval_batches: Batches | None = 16
+    keep_last: Count = 3
     keep_every: int | None = None
     keep_best: bool = True
-    spike_factor: float | None = None
+    spike_factor: Annotated[float, Within(gt=1, allowed="above 1, or null for no guard")] | None = None
     log_sample_ids: bool = False
-    stall_seconds: float = 300.0
+    stall_seconds: Positive = 300.0
     init_from: str | None = None
-    wandb: str | None = None
+    wandb: Project | None = None
 
     def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
         """Refuse lengths, batches and choices that cannot be; `group` is the prefix of the keys."""
+        typed.check(self, group)
         require(
             (self.steps is None) != (self.epochs is None),
             f"{group}.steps={self.steps} and {group}.epochs={self.epochs}: give exactly one of the two.",
         )
-        for key in ("steps", "epochs", "global_batch_size", "micro_batch_size", "seq_length", "keep_last"):
-            value = getattr(self, key)
-            require(value is None or value > 0, f"{group}.{key}={value}: must be above 0.")
-        for key in ("log_every", "save_every", "eval_every"):
-            require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be at least 1.")
-        require(
-            self.eval_batches is None or self.eval_batches >= 1,
-            f"{group}.eval_batches={self.eval_batches}: must be at least 1, or null for the whole split.",
-        )
-        require(0 <= self.seed < 2**32, f"{group}.seed={self.seed}: must be at least 0 and below 2**32.")
         unit = self.micro_batch_size * dp
         require(
             self.global_batch_size % unit == 0,
@@ -122,40 +136,20 @@ class TrainConfig:
         )
         if self.batch_ramp is not None:
             self.batch_ramp.check(self.global_batch_size, unit, group)
-        for key in ("warmup_steps", "warmup_tokens"):
-            require(getattr(self, key) >= 0, f"{group}.{key}={getattr(self, key)}: must be at least 0.")
         require(
             not (self.warmup_steps and self.warmup_tokens),
             f"{group}.warmup_steps={self.warmup_steps} and {group}.warmup_tokens={self.warmup_tokens}: give "
             "one of the two, and 0 for the other.",
         )
-        for key in ("lr", "eps", "stall_seconds"):
-            require(getattr(self, key) > 0, f"{group}.{key}={getattr(self, key)}: must be above 0.")
-        for key in ("min_lr", "weight_decay", "clip_grad"):
-            require(getattr(self, key) >= 0, f"{group}.{key}={getattr(self, key)}: must be at least 0.")
-        for key in ("beta1", "beta2", "z_loss"):
-            value = getattr(self, key)
-            require(0 <= value < 1, f"{group}.{key}={value}: must be at least 0 and below 1.")
         require(
             self.seq_length <= model.max_position_embeddings,
             f"{group}.seq_length={self.seq_length} is longer than "
             f"model.max_position_embeddings={model.max_position_embeddings}.",
         )
         require(
-            self.spike_factor is None or self.spike_factor > 1.0,
-            f"{group}.spike_factor={self.spike_factor}: must be above 1, or null for no guard.",
-        )
-        require(
             self.schedule != "wsd" or self.wsd_decay_steps > 0,
             f"{group}.schedule=wsd needs {group}.wsd_decay_steps above 0, found {self.wsd_decay_steps}.",
         )
-        require(
-            self.wandb is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.wandb) is not None,
-            f"{group}.wandb={self.wandb!r}: must be a project's name of letters, digits and . _ -, or null.",
-        )
-        require_choice(f"{group}.precision", self.precision, ("fp32", "bf16", "fp8"))
-        require_choice(f"{group}.schedule", self.schedule, ("cosine", "wsd", "constant"))
-        require_choice(f"{group}.recompute", self.recompute, ("none", "selective", "full"))
 
     def notes(self, group: str = "train") -> list[str]:
         """What is allowed and hardly meant; `group` is the prefix of the keys."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
-from conf.errors import InputError
-from conf.refusal import require, require_choice
+from conf import typed
+from conf.errors import InputError, require
+from conf.limits import BelowOne, Count, Natural, NotNegative, Positive, Share, Within
 from conf.schema.cluster import ClusterConfig
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
 from conf.schema.preprocess import CorpusConfig, TokenizerConfig
 from conf.schema.run import RunConfig
-from conf.schema.train import TrainConfig
+from conf.schema.train import Batches, TrainConfig
 
-STAGES = ("sft", "dpo")
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS: tuple[str, ...] = get_args(Target)
+SAMPLE = "pkg://elm_megatron/tune/sample"
 
 
 @dataclass
 class TuneConfig(TrainConfig):
-    """The loop as in pretraining, and the adapter. Defaults are the published run's.
+    """The loop as in pretraining, and the adapter. The defaults are those of the published adapter.
+
+    Where a default depends on the stage, pairs (stage=dpo) get the second number: they are few, and want a
+    lower rate. conf/tune/<model>.yaml, where there is one, changes the defaults.
 
     Attributes:
         seq_length: longest example; what goes beyond is cut from the response and counted.
@@ -33,22 +39,26 @@ class TuneConfig(TrainConfig):
         patience: stop after this many validations without a better one and keep the best; null is never.
     """
 
-    epochs: float | None = 3.0
-    global_batch_size: int = 32
-    micro_batch_size: int = 8
-    lr: float = 2e-5
-    min_lr: float = 0.0
-    warmup_steps: int = 100
-    weight_decay: float = 0.0
-    beta2: float = 0.999
-    r: int = 64
-    alpha: float = 128.0
-    dropout: float = 0.05
-    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
-    adapter_precision: str = "fp32"
+    global_batch_size: Count = typed.follows("${by_stage:32,16}", 32)
+    micro_batch_size: Count = typed.follows("${by_stage:8,2}", 8)
+    seq_length: Count = 256
+    precision: Literal["fp32", "bf16"] = "bf16"  # type: ignore[assignment]
+    lr: Positive = typed.follows("${by_stage:2.0e-5,1.0e-5}", 2e-5)
+    min_lr: NotNegative = 0.0
+    warmup_steps: Natural = typed.follows("${by_stage:100,5}", 100)
+    weight_decay: NotNegative = 0.0
+    beta2: BelowOne = 0.999
+    save_every: Count = 200
+    eval_every: Count = 200
+    eval_batches: Batches | None = None
+    r: Count = 64
+    alpha: Positive = 128.0
+    dropout: BelowOne = 0.05
+    targets: list[Target] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    adapter_precision: Literal["fp32", "bf16"] = "fp32"
     template: str = "alpaca"
     packing: bool = False
-    patience: int | None = None
+    patience: Count | None = None
 
     def trainable_parameters(self, model: ModelConfig) -> int:
         """Parameters of the adapter: r · (in + out) for each projection of each layer."""
@@ -70,24 +80,13 @@ class TuneConfig(TrainConfig):
         super().check(model, dp, group)
         for key in ("batch_ramp", "warmup_tokens", "z_loss"):
             require(not getattr(self, key), f"{group}.{key}={getattr(self, key)}: is for pretraining alone.")
-        require(self.r >= 1, f"tune.r={self.r}: must be at least 1.")
-        require(self.alpha > 0, f"tune.alpha={self.alpha}: must be above 0.")
-        require(0 <= self.dropout < 1, f"tune.dropout={self.dropout}: must be at least 0 and below 1.")
         require(len(self.targets) > 0, f"tune.targets=[]: give some of {', '.join(TARGETS)}.")
-        for target in self.targets:
-            require_choice("tune.targets", target, TARGETS)
         require(
             len(set(self.targets)) == len(self.targets), f"tune.targets={self.targets}: one stands twice."
         )
-        require_choice("tune.adapter_precision", self.adapter_precision, ("fp32", "bf16"))
-        require_choice("tune.precision", self.precision, ("fp32", "bf16"))
         require(
             self.precision == "bf16" or self.adapter_precision == "fp32",
             "tune.adapter_precision=bf16 needs tune.precision=bf16; with fp32 it must be fp32.",
-        )
-        require(
-            self.patience is None or self.patience >= 1,
-            f"tune.patience={self.patience}: must be at least 1.",
         )
 
 
@@ -103,21 +102,18 @@ class SftConfig:
         sheet: the worksheet of a spreadsheet that holds dialogues.
     """
 
-    files: list[str] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
+    files: list[str] = field(default_factory=lambda: [f"{SAMPLE}/instructions.jsonl"])
+    weights: list[Positive] = field(default_factory=list)
     valid_files: list[str] = field(default_factory=list)
-    valid_fraction: float = 0.05
+    valid_fraction: Share = 0.1
     sheet: str = "Fine-Tuning"
 
     def check(self) -> None:
-        """Refuse shares outside their range."""
-        fraction = self.valid_fraction
-        require(0 < fraction < 1, f"sft.valid_fraction={fraction}: must be above 0 and below 1.")
+        """Refuse weights that do not fit the files."""
         require(
             not self.weights or len(self.weights) == len(self.files),
             f"sft.weights has {len(self.weights)} numbers for the {len(self.files)} files of sft.files.",
         )
-        require(all(w > 0 for w in self.weights), f"sft.weights={self.weights}: must be above 0.")
 
 
 @dataclass
@@ -133,20 +129,12 @@ class DpoConfig:
         label_smoothing: share of preferences taken to be wrong (conservative DPO).
     """
 
-    files: list[str] = field(default_factory=list)
-    valid_fraction: float = 0.1
+    files: list[str] = field(default_factory=lambda: [f"{SAMPLE}/preferences.jsonl"])
+    valid_fraction: Share = 0.1
     sheet: str = "Reinforcement Learning"
-    min_agreement: float = 1.0
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-
-    def check(self) -> None:
-        """Refuse numbers outside their ranges."""
-        require(self.beta > 0, f"dpo.beta={self.beta}: must be above 0.")
-        smoothing, agreement, fraction = self.label_smoothing, self.min_agreement, self.valid_fraction
-        require(0 <= smoothing < 0.5, f"dpo.label_smoothing={smoothing}: must be at least 0 and below 0.5.")
-        require(0.5 < agreement <= 1, f"dpo.min_agreement={agreement}: must be above 0.5 and at most 1.")
-        require(0 < fraction < 1, f"dpo.valid_fraction={fraction}: must be above 0 and below 1.")
+    min_agreement: Annotated[float, Within(gt=0.5, le=1)] = 1.0
+    beta: Positive = 0.1
+    label_smoothing: Annotated[float, Within(ge=0, lt=0.5)] = 0.0
 
 
 @dataclass
@@ -156,12 +144,13 @@ class FinetuneConfig(Ranks):
     Attributes:
         source: the base: a run (`name` or folder, `@step` behind it for an older checkpoint) or a Hugging
             Face folder. A finetune run stands for its base and its adapter, which is then trained on.
+        stage: sft learns answers, dpo learns from preferences.
         model: the base's sizes; what the launcher composes is replaced by the source's own.
     """
 
     run: RunConfig
     source: str
-    stage: str
+    stage: Literal["sft", "dpo"]
     model: ModelConfig
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
@@ -179,12 +168,9 @@ class FinetuneConfig(Ranks):
 
     def check(self) -> None:
         """Refuse what cannot run, before anything starts."""
-        require_choice("stage", self.stage, STAGES)
-        self.model.check()
-        self.parallel.check(self.model, self.world_size)
+        super().check()
         self.tune.check(self.model, self.dp)
         self.sft.check()
-        self.dpo.check()
         if not self.files:
             raise InputError(f"{self.stage}.files=[]: give at least one file, {self.stage}.files=[a.jsonl].")
         require(self.parallel.cp == 1, f"parallel.cp={self.parallel.cp}: tuning takes 1; examples are short.")
@@ -192,12 +178,11 @@ class FinetuneConfig(Ranks):
             self.stage == "sft" or not self.tune.packing,
             "tune.packing=true: pairs of stage=dpo are not packed; leave it false.",
         )
-        for sp_unit in [self.parallel.tp] if self.parallel.sp else []:
-            require(
-                self.tune.seq_length % sp_unit == 0,
-                f"tune.seq_length={self.tune.seq_length} is not a multiple of parallel.tp={sp_unit}, which "
-                "parallel.sp=true needs.",
-            )
+        require(
+            not self.parallel.sp or self.tune.seq_length % self.parallel.tp == 0,
+            f"tune.seq_length={self.tune.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "
+            "which parallel.sp=true needs.",
+        )
         micro_batches = self.tune.global_batch_size // (self.tune.micro_batch_size * self.dp)
         require(
             self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,

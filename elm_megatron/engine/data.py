@@ -77,7 +77,7 @@ def open_split(
         split="1",
         path_to_cache="",  # empty, not None: build in memory
         tokenizer=_Ids(manifest.tokenizer),
-        reset_position_ids=options.reset_position_ids,
+        reset_position_ids=False,  # rotary positions are relative: they begin anew where attention does
         reset_attention_mask=options.reset_attention_mask,
         eod_mask_loss=options.eod_mask_loss,
         create_attention_mask=False,

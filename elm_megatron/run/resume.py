@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from conf.errors import InputError
+from conf.removed import without_removed
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import step_name
 
@@ -56,7 +57,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None
     Raises:
         InputError: naming the first key that differs and may not.
     """
-    before, after = flatten(old), flatten(new)
+    before, after = flatten(without_removed(old)), flatten(new)
     for key in sorted(before.keys() | after.keys()):
         was, wants = before.get(key), after.get(key)
         if was == wants or is_free(key):

@@ -34,6 +34,10 @@ class DoctorConfig:
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
+    def check(self) -> None:
+        """Refuse what no cluster can be."""
+        self.cluster.check()
+
 
 def examine(cluster: ClusterConfig) -> list[Finding]:
     """Every check, in the order of the report; a check that breaks is a finding too."""

@@ -18,16 +18,8 @@ from slurm.jobs.environment import exported
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 EXIT_STOPPED = 143  # 128 + SIGTERM
-CPU_VERBS = ("preprocess", "export", "import_hf")  # they ask for no GPU, whatever the site's default is
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
-
-
-def for_verb(cluster: ClusterConfig, verb: str) -> ClusterConfig:
-    """What a verb asks of a cluster: some no GPUs, and of those only the one with MPI several nodes."""
-    if verb in CPU_VERBS:
-        return cluster.without_gpus(cluster.nodes if verb == "preprocess" else 1)
-    return cluster.for_one_process() if verb == "eval" else cluster
 
 
 def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bool) -> dict[str, Any]:

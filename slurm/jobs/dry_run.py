@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from conf.compose import plain
 from conf.errors import InputError
+from conf.plain import plain
 from conf.schema.data import TrainingData
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
@@ -78,7 +78,7 @@ def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
 def show_start(config: Any, ranks: int, verb: str) -> None:
     """The batch script, or what would be started here."""
     if config.cluster.executor == "slurm":
-        for note in notes(config.cluster, RunFolder(config.run.dir).path, verb):
+        for note in notes(config.job_cluster(), RunFolder(config.run.dir).path):
             line("note", note)
         print("script")
         print(script(config, ranks, verb))

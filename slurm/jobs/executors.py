@@ -20,8 +20,7 @@ import submitit
 from submitit.core.utils import FailedJobError, JobPaths
 from submitit.local.local import LocalJob
 
-from conf.compose import EXIT_INPUT
-from conf.errors import InputError
+from conf.errors import EXIT_INPUT, InputError
 from conf.schema.cluster import ClusterConfig
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import Outcome, World

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from conf.compose import EXIT_INPUT
+from conf.errors import EXIT_INPUT
 from data_prep.environment import scrubbed
 
 POLL_SECONDS = 0.05

@@ -6,24 +6,21 @@ from pathlib import Path
 
 from conf.durations import seconds
 from conf.schema.cluster import ClusterConfig
-from slurm.jobs.batch import for_verb
 
 EARLY_SECONDS = 60  # "Slurm may send the signal up to 60 seconds earlier than specified", sbatch(1)
 START_SECONDS = 120  # a few ranks are at their first step by then
 
 
-def notes(cluster: ClusterConfig, run: Path, verb: str = "") -> list[str]:
+def notes(cluster: ClusterConfig, run: Path) -> list[str]:
     """What is allowed but probably a mistake: shown by a dry run, and when the job is handed in.
 
     Args:
-        cluster: as asked for, before `for_verb`.
+        cluster: as the verb needs it.
         run: absolute run folder.
-        verb: decides on the nodes.
     """
     found = []
-    chosen = for_verb(cluster, verb)
-    ranks, gpus = chosen.tasks_per_node, chosen.gpus_per_node
-    if chosen.device == "gpu" and ranks and ranks < gpus:
+    ranks, gpus = cluster.tasks_per_node, cluster.gpus_per_node
+    if cluster.device == "gpu" and ranks and ranks < gpus:
         found.append(
             f"cluster.tasks_per_node={ranks} leaves {gpus - ranks} of the {gpus} GPUs of each node idle"
         )

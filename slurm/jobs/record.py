@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from conf.compose import plain
 from conf.errors import InputError
+from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from data_prep import files
 from elm_megatron.run.folder import OWNER, RunFolder, git_commit

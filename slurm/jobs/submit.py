@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conf.compose import EXIT_INPUT, plain
-from conf.errors import InputError
+from conf.errors import EXIT_INPUT, InputError
+from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
+from conf.schema.run import Command
 from elm_megatron.run.folder import RunFolder
 from slurm.jobs import allocation, batch, container, local, notes, queue_state, record, task
 from slurm.jobs.executors import AllocationExecutor, Batch, BatchExecutor, Job, LocalExecutor, Task
@@ -37,6 +38,7 @@ class Submission:
         manifest_sha256: of the dataset it reads, which may not change during the run.
         resumes: an existing run goes on only under the same configuration and ends once; otherwise the job
             itself knows what is left to do.
+        mpi: its ranks meet through MPI rather than through the run folder.
         notes: said when Slurm has taken the job.
         job_id: Slurm's id of the job that has this run now; None where there is none.
     """
@@ -50,6 +52,7 @@ class Submission:
     verb: str
     manifest_sha256: str | None = None
     resumes: bool = True
+    mpi: bool = False
     notes: Sequence[str] = field(default_factory=list)
     job_id: str | None = None
 
@@ -57,17 +60,20 @@ class Submission:
     def of(
         cls,
         job: Job,
-        config: Any,
+        config: Command,
         ranks: int,
         verb: str,
         manifest_sha256: str | None = None,
         resumes: bool = True,
     ) -> Submission:
-        """Take a verb's checked configuration apart, which has at least `run` and `cluster`."""
-        run, cluster = RunFolder(config.run.dir), batch.for_verb(config.cluster, verb)
+        """Take a verb's checked configuration apart."""
+        run, cluster = RunFolder(config.run.dir), config.job_cluster()
         asked = plain(replace(config, cluster=cluster))
-        said = notes.notes(config.cluster, run.path, verb)
-        return cls(job, run, config.run.name, asked, cluster, ranks, verb, manifest_sha256, resumes, said)
+        mpi = config.meets_over_mpi and ranks > 1
+        said = notes.notes(cluster, run.path)
+        return cls(
+            job, run, config.run.name, asked, cluster, ranks, verb, manifest_sha256, resumes, mpi, said
+        )
 
     def after(self, dependency: str) -> None:
         """Let the job wait, on top of what `cluster.dependency` asks."""
@@ -195,11 +201,10 @@ class Submission:
 
     def _batch(self) -> Batch:
         others = container.named_paths(self.asked) if self.cluster.container else []
-        mpi = self.verb == "preprocess" and self.ranks > 1
         return Batch(
             logs=self.run.logs,
             python=container.python(self.cluster, self.run.path, others),
-            parameters=batch.parameters(self.cluster, self.run.path, self.name, self.ranks, mpi),
+            parameters=batch.parameters(self.cluster, self.run.path, self.name, self.ranks, self.mpi),
             env=batch.environment(self.cluster, os.environ),
             where=f"cluster={self.cluster.name}",
         )

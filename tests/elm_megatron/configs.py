@@ -15,9 +15,14 @@ from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
 from tests.elm_megatron.small_dataset import VOCAB
 
-DATA = ("blend", "reset_attention_mask", "reset_position_ids", "eod_mask_loss")
+DATA = ("blend", "reset_attention_mask", "eod_mask_loss")
 TRAIN: dict[str, Any] = {
     "steps": 10,
+    "epochs": None,
+    "precision": "fp32",
+    "warmup_steps": 0,
+    "log_every": 1,
+    "eval_batches": None,
     "global_batch_size": 8,
     "micro_batch_size": 2,
     "seq_length": 64,
@@ -41,6 +46,11 @@ def small_model(**changes: Any) -> ModelConfig:
         "vocab_size": VOCAB,
     }
     return ModelConfig(**{**values, **changes})
+
+
+def loop(**changes: Any) -> TrainConfig:
+    """A training loop without a length or a warm-up of its own."""
+    return TrainConfig(**{"epochs": None, "warmup_steps": 0, "global_batch_size": 32, **changes})
 
 
 def pretrain_config(

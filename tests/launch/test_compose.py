@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conf import compose, typed
-from conf.errors import InputError
+from conf.errors import InputError, shown
+from conf.names import CONF
 from conf.schema.hf import EvalConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
@@ -240,7 +241,7 @@ def test_points_on_slurm_do_not_make_one_dataset_at_the_same_time(
 
 def test_the_sweep_over_nodes_that_the_readme_shows_is_one() -> None:
     command = "-m model=small cluster=snellius cluster.nodes=1,2,4,8"
-    assert command in (compose.CONF.parent / "README.md").read_text()
+    assert command in (CONF.parent / "README.md").read_text(encoding="utf-8")
     found = points(*command.split(), "dry_run=true")
     assert [(config.cluster.nodes, config.dp) for config in found] == [(1, 4), (2, 8), (4, 16), (8, 32)]
 
@@ -289,7 +290,7 @@ def test_the_command_leaves_nothing_and_returns_the_worst_status(tmp_path: Path)
 
 
 def test_typed_walk() -> None:
-    assert typed.shown("a\nb") == "a\\nb"
+    assert shown("a\nb") == "a\\nb"
     assert typed.convert(float, 3, "k") == 3.0
     assert typed.convert(int, 1e6, "k") == 1_000_000
     assert typed.convert(list[str], ["a"], "k") == ["a"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.compose import plain
 from conf.errors import InputError
+from conf.plain import plain
 from conf.schema.data import BlendPart, TrainingData
 from data_prep.dataset import open_parts
 from data_prep.manifest import Manifest

@@ -16,7 +16,7 @@ from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.small_dataset import make_dataset
 
-ALL: dict[str, Any] = {"reset_attention_mask": True, "reset_position_ids": True, "eod_mask_loss": True}
+ALL: dict[str, Any] = {"reset_attention_mask": True, "eod_mask_loss": True}
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "tp2": (2, {"tp": 2}),
     "tp2sp": (2, {"tp": 2, "sp": True}),
@@ -125,7 +125,5 @@ def test_ends_are_behind_each_eos_and_at_each_row() -> None:
 
 
 def test_refusals(small_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"reset_position_ids=true needs data\.reset_attention_mask=true"):
-        pretrain_config(tmp_path / "run", small_data, reset_position_ids=True)
     with pytest.raises(InputError, match=r"only with parallel\.cp=1, found 2"):
         pretrain_config(tmp_path / "run", small_data, 2, cp=2, reset_attention_mask=True)

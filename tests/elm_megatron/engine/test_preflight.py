@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.compose import plain
+from conf.plain import plain
 from elm_megatron.planner import memory
 from tests.elm_megatron.configs import pretrain_config, small_model
 from tests.elm_megatron.engine import cases

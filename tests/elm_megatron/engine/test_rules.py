@@ -14,7 +14,7 @@ from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.parallel import ParallelConfig
 from conf.schema.pretrain import PretrainConfig
-from conf.schema.train import BatchRamp, TrainConfig
+from conf.schema.train import BatchRamp
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
 from elm_megatron.engine.job import Pretrain
@@ -22,12 +22,12 @@ from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.planner import layout
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
-from tests.elm_megatron.configs import pretrain_config, small_model
+from tests.elm_megatron.configs import loop, pretrain_config, small_model
 from tests.elm_megatron.rank_pool import RankPool
 
 
 def test_cosine_with_warm_up() -> None:
-    train = TrainConfig(lr=1.0, min_lr=0.1, warmup_steps=10)
+    train = loop(lr=1.0, min_lr=0.1, warmup_steps=10)
     rates = [learning_rate(step, 110, train) for step in range(1, 111)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
@@ -47,7 +47,7 @@ def test_cosine_with_warm_up() -> None:
     ],
 )
 def test_rates_that_cannot_train_are_refused(key: str, value: float) -> None:
-    train = TrainConfig(steps=1, lr=1e-3, min_lr=1e-4, seq_length=64)
+    train = loop(steps=1, lr=1e-3, min_lr=1e-4, seq_length=64)
     train.check(small_model(), 1)
     replace(train, clip_grad=0.0, weight_decay=0.0, min_lr=0.0).check(small_model(), 1)
     with pytest.raises(InputError, match=f"train.{key}="):
@@ -69,7 +69,7 @@ NAN = float("nan")
     ],
 )
 def test_settings_outside_their_range_are_refused(key: str, good: tuple, bad: tuple, allowed: str) -> None:
-    train = TrainConfig(steps=1, seq_length=64)
+    train = loop(steps=1, seq_length=64)
     for value in good:
         replace(train, **{key: value}).check(small_model(), 1)
     for value in bad:
@@ -120,7 +120,7 @@ def printed(world: World, config: PretrainConfig) -> str:
 def test_a_rate_that_rises_is_trained_with_and_noted(
     ranks: RankPool, small_data: Path, tmp_path: Path
 ) -> None:
-    train = TrainConfig(steps=1, lr=1e-4, min_lr=2e-4, seq_length=64)
+    train = loop(steps=1, lr=1e-4, min_lr=2e-4, seq_length=64)
     train.check(small_model(), 1)
     assert train.notes("tune") == ["the rate rises to tune.min_lr=0.0002, for tune.lr=0.0001 is below it"]
     assert replace(train, schedule="constant").notes() == []  # it never comes to min_lr
@@ -132,7 +132,7 @@ def test_a_rate_that_rises_is_trained_with_and_noted(
 
 
 def test_wsd_and_constant_do_not_depend_on_the_length_before_the_decay() -> None:
-    train = TrainConfig(lr=1.0, min_lr=0.0, schedule="wsd", wsd_decay_steps=5)
+    train = loop(lr=1.0, min_lr=0.0, schedule="wsd", wsd_decay_steps=5)
     assert [learning_rate(step, 20, train) for step in range(1, 16)] == [1.0] * 15
     assert learning_rate(20, 20, train) == 0.0
     assert learning_rate(18, 20, train) == pytest.approx(0.4)
@@ -149,7 +149,7 @@ def test_every_epoch_visits_every_sample_in_its_own_order() -> None:
 
 
 def test_steps_of_epochs_counts_what_it_drops() -> None:
-    train = TrainConfig(epochs=3, seq_length=100, global_batch_size=8)
+    train = loop(epochs=3, seq_length=100, global_batch_size=8)
     assert steps_of_epochs(1001, train) == (3, 6)
     ramp = BatchRamp(start=2, increment=2, samples=12)  # 2, 2, 4, 6 and then 8
     assert steps_of_epochs(1001, replace(train, batch_ramp=ramp, epochs=2.9)) == (5, 7)
@@ -166,7 +166,7 @@ def test_batch_ramp_is_megatrons(start: int, increment: int, samples: int, full:
         pytest.skip("megatron-core has no linear ramp from 0.19 on")
     calculator = num_microbatches_calculator.RampupBatchsizeNumMicroBatchesCalculator
     theirs = calculator(full, 1, 1, False, 0, start, increment, samples)
-    train = TrainConfig(global_batch_size=full, batch_ramp=BatchRamp(start, increment, samples))
+    train = loop(global_batch_size=full, batch_ramp=BatchRamp(start, increment, samples))
     consumed = 0
     for step in range(60):
         theirs.update(consumed, consistency_check=True)
@@ -179,7 +179,7 @@ def test_batch_ramp_is_megatrons(start: int, increment: int, samples: int, full:
 
 def test_batch_ramp_refuses_what_does_not_fit() -> None:
     def refusal(ramp: BatchRamp, dp: int) -> str:
-        train = TrainConfig(steps=1, global_batch_size=32, micro_batch_size=2, seq_length=64, batch_ramp=ramp)
+        train = loop(steps=1, global_batch_size=32, micro_batch_size=2, seq_length=64, batch_ramp=ramp)
         with pytest.raises(InputError) as caught:
             train.check(small_model(), dp)
         return str(caught.value)
@@ -193,7 +193,7 @@ def test_batch_ramp_refuses_what_does_not_fit() -> None:
 
 def test_warm_up_in_tokens_follows_the_samples_of_a_ramp() -> None:
     ramp = BatchRamp(start=2, increment=2, samples=12)
-    train = TrainConfig(lr=1.0, min_lr=0.0, seq_length=10, global_batch_size=8, warmup_tokens=160)
+    train = loop(lr=1.0, min_lr=0.0, seq_length=10, global_batch_size=8, warmup_tokens=160)
     assert [learning_rate(step, 20, train) for step in (1, 2)] == [0.5, 1.0]
     rates = [learning_rate(step, 20, replace(train, batch_ramp=ramp)) for step in range(1, 21)]
     assert rates[:4] == [20 / 160, 40 / 160, 80 / 160, 140 / 160]

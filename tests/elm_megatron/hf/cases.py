@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.compose import as_yaml
+from conf.plain import as_yaml
 from conf.schema.data import TrainingData
 from conf.schema.hf import ExportConfig, ImportConfig
 from conf.schema.model import ModelConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conf import compose
+from conf.plain import as_yaml
 from conf.schema.cluster import ClusterConfig
 from conf.schema.hf import ExportConfig
 from conf.schema.preprocess import CorpusConfig, TokenizerConfig
@@ -25,6 +25,8 @@ PREFERENCES = "pkg://elm_megatron/tune/sample/preferences.jsonl"
 TUNE: dict[str, Any] = {
     "steps": 20,
     "epochs": None,
+    "precision": "fp32",
+    "log_every": 1,
     "global_batch_size": 8,
     "micro_batch_size": 4,
     "seq_length": 256,
@@ -47,7 +49,7 @@ def folder_of(config: Any) -> RunFolder:
     """The run's folder with its config.yaml, as the submitter makes it."""
     run = RunFolder(config.run.dir)
     run.create()
-    run.config.write_text(compose.as_yaml(config))
+    run.config.write_text(as_yaml(config))
     run.update(verb="test")
     return run
 

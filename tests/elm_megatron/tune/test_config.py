@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from conf.compose import plain
 from conf.errors import InputError
-from conf.schema.tune import run_name
+from conf.names import tuning_run_name
+from conf.plain import plain
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.resume import check_resume
 from elm_megatron.sources.tuning import adopt, resolve
@@ -121,5 +121,5 @@ def test_files_are_read_before_anything_starts(
 
 
 def test_stages_have_names_of_their_own() -> None:
-    assert run_name("sft", "tiny", "sample") == "finetune-tiny-sample"
-    assert run_name("dpo", "tiny", "sample") == "dpo-tiny-sample"
+    assert tuning_run_name("sft", "tiny", "sample") == "finetune-tiny-sample"
+    assert tuning_run_name("dpo", "tiny", "sample") == "dpo-tiny-sample"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
-from conf.schema.run import RunConfig
+from conf.schema.run import Command, RunConfig
 from elm_megatron.run.world import Outcome, World
 
 
 @dataclass
-class FakeConfig:
+class FakeConfig(Command):
     """What `submit` reads of a config."""
 
     run: RunConfig
@@ -100,7 +100,7 @@ class Fake:
 if __name__ == "__main__":
     from fake_jobs import Fake as ImportedFake
 
-    from conf.compose import guarded
+    from conf.process import guarded
     from slurm.jobs.submit import submit
 
     behaviour, folder, ranks = sys.argv[1:]

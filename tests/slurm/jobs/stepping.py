@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.schema.cluster import ClusterConfig
-from conf.schema.run import RunConfig
+from conf.schema.run import Command, RunConfig
 from data_prep import files
 from elm_megatron.run.folder import Rows, RunFolder
 from elm_megatron.run.world import Outcome, World
@@ -107,7 +107,7 @@ class Stepping:
 
 
 @dataclass
-class Config:
+class Config(Command):
     """What `submit` reads of a config."""
 
     run: RunConfig
@@ -118,7 +118,7 @@ if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key
     from stepping import Config as ImportedConfig
     from stepping import Stepping as ImportedStepping
 
-    from conf.compose import guarded
+    from conf.process import guarded
     from slurm.jobs.submit import submit
 
     folder, ranks, steps, seconds, trouble, *keys = sys.argv[1:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from conf import compose, typed
 from conf.durations import seconds
 from conf.errors import InputError
-from conf.schema.cluster import PATTERNS, ClusterConfig, SiteConfig
+from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.hf import EvalConfig, ExportConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
@@ -109,8 +108,10 @@ def test_notes_on_what_is_hardly_meant() -> None:
 
 
 def test_one_process_asks_for_one_gpu_and_its_share() -> None:
-    keys = ["cluster=snellius", "cluster.nodes=2", "train.micro_batch_size=2"]
-    text = submit.script(config(*keys), 1, "eval")
+    def script(*keys: str) -> str:
+        return submit.script(config(*keys, "source=x", verb="eval", schema=EvalConfig), 1, "eval")
+
+    text = script("cluster=snellius", "cluster.nodes=2")
     for words in (
         "--nodes=1",
         "--gpus-per-node=1",
@@ -120,7 +121,7 @@ def test_one_process_asks_for_one_gpu_and_its_share() -> None:
     ):
         assert f"#SBATCH {words}\n" in text
     assert "--partition=gpu_h100\n" in text
-    assert "--gpus-per-node" not in submit.script(config("cluster=dev", "cluster.nodes=2"), 1, "eval")
+    assert "--gpus-per-node" not in script("cluster=dev", "cluster.nodes=2")
 
 
 TRAINS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "pipeline": PipelineConfig}
@@ -157,14 +158,14 @@ def test_gpus_that_do_not_exist_are_booked_for_ranks_on_the_cpu() -> None:
     assert "--gpus-per-node=2\n" in submit.script(chosen, 2, "pretrain")
 
 
-def notes(verb: str, chosen: Any) -> list[str]:
-    return notes_on(chosen.cluster, Path("/home/elm/runs/a"), verb)
+def notes(chosen: Any) -> list[str]:
+    return notes_on(chosen.job_cluster(), Path("/home/elm/runs/a"))
 
 
 def test_idle_gpus_are_noted() -> None:
-    (one,) = notes("pretrain", config("cluster=snellius", "cluster.tasks_per_node=2"))
+    (one,) = notes(config("cluster=snellius", "cluster.tasks_per_node=2"))
     assert one.startswith("cluster.tasks_per_node=2 leaves 2 of the 4 GPUs of each node idle")
-    assert notes("pretrain", config("cluster=snellius", "cluster.gpus_per_node=2")) == []
+    assert notes(config("cluster=snellius", "cluster.gpus_per_node=2")) == []
 
 
 ASKED = ["cluster=snellius", "cluster.memory_gb=64", "cluster.constraint=scratch-node"]
@@ -177,7 +178,7 @@ def test_a_verb_without_gpus_asks_for_what_was_written() -> None:
     text = submit.script(chosen, 1, "preprocess")
     for words in ("--partition=rome", "--mem=64G", "--constraint=scratch-node", "--reservation=course"):
         assert f"#SBATCH {words}\n" in text
-    assert "--gpus" not in text and notes("preprocess", chosen) == []
+    assert "--gpus" not in text and notes(chosen) == []
 
 
 def test_stages_without_gpus_do_not_ask_another_partition_for_what_training_needs() -> None:
@@ -330,6 +331,9 @@ HOSTILE = [
 ]
 QUOTES = ['"a\'b"', "'a\"b'"]  # Hydra takes the outer pair away, the inner one is part of the value
 LISTS = ["cluster.modules", "cluster.binds"]
+PATTERNS = [
+    key for key, hint in typed.hints(ClusterConfig).items() if "Fits" in str(hint) and "list" not in str(hint)
+]
 TEXT_KEYS = [f"cluster.{key}" for key in PATTERNS if key != "name"] + ["run.name", "run.dir", *LISTS]
 
 
@@ -354,11 +358,10 @@ def test_hostile_values_are_refused(key: str, tmp_path: Path, monkeypatch: pytes
 
 def texts(schema: type, prefix: str = "") -> Iterator[str]:
     """Every key of a schema that holds text, or a list of it."""
-    hints = typing.get_type_hints(schema)
-    for name in typed.names(schema):
-        if group := typed._dataclass_of(hints[name]):
+    for name, hint in typed.hints(schema).items():
+        if group := typed.group_of(hint):
             yield from texts(group, f"{prefix}{name}.")
-        elif "str" in str(hints[name]) and "Literal" not in str(hints[name]):
+        elif "str" in str(hint) and "Literal" not in str(hint):
             yield f"{prefix}{name}"
 
 

@@ -1,0 +1,54 @@
+"""How a command starts and ends: private files, UTF-8, and an exit status that tells the truth."""
+
+from __future__ import annotations
+
+import locale
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+
+from conf.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, InputError
+
+
+def guarded(function: Callable[[], int | None]) -> int:
+    """Call `function` under this suite's rules for umask, encoding and exit status; returns that status."""
+    os.umask(0o077)  # data and runs are private
+    in_utf8()
+    try:
+        status = function() or 0
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return EXIT_INPUT
+    except BrokenPipeError:  # `| head` has seen enough; nothing more can be printed, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}.", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def in_utf8() -> None:
+    """Make this process, and those it starts, read and write UTF-8 whatever the locale is.
+
+    Names of files and arguments are bytes that Python decodes by the locale before any of our code runs, so
+    in another locale the command starts itself again in Python's UTF-8 mode (PEP 540). What the terminal
+    cannot show is then written as an escape; nothing fails over it.
+    """
+    if sys.getfilesystemencoding().lower() != "utf-8" and not os.environ.get("ELM_UTF8"):
+        os.environ["PYTHONUTF8"] = os.environ["ELM_UTF8"] = "1"
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ.pop("ELM_UTF8", None)  # it only keeps a Python without that mode from starting for ever
+    os.environ["PYTHONUTF8"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding=locale.getencoding(), errors="backslashreplace")
+    sys.argv[1:] = [unicodedata.normalize("NFC", argument) for argument in sys.argv[1:]]
