@@ -6,7 +6,7 @@ in one table.
 
 from conf.compose import main
 from conf.schema.hf import EvalConfig
-from elm_megatron.hf.job import Eval
+from elm_megatron.evaluate.job import Eval
 from elm_megatron.sources.source import side_by_side
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain

@@ -6,7 +6,8 @@ The same command again finds the export made, as long as the checkpoint and the 
 from conf.compose import main
 from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
-from elm_megatron.sources.source import locate, parameters_of
+from elm_megatron.sources.places import locate
+from elm_megatron.sources.source import parameters_of
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain
 

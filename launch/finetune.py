@@ -9,9 +9,8 @@ from conf.compose import main
 from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from elm_megatron.chat.read import listing
-from elm_megatron.sources.tuning import adopt
 from elm_megatron.tune.job import Finetune
-from elm_megatron.tune.prepare import look_at_files, prepare
+from elm_megatron.tune.prepare import adopt, look_at_files, prepare
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import line, show
 

@@ -6,7 +6,7 @@ conversation.
 
 from conf.compose import main
 from conf.schema.hf import GenerateConfig
-from elm_megatron.sources.source import locate
+from elm_megatron.sources.places import locate
 
 
 @main("generate", GenerateConfig)

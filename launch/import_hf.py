@@ -5,9 +5,9 @@ The run's checkpoint loads in any layout: `train.init_from=<run>` goes on pretra
 
 from conf.compose import main
 from conf.schema.hf import ImportConfig
-from elm_megatron.hf.architecture import model_config
 from elm_megatron.hf.job import Import
-from elm_megatron.sources.source import require_hf_folder
+from elm_megatron.model.hf_config import model_config
+from elm_megatron.sources.places import require_hf_folder
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain
 

@@ -5,40 +5,40 @@ What none of them holds is printed as unknown; nothing is filled in from elsewhe
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
 from data_prep import files
 from data_prep.manifest import Manifest, TokenizerInfo
-from elm_megatron.card import texts as texts
+from elm_megatron.card import texts
 from elm_megatron.card.plot import PICTURE, draw
-from elm_megatron.hf import names
+from elm_megatron.model import hf_names
 from elm_megatron.sources.lineage import Stage, manifest_of, stages_of
+from elm_megatron.sources.source import ModelSource
 
 FILE = "README.md"
 UNKNOWN = "unknown"
 EVALUATION = ("<!-- evaluation -->", "<!-- end of evaluation -->")
 
 
-def write(folder: Path, config: ExportConfig, source: Any, figures: dict[str, Any]) -> None:
+def write(folder: Path, config: ExportConfig, source: ModelSource, figures: dict[str, Any]) -> None:
     """Write README.md and the picture of the losses into an exported folder.
 
     Args:
-        source: the `export.Source`.
+        source: the model.
         figures: what the export found out: bytes, hashes, the gate's differences.
     """
-    stages = stages_of(source.path, source.adapter)
+    stages = stages_of(source.folder, source.merged)
     drawn = draw([(stage.run, _verb(stage)) for stage in stages], folder)
     picture = f"![Training and validation loss]({PICTURE})" if drawn else "Loss curves: unknown."
-    name = stages[-1].name if stages else source.path.name
-    model, manifest = source.weights.model, source.tokenizer.manifest or manifest_of(stages)
+    name = stages[-1].name if stages else source.folder.name
+    model, manifest = source.model, source.tokenizer.manifest or manifest_of(stages)
     sections = [
         _head(config, manifest, bool(stages) and stages[-1].tuning),
         f"# {name}\n\n{texts.INTRODUCTION}",
@@ -106,8 +106,8 @@ def _head(config: ExportConfig, manifest: Manifest | None, chat: bool) -> str:
 
 def parameters(model: ModelConfig) -> int:
     """Exported parameters: the padding of the vocabulary does not count."""
-    shapes = [shape for part in names.parts(model) for shape in names.hf_shapes(model, part).values()]
-    return sum(torch.Size(shape).numel() for shape in shapes)
+    shapes = [shape for part in hf_names.parts(model) for shape in hf_names.hf_shapes(model, part).values()]
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _model(model: ModelConfig, figures: dict[str, Any]) -> str:
@@ -126,8 +126,8 @@ def _model(model: ModelConfig, figures: dict[str, Any]) -> str:
         ("norm epsilon", f"{model.norm_eps:g}"),
         ("weights", figures["dtype"]),
     ]
-    files = [(name, entry["bytes"], f"`{entry['sha256']}`") for name, entry in figures["files"].items()]
-    return f"{table(rows)}\n\n{table(files, ('file', 'bytes', 'sha256'))}"
+    stored = [(name, entry["bytes"], f"`{entry['sha256']}`") for name, entry in figures["files"].items()]
+    return f"{table(rows)}\n\n{table(stored, ('file', 'bytes', 'sha256'))}"
 
 
 def _tokenizer(info: TokenizerInfo, manifest: Manifest | None) -> str:

@@ -11,8 +11,6 @@ import yaml
 from conf.errors import InputError
 from data_prep import files
 
-PUBLISHED = "alpaca"
-FILE = "template.yaml"  # of an adapter and of an exported chat model: the template it was tuned with
 FOLDER = Path(__file__).parent / "templates"
 SLOT = re.compile(r"\{(instruction|input|system)\}")
 SLOTS = {"system": {"system"}, "turn": {"instruction"}, "turn_with_input": {"instruction", "input"}}  # by key

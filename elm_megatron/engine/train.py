@@ -20,7 +20,7 @@ from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import TrainConfig
 from data_prep.manifest import Manifest
 from elm_megatron.checkpoint import rank_state
-from elm_megatron.checkpoint.load import newest_verified
+from elm_megatron.checkpoint.load import newest_verified, verified
 from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.checkpoint.retention import Retention
 from elm_megatron.checkpoint.save import CheckpointSaver
@@ -41,8 +41,9 @@ from elm_megatron.model import device as devices
 from elm_megatron.model import initial_weights, llama
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run.folder import RunFolder, append_jsonl
+from elm_megatron.run.steps import step_folder
 from elm_megatron.run.world import Outcome, World
-from elm_megatron.sources import init_from
+from elm_megatron.sources.source import beginning
 
 
 class Trainer(Validation):
@@ -156,8 +157,8 @@ class Trainer(Validation):
         Raises:
             InputError: it is of another size, or its tokens have other meanings.
         """
-        old = init_from.named(name, self.world, self.device)
-        init_from.require_tokenizer(name, self.manifest.tokenizer.sha256)
+        source = beginning(name, self.manifest.tokenizer.sha256)
+        old = verified(step_folder(source.run, source.step), self.world, self.device)
         reader = old.reader()
         rank_state.restore(self.chunks, self.optimizer, reader, 0, moments=False)
         left = set(reader.names()).difference(*distributed.gathered(rank_state.names(self.chunks)))

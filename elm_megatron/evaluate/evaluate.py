@@ -13,11 +13,12 @@ from data_prep import files
 from data_prep.manifest import Manifest
 from elm_megatron.card import card
 from elm_megatron.evaluate import generate, perplexity, tasks_run
+from elm_megatron.hf import tokenizer_writer
 from elm_megatron.model import device as devices
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.lineage import dataset_of, stages_of
-from elm_megatron.sources.source import is_hf_folder, side_by_side
+from elm_megatron.sources.source import ModelSource, resolve, side_by_side
+from elm_megatron.sources.tokenizer_files import TokenizerSource
 
 Results = dict[str, dict[str, Any]]  # {model: {"perplexity": {group: …}, "tasks": {task: …}}}
 
@@ -32,15 +33,15 @@ def evaluate(config: EvalConfig) -> Results:
     run.update(state="running")
     for task in config.tasks:
         tasks_run.load(task)
-    models = side_by_side(config.sources)
+    models = {name: resolve(source) for name, source in side_by_side(config.sources).items()}
     manifest = dataset(config, next(iter(models.values()))) if config.split else None
     works = perplexity.documents(manifest, config.split, config.max_documents) if manifest else []
     results: Results = {}
-    for name, folder in models.items():
-        results[name] = _measure(config, folder, works, run.path / ".cache")
+    for name, source in models.items():
+        results[name] = _measure(config, source, works, run.path / ".cache")
         one = {name: results[name]}
         print(f"{markdown(one)}\n", flush=True)
-        card.put_evaluation(folder, _card_section(config, manifest, one))
+        card.put_evaluation(source.folder, _card_section(config, manifest, one))
     files.write(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
     files.write(run.path / "evaluation.md", markdown(results) + "\n")
     draw(results, run.path / "evaluation.png")
@@ -50,35 +51,37 @@ def evaluate(config: EvalConfig) -> Results:
     return results
 
 
-def _measure(config: EvalConfig, folder: Path, works: list[Any], cache: Path) -> dict[str, Any]:
-    model, tokenizer = generate.load(str(folder), None, config.cluster.device == "gpu")
-    model = model.eval().to(devices.named(config.cluster.device))
+def _measure(config: EvalConfig, source: ModelSource, works: list[Any], cache: Path) -> dict[str, Any]:
+    device = devices.named(config.cluster.device)
+    model, tokenizer = generate.load(source, device), source.tokenizer
+    model = model.eval().to(device)
     result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
     if works:
         first = tokenizer.first_id
         result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
     if config.tasks:
         with TemporaryDirectory() as scratch:
-            settings = folder if is_hf_folder(folder) else _tokenizer_folder(model, tokenizer, Path(scratch))
+            settings = source.folder if source.run is None else Path(scratch)
+            if source.run is not None:
+                _write_tokenizer(model, tokenizer, settings)
             figures = tasks_run.run(model, settings, config.tasks, config.limit, config.batch_size, cache)
         result["tasks"] = figures
     return result
 
 
-def _tokenizer_folder(model: Any, tokenizer: tokenizer_files.TokenizerSource, folder: Path) -> Path:
-    """The tokenizer of a run as transformers, and so lm-eval, reads it."""
+def _write_tokenizer(model: Any, tokenizer: TokenizerSource, folder: Path) -> None:
+    """Put the tokenizer of a run where transformers, and so lm-eval, can read it."""
     (folder / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
-    tokenizer_files.write(tokenizer, folder, model.config.max_position_embeddings)
-    return folder
+    tokenizer_writer.write(tokenizer, folder, model.config.max_position_embeddings)
 
 
-def dataset(config: EvalConfig, first: Path) -> Manifest:
+def dataset(config: EvalConfig, first: ModelSource) -> Manifest:
     """The dataset given, or the one the first model was trained on.
 
     Raises:
         InputError: it cannot be found out.
     """
-    folder = config.data.dir or dataset_of(stages_of(first))
+    folder = config.data.dir or dataset_of(stages_of(first.folder, first.merged))
     if folder is None:
         raise InputError(
             f"source={config.sources[0]} names no dataset; give data.dir=<folder>, or split=null."

@@ -6,10 +6,8 @@ Prompts are encoded with SentencePiece, as the training data were: `</s>` writte
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from safetensors import SafetensorError
@@ -18,16 +16,15 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
 from conf.errors import InputError
-from conf.schema.hf import ExportConfig, GenerateConfig
-from conf.schema.run import RunConfig
+from conf.schema.hf import GenerateConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Dialogue, Template, Turn
-from elm_megatron.hf import architecture, names
+from elm_megatron.evaluate import prompts
 from elm_megatron.model import device as devices
-from elm_megatron.sources import tokenizer_files
-from elm_megatron.sources.source import hf_folder
+from elm_megatron.model import hf_config
+from elm_megatron.sources.source import ModelSource, resolve
 from elm_megatron.sources.tokenizer_files import TokenizerSource
-from elm_megatron.sources.weights import Weights
+from elm_megatron.sources.weights import hf_tensors
 
 
 class Generator:
@@ -51,8 +48,8 @@ class Generator:
         Raises:
             InputError: there is no such model, or the adapter does not belong to it.
         """
-        model, source = load(config.source, config.adapter, devices.has_gpu())
-        return cls(model, source.load(), source)
+        source = resolve(config.source, adapter=config.adapter)
+        return cls(load(source, devices.named(devices.best())), source.tokenizer.load(), source.tokenizer)
 
     def ids(self, prompt: str, chat: bool, before: Sequence[int] = (), turn: int = 0) -> list[int]:
         """The ids a prompt becomes; an empty one starts where a document starts.
@@ -140,49 +137,39 @@ class _Screen(BaseStreamer):
         self.shown = max(self.shown, len(text))
 
 
-def load(source: str, adapter: str | None, gpu: bool) -> tuple[torch.nn.Module, TokenizerSource]:
-    """A source's model under transformers, and its tokenizer.
+def load(source: ModelSource, device: torch.device) -> torch.nn.Module:
+    """A source's model under transformers.
 
     An exported folder is read by transformers, in its own type or, for a CPU, in fp32; a run, or anything
     with an adapter, part by part from its own weights, in fp32, the adapter merged.
 
     Raises:
-        InputError: there is no such model, or the adapter does not belong to it.
+        InputError: it cannot be read, or the adapter does not belong to it.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    folder = hf_folder(source)
-    if folder is not None and adapter is None:
-        return _of_folder(folder, gpu), tokenizer_files.of_folder(folder)
-    opened = _open_quietly(source, adapter)
-    return _in_memory(opened.weights, opened.tokenizer), opened.tokenizer
+    if source.run is None and source.merged is None:
+        return _of_folder(source, device)
+    return _in_memory(source)
 
 
-def _of_folder(folder: Path, gpu: bool) -> torch.nn.Module:
-    dtype = "auto" if gpu else torch.float32
+def _of_folder(source: ModelSource, device: torch.device) -> torch.nn.Module:
+    dtype = "auto" if devices.is_gpu(device) else torch.float32
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        return AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]}).") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{source.folder}: transformers cannot load it ({reason}).") from error
 
 
-def _open_quietly(source: str, adapter: str | None) -> Any:
-    """The source as export opens it; megatron-core's notes about missing kernels are kept back."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from elm_megatron.hf.export import open_source
-    return open_source(ExportConfig(run=RunConfig("generate", ""), source=source, adapter=adapter))
-
-
-def _in_memory(weights: Weights, tokenizer: TokenizerSource) -> torch.nn.Module:
-    """A Llama under transformers with these weights, fp32."""
-    shape = architecture.config_json(weights.model, tokenizer.info, "fp32")
+def _in_memory(source: ModelSource) -> torch.nn.Module:
+    """A Llama under transformers with a source's weights, fp32."""
+    shape = hf_config.config_json(source.model, source.tokenizer.info, "fp32")
     model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in shape.items() if k != "torch_dtype"})).float()
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for part in names.parts(weights.model):
-            for name, tensor in names.to_hf(weights.model, part, weights.part(part)):
-                parameters[name].copy_(tensor)
+        for name, tensor in hf_tensors(source.weights):
+            parameters[name].copy_(tensor)
     return model
 
 
@@ -192,8 +179,6 @@ def generate(config: GenerateConfig) -> None:
     Raises:
         InputError: the source is no model, or a prompt is unreadable or too long.
     """
-    from elm_megatron.evaluate import prompts
-
     at_terminal = config.prompts is None and sys.stdin.isatty() and sys.stdout.isatty()
     given = None if at_terminal else prompts.opened(config.prompts)  # before the model is loaded
     generator = Generator.of(config)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, Protocol, TextIO
 
 from conf.errors import InputError
 from conf.schema.hf import GenerateConfig
 
-if TYPE_CHECKING:
-    from elm_megatron.evaluate.generate import Generator
+
+class Generator(Protocol):
+    """What answers prompts; `generate.Generator`, which documents the methods."""
+
+    tokenizer: Any
+
+    def ids(self, prompt: str, chat: bool, before: Sequence[int] = (), turn: int = 0) -> list[int]: ...
+
+    def complete(self, prompt: str, config: GenerateConfig, show: TextIO | None = None) -> str: ...
+
+    def chats(self, config: GenerateConfig) -> bool: ...
+
+    def extend(self, ids: list[int], config: GenerateConfig, show: Any = None) -> list[int]: ...
 
 
 def opened(path: str | None) -> TextIO:

@@ -8,8 +8,10 @@ were trained goes along, to say what the rounding costs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +21,10 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig
-from elm_megatron.hf import names
-from elm_megatron.hf.names import Part
-from elm_megatron.model import llama, sharding
+from elm_megatron.hf.passages import passages
+from elm_megatron.model import hf_names, llama, sharding
+from elm_megatron.model.hf_names import Part
+from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.weights import Weights
 
 LIMIT = 1e-4
@@ -75,14 +78,14 @@ class MegatronSide:
         """Go through one part; the logits [s, b, vocab] after the last, else None."""
         if self.rounding is not None:
             tensors = {name: self.rounding(name, tensor) for name, tensor in tensors.items()}
-        if part == names.EMBEDDING:
+        if part == hf_names.EMBEDDING:
             embedding = self.gpt.embedding.word_embeddings
             self.hidden = self._with(embedding, tensors, tokens).float().transpose(0, 1).contiguous()
             return None
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        if part == names.NORM:
+        if part == hf_names.NORM:
             self.hidden = self._with(self.gpt.decoder.final_layernorm, tensors, self.hidden)
-        elif part == names.HEAD:
+        elif part == hf_names.HEAD:
             return self._with(self.gpt.output_layer, tensors, self.hidden)[0]
         else:
             self._load_layer(part, tensors)
@@ -121,14 +124,14 @@ class HuggingFaceSide:
 
     def run(self, part: Part, tensors: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor | None:
         """Go through one part; the logits [s, b, vocab] after the last, else None."""
-        if part == names.EMBEDDING:
-            self.hidden = torch.nn.functional.embedding(tokens, tensors[names.HF_EMBEDDING]).float()
+        if part == hf_names.EMBEDDING:
+            self.hidden = torch.nn.functional.embedding(tokens, tensors[hf_names.HF_EMBEDDING]).float()
             return None
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        if part == names.NORM:
-            self.norm.weight.data = tensors[names.HF_NORM]
+        if part == hf_names.NORM:
+            self.norm.weight.data = tensors[hf_names.HF_NORM]
             self.hidden = self.norm(self.hidden)
-        elif part == names.HEAD:
+        elif part == hf_names.HEAD:
             return torch.nn.functional.linear(self.hidden, next(iter(tensors.values()))).transpose(0, 1)
         else:
             prefix = f"model.layers.{part}."
@@ -165,8 +168,8 @@ def compare(
     hf = HuggingFaceSide(config)
     rounded = MegatronSide(model, rounding)
     trained = MegatronSide(model, None) if rounding is not None else None
-    for part in names.parts(model):
-        if part == names.HEAD:
+    for part in hf_names.parts(model):
+        if part == hf_names.HEAD:
             break
         tensors = weights.part(part)
         for side in filter(None, (rounded, trained)):
@@ -174,17 +177,55 @@ def compare(
         del tensors
         hf.run(part, exported.hf_part(part), tokens)
     # A tied head computes with the embedding's weight.
-    stored = names.EMBEDDING if model.tie_embeddings else names.HEAD
+    stored = hf_names.EMBEDDING if model.tie_embeddings else hf_names.HEAD
     (ours,), (theirs,) = weights.part(stored).values(), exported.hf_part(stored).values()
     largest = torch.zeros(2)
     for start in range(0, model.vocab_size, ROWS):
         stop = min(start + ROWS, model.vocab_size)
-        expected = hf.run(names.HEAD, {names.HF_HEAD: theirs[start:stop]}, tokens)
-        rows = {names.MEGATRON_HEAD: ours[start:stop]}
-        logits = [side.run(names.HEAD, rows, tokens) for side in (rounded, trained or rounded)]
+        expected = hf.run(hf_names.HEAD, {hf_names.HF_HEAD: theirs[start:stop]}, tokens)
+        rows = {hf_names.MEGATRON_HEAD: ours[start:stop]}
+        logits = [side.run(hf_names.HEAD, rows, tokens) for side in (rounded, trained or rounded)]
         found = torch.stack([(x - expected).abs().max() for x in logits])
         largest = torch.maximum(largest, found)  # NaN stays NaN
     return Difference(largest[0].item(), largest[1].item(), tokens.numel())
+
+
+def check(
+    weights: Weights, tokenizer: Path, rounding: Rounding | None, exported: Exported, config: dict[str, Any]
+) -> tuple[Difference, float]:
+    """Compare a written file with Megatron on real text; returns the differences and the seconds it took.
+
+    Args:
+        weights: what was exported.
+        tokenizer: the folder of its tokenizer.
+        rounding: what the export's dtype does to a Megatron tensor; None when it keeps fp32.
+        exported: the file just written.
+        config: its config.json.
+
+    Raises:
+        GateError: they differ.
+    """
+    began = time.perf_counter()
+    difference = compare(weights, rounding, exported, config, _tokens(tokenizer, weights.model))
+    require_equal(difference)
+    return difference, time.perf_counter() - began
+
+
+def _tokens(tokenizer: Path, model: ModelConfig) -> torch.Tensor:
+    """Dutch and English text as int64 [2, s]."""
+    length = min(LENGTH, model.max_position_embeddings)
+    encode = tokenizer_files.encoder(tokenizer)
+    rows = [encode(text)[:length] for text in passages().values()]
+    return torch.tensor([row[: min(map(len, rows))] for row in rows])
+
+
+def round_to(dtype: torch.dtype) -> Rounding:
+    """What storing in a type does to a tensor's numbers."""
+
+    def rounded(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(dtype)
+
+    return rounded
 
 
 def require_equal(difference: Difference) -> None:

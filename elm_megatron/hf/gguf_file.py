@@ -6,7 +6,6 @@ and k are reordered. Norms stay f32 in every type. The tokenizer goes in as Sent
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,18 @@ import torch
 from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
-from data_prep import files
+from data_prep.files import sha256
 from data_prep.tokenizer import MODEL_FILE, Tokenizer
 from elm_megatron.chat.jinja_template import jinja
 from elm_megatron.chat.template import Template
-from elm_megatron.hf import architecture, gate, names
-from elm_megatron.hf.names import Part
-from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.source import GGUF_FILE
+from elm_megatron.hf import gate
+from elm_megatron.hf.written import Written
+from elm_megatron.model import hf_config, hf_names
+from elm_megatron.model.hf_names import Part
+from elm_megatron.sources.places import GGUF_FILE
+from elm_megatron.sources.source import ModelSource
 from elm_megatron.sources.tokenizer_files import TokenizerSource
+from elm_megatron.sources.weights import hf_tensors
 
 DEFAULT_DTYPE = {"fp32": "f32", "bf16": "f16", "fp16": "f16"}
 TYPES = {
@@ -51,18 +53,18 @@ LAYER = {
     "up": "ffn_up",
     "fc2": "ffn_down",
 }
-ENDS = {names.EMBEDDING: "token_embd.weight", names.NORM: "output_norm.weight", names.HEAD: "output.weight"}
+ENDS = {hf_names.EMBEDDING: "token_embd.weight", hf_names.NORM: "output_norm.weight", hf_names.HEAD: "output.weight"}
 
 
 def part_names(model: ModelConfig, part: Part) -> dict[str, tuple[str, int]]:
     """{Hugging Face's name: (GGUF's name, heads whose rows are reordered or 0)} of a part."""
-    hf = names.hf_shapes(model, part)
+    hf = hf_names.hf_shapes(model, part)
     if part in ENDS:
         return dict.fromkeys(hf, (ENDS[part], 0))
     heads = {"q": model.num_attention_heads, "k": model.num_query_groups}
     return {
         name: (f"blk.{part}.{LAYER[key]}.weight", heads.get(key, 0))
-        for key, name in zip(names.HF_LAYER, hf, strict=True)
+        for key, name in zip(hf_names.HF_LAYER, hf, strict=True)
     }
 
 
@@ -81,13 +83,13 @@ def rounding(dtype: str) -> gate.Rounding | None:
     if dtype == "f32":
         return None
 
-    def round_(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def rounded(name: str, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dim() == 1:
             return tensor
         stored = _stored(tensor.float().numpy(), dtype)
         return torch.from_numpy(gguf.dequantize(stored, TYPES[dtype]))
 
-    return round_
+    return rounded
 
 
 def _stored(tensor: np.ndarray, dtype: str) -> np.ndarray:
@@ -99,52 +101,34 @@ def _stored(tensor: np.ndarray, dtype: str) -> np.ndarray:
     return gguf.quantize(np.ascontiguousarray(tensor), TYPES["q8_0"])
 
 
-def export_gguf(config: ExportConfig, source: Any, run: RunFolder) -> dict[str, Any]:
-    """Write `<run>/model.gguf`; see `export.export`, whose `Source` this takes.
+def write(config: ExportConfig, source: ModelSource, path: Path) -> Written:
+    """Write a model's GGUF file.
 
     Raises:
         InputError: the model has no SentencePiece tokenizer, or its sizes do not fit q8_0.
     """
-    from elm_megatron.hf.export import default_dtype, hf_tensors, replace, run_gate
-
-    dtype = config.dtype or DEFAULT_DTYPE[default_dtype(source)]
-    model = source.weights.model
-    _check(model, dtype, source.tokenizer)
-    temporary = run.path / f".{GGUF_FILE}.{time.time_ns()}.tmp"
-    began = time.perf_counter()
-    writer = gguf.GGUFWriter(temporary, "llama")
-    _add_settings(writer, model, dtype, source.path.name)
-    _add_tokenizer(writer, source.tokenizer, model.vocab_size)
-    for part in names.parts(model):
-        for name, shape in names.hf_shapes(model, part).items():
+    dtype = config.dtype or DEFAULT_DTYPE[source.dtype]
+    weights, tokenizer = source.weights, source.tokenizer
+    model = weights.model
+    _check(model, dtype, tokenizer)
+    writer = gguf.GGUFWriter(path, "llama")
+    _add_settings(writer, model, dtype, source.folder.name)
+    _add_tokenizer(writer, tokenizer, model.vocab_size)
+    for part in hf_names.parts(model):
+        for name, shape in hf_names.hf_shapes(model, part).items():
             _add_tensor_info(writer, part_names(model, part)[name][0], shape, dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    order = {name: entry for part in names.parts(model) for name, entry in part_names(model, part).items()}
-    for name, tensor in hf_tensors(source.weights):
+    parts = hf_names.parts(model)
+    order = {name: entry for part in parts for name, entry in part_names(model, part).items()}
+    for name, tensor in hf_tensors(weights):
         numbers, heads = tensor.float().numpy(), order[name][1]
         writer.write_tensor_data(_stored(interleave(numbers, heads) if heads else numbers, dtype))
     writer.close()
-    written = time.perf_counter() - began
-    settings = architecture.config_json(model, source.tokenizer.info, "fp32")
-    exported = GgufWeights(temporary, model)
-    difference, gated = run_gate(source, rounding(dtype), exported, settings)
-    size = temporary.stat().st_size
-    figures = {
-        "path": GGUF_FILE,
-        "source": str(source.path),
-        "adapter": source.adapter and str(source.adapter),
-        "step": source.weights.step,
-        "dtype": dtype,
-        "files": {GGUF_FILE: {"bytes": size, "sha256": files.sha256(temporary)}},
-        "bytes": size,
-        "write_seconds": written,
-        "gate_seconds": gated,
-        "gate": vars(difference),
-    }
-    replace(temporary, run.path / GGUF_FILE)
-    return figures
+    files = {GGUF_FILE: {"bytes": path.stat().st_size, "sha256": sha256(path)}}
+    settings = hf_config.config_json(model, tokenizer.info, "fp32")
+    return Written(dtype, files, rounding(dtype), GgufWeights(path, model), settings)
 
 
 def _check(model: ModelConfig, dtype: str, tokenizer: TokenizerSource) -> None:

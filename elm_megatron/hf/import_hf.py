@@ -18,12 +18,12 @@ from conf.schema.hf import ImportConfig
 from data_prep import files
 from elm_megatron.checkpoint import manifest
 from elm_megatron.checkpoint.shards import Shard, write_file
-from elm_megatron.hf import architecture, names
-from elm_megatron.hf.export import Source, run_gate
+from elm_megatron.hf import gate
+from elm_megatron.model import hf_config, hf_names
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, step_name
 from elm_megatron.sources import tokenizer_files
-from elm_megatron.sources.source import TOKENIZER_FOLDER, require_hf_folder
+from elm_megatron.sources.places import TOKENIZER_FOLDER, require_hf_folder
 from elm_megatron.sources.weights import CheckpointWeights, FolderWeights, is_same
 
 
@@ -79,9 +79,13 @@ def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, targe
     _copy_tokenizer(folder, run.path / TOKENIZER_FOLDER)
     size = _write(weights, target)
     written = time.perf_counter() - began
-    tokenizer = tokenizer_files.of_run(run, None)
-    source = Source(run.path, run, CheckpointWeights(weights.model, target), tokenizer)
-    difference, gated = run_gate(source, None, FolderWeights(folder), architecture.read_config(folder))
+    difference, gated = gate.check(
+        CheckpointWeights(weights.model, target),
+        run.path / TOKENIZER_FOLDER,
+        None,
+        FolderWeights(folder),
+        hf_config.read_config(folder),
+    )
     return {
         "source": str(folder),
         "identity": weights.identity,
@@ -95,7 +99,7 @@ def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, targe
 def _write(weights: FolderWeights, folder: Path) -> int:
     """Write all parts and the manifest into a step folder; returns the bytes of the parts."""
     entries = {}
-    for number, part in enumerate(names.parts(weights.model)):
+    for number, part in enumerate(hf_names.parts(weights.model)):
         shards = [Shard.whole(name, tensor) for name, tensor in weights.part(part).items()]
         file = f"part-{number:05d}.safetensors"
         entries[file] = write_file(folder / file, shards)

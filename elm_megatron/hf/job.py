@@ -1,4 +1,4 @@
-"""Export, import and evaluation as jobs: small picklable objects, torch-free until a rank calls them."""
+"""Export and import as jobs: small picklable objects, torch-free until a rank calls them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import InputError
-from conf.schema.hf import EvalConfig, ExportConfig, ImportConfig
+from conf.schema.hf import ExportConfig, ImportConfig
 from elm_megatron.run.world import Outcome, World
 
 
-def _require_one(world: World, verb: str) -> None:
+def require_one(world: World, verb: str) -> None:
+    """Refuse a world of several ranks.
+
+    Raises:
+        InputError: there are several.
+    """
     if world.world_size != 1:
         raise InputError(f"{verb} is one process, found a world of {world.world_size} ranks.")
 
 
-def _alone(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
+def _in_one_rank(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
     """Do the work with megatron-core's process groups of one CPU rank around it."""
-    _require_one(world, verb)
+    require_one(world, verb)
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)  # before megatron-core is imported
@@ -54,7 +59,7 @@ class Export:
 
             export(self.config)
 
-        return _alone(world, "export", work)
+        return _in_one_rank(world, "export", work)
 
 
 @dataclass(frozen=True)
@@ -76,23 +81,4 @@ class Import:
 
             import_hf(self.config)
 
-        return _alone(world, "import_hf", work)
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Measures the models `config` names, as the only rank of its world."""
-
-    config: EvalConfig
-
-    def __call__(self, world: World) -> Outcome:
-        """Write the evaluation.
-
-        Raises:
-            InputError: a model, the dataset or a task is missing.
-        """
-        _require_one(world, "eval")
-        from elm_megatron.evaluate.evaluate import evaluate
-
-        evaluate(self.config)
-        return "done"
+        return _in_one_rank(world, "import_hf", work)

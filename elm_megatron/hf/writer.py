@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from conf.schema.model import ModelConfig
-from elm_megatron.hf import names
+from elm_megatron.model import hf_names
 from elm_megatron.sources.weights import INDEX_FILE, SINGLE_FILE
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -20,7 +20,7 @@ BLOCK = 1 << 24
 
 
 class SafetensorsWriter:
-    """The weights of one Hugging Face folder, written in the order of `names.hf_shapes`.
+    """The weights of one Hugging Face folder, written in the order of `hf_names.hf_shapes`.
 
     Args:
         folder: where; it exists.
@@ -104,8 +104,8 @@ def _plan(model: ModelConfig, itemsize: int, shard_bytes: int) -> dict[str, dict
     """{file: {tensor: shape}}: consecutive tensors up to shard_bytes a file."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     filled = 0
-    for part in names.parts(model):
-        for name, shape in names.hf_shapes(model, part).items():
+    for part in hf_names.parts(model):
+        for name, shape in hf_names.hf_shapes(model, part).items():
             size = _size(shape) * itemsize
             if shards[-1] and filled + size > shard_bytes:
                 shards.append({})

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
+from conf.names import MODEL_FOLDER
 from data_prep.manifest import Manifest
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.source import (
-    base_of,
+from elm_megatron.sources.places import (
     export_record,
-    hf_folder,
     is_hf_folder,
-    locate,
+    is_model,
+    recorded_folder,
     run_config,
-    without_step,
+    split_step,
 )
+from elm_megatron.sources.source import find_base
+from elm_megatron.sources.tokenizer_files import recorded_manifest
 
 LOST = "Earlier training, its records lost"
 
@@ -65,47 +67,71 @@ def stages_of(folder: Path, adapter: Path | None = None, followed: Sequence[Path
         adapter: a PEFT folder merged into it.
         followed: where the way back has been already: an export may have been made anew from its own child.
     """
-    stages, followed = _behind(folder, followed), [*followed, folder]
+    stages, followed = _behind(folder, followed), [*followed, folder.resolve()]
     if adapter is None:
         return stages
-    known = {stage.run.path for stage in stages}
-    tuned = [s for s in stages_of(adapter.parent, None, followed) if s.tuning and s.run.path not in known]
+    known = {stage.run.path.resolve() for stage in stages}
+    tuned = [s for s in stages_of(adapter.parent, None, followed) if s.tuning]
+    tuned = [s for s in tuned if s.run.path.resolve() not in known]
     return [*stages, *(tuned or [Stage(RunFolder(adapter), {"verb": "finetune"}, {})])]
 
 
 def _behind(folder: Path, followed: Sequence[Path]) -> list[Stage]:
-    if is_hf_folder(folder) and folder not in followed:
-        made = export_record(folder)
-        adapter = Path(made["adapter"]) if made.get("adapter") else None
-        return stages_of(Path(made["source"]), adapter, [*followed, folder]) if made else []
+    seen = folder.resolve() in followed
+    followed = [*followed, folder.resolve()]
+    if is_hf_folder(folder) and not seen:
+        return _behind_export(folder, followed)
     run = RunFolder(folder)
     if not run.config.is_file():
         return [Stage(run, {"verb": LOST}, {})]
     stage = Stage.read(run)
     if made := stage.record.get("import"):
-        return stages_of(Path(made["source"]), None, [*followed, folder]) or [stage]
-    before = base_of(run) or (stage.config.get("train") or {}).get("init_from")
-    if folder in followed or before is None:
-        return [stage]
-    return [*stages_of(_place(without_step(before)), None, [*followed, folder]), stage]
+        return stages_of(_recorded(run, str(made["source"])), None, followed) or [stage]
+    before = _before(stage)
+    return [stage] if seen or before is None else [*stages_of(before, None, followed), stage]
 
 
-def _place(source: str) -> Path:
-    """Where a source lies, or lay."""
-    try:
-        return hf_folder(source) or locate(source)
-    except InputError:
-        return Path(source)
+def _behind_export(folder: Path, followed: Sequence[Path]) -> list[Stage]:
+    made = export_record(folder)
+    if not made:
+        return []
+    run = RunFolder(folder.parent if folder.name == MODEL_FOLDER else folder.resolve().parent)
+    adapter = None
+    if made.get("adapter"):
+        merged = Path(made["adapter"])
+        adapter = _recorded(run, str(merged.parent)) / merged.name
+    return stages_of(_recorded(run, str(made["source"])), adapter, followed)
+
+
+def _before(stage: Stage) -> Path | None:
+    """The folder of the model that a run began with; None for a run that began with nothing."""
+    if stage.config.get("tune") is not None and stage.config.get("source"):
+        given = split_step(str(stage.config["source"]))[0]
+        return find_base(stage.run, stage.config, stage.record) or Path(given)
+    begun = (stage.config.get("train") or {}).get("init_from")
+    return _recorded(stage.run, split_step(str(begun))[0]) if begun else None
+
+
+def _recorded(run: RunFolder, source: str) -> Path:
+    """Where a recorded source is now, or where it was."""
+    given = Path(source)
+    exported = given.name == MODEL_FOLDER
+    folder = given.parent if exported else given
+    found = recorded_folder(run, str(folder), is_model, folder.name)
+    return given if found is None else (found / MODEL_FOLDER if exported else found)
 
 
 def dataset_of(stages: Sequence[Stage]) -> Path | None:
-    """The folder of the dataset that the last of these runs with one was trained on."""
-    named = [(stage.config.get("data") or {}).get("dir") for stage in stages]
-    return next((Path(folder).expanduser() for folder in reversed(named) if folder), None)
+    """The folder of the dataset that the last of these runs with one was trained on, where it is now."""
+    for stage in reversed(stages):
+        if folder := (stage.config.get("data") or {}).get("dir"):
+            found = recorded_manifest(stage.run, str(folder), stage.record.get("manifest_sha256"))
+            return found.folder if found else Path(folder).expanduser()
+    return None
 
 
 def manifest_of(stages: Sequence[Stage]) -> Manifest | None:
-    """The manifest of that dataset; None where it does not lie there any more as it was."""
+    """The manifest of that dataset; None where it is not there any more as it was."""
     folder = dataset_of(stages)
     try:
         found = Manifest.load(folder) if folder is not None else None

@@ -1,27 +1,28 @@
-"""The tokenizer of an exported folder: the dataset's own files, and settings that make transformers agree.
-
-transformers reads `tokenizer.json` as it stands only under the plain class; Llama's class rebuilds it and
-then disagrees with SentencePiece on leading spaces. With `split_special_tokens`, `</s>` in a text stays text.
-"""
+"""The tokenizer of a model: where its files are, its special ids, and the prompts the model was tuned with."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
+from data_prep.files import sha256
 from data_prep.manifest import Manifest, TokenizerInfo
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
-from elm_megatron.chat.jinja_template import jinja
-from elm_megatron.chat.template import FILE, PUBLISHED, Template
-from elm_megatron.hf import architecture
+from elm_megatron.model import hf_config
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.source import TOKENIZER_FOLDER, base_of, hf_folder, is_hf_folder, locate, run_config
+from elm_megatron.sources.places import (
+    TEMPLATE_FILE,
+    TOKENIZER_FOLDER,
+    is_hf_folder,
+    recorded_folder,
+    run_config,
+)
 
+PUBLISHED_TEMPLATE = "alpaca"  # the prompt that the published model was tuned with
 CONFIG_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
 COPIED = (
@@ -46,7 +47,7 @@ class TokenizerSource:
     folder: Path
     info: TokenizerInfo
     manifest: Manifest | None
-    template: str = PUBLISHED
+    template: str = PUBLISHED_TEMPLATE
     tuned: bool = False
 
     @property
@@ -82,11 +83,9 @@ def of_dataset(manifest: Manifest) -> TokenizerSource:
     Raises:
         InputError: tokenizer.model is not the one that wrote the dataset.
     """
-    import hashlib
-
     model = manifest.folder / MODEL_FILE
     Tokenizer.load(manifest.folder)
-    found = hashlib.sha256(model.read_bytes()).hexdigest()
+    found = sha256(model)
     if found != manifest.tokenizer.sha256:
         raise InputError(
             f"{model}: sha256 {found[:12]}…, the manifest says {manifest.tokenizer.sha256[:12]}…."
@@ -95,7 +94,7 @@ def of_dataset(manifest: Manifest) -> TokenizerSource:
 
 
 def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
-    """The tokenizer a run was trained with.
+    """The tokenizer a pretraining run or an imported model was trained with.
 
     Args:
         data_dir: another place of the dataset than the run's config names.
@@ -103,21 +102,15 @@ def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
     Raises:
         InputError: the dataset is gone, or is not the one the run was trained on.
     """
-    base = base_of(run)
-    if base is not None:
-        folder = hf_folder(base)
-        source = of_folder(folder) if folder else of_run(RunFolder(locate(base)), data_dir)
-        kept = run.path / "adapter" / FILE
-        named = (run_config(run).get("tune") or {}).get("template", source.template)
-        return replace(source, template=str(kept) if kept.is_file() else named, tuned=True)
     own = run.path / TOKENIZER_FOLDER
     if data_dir is None and own.is_dir():
         return of_folder(own)
     folder = data_dir or (run_config(run).get("data") or {}).get("dir")
     if folder is None:
         raise InputError(f"{run.config} names no data.dir; give data.dir=<folder of the dataset>.")
-    manifest = Manifest.load(Path(folder).expanduser())
     trained = run.read().get("manifest_sha256")
+    found = recorded_manifest(run, str(folder), trained) if data_dir is None else None
+    manifest = found or Manifest.load(Path(folder).expanduser())
     if trained is not None and trained != manifest.sha256:
         raise InputError(
             f"{manifest.folder} is not the dataset {run.path.name} was trained on: its manifest's sha256 is "
@@ -126,33 +119,50 @@ def of_run(run: RunFolder, data_dir: str | None) -> TokenizerSource:
     return of_dataset(manifest)
 
 
+def recorded_manifest(run: RunFolder, folder: str, trained: str | None) -> Manifest | None:
+    """The dataset that a run recorded, wherever it is now; None when it is gone or another.
+
+    Args:
+        run: the run.
+        folder: as its configuration names it.
+        trained: the sha256 of the manifest it was trained on, where known.
+    """
+
+    def fits(place: Path) -> bool:
+        try:
+            return trained in (None, Manifest.load(place).sha256)
+        except InputError:
+            return False
+
+    found = recorded_folder(run, folder, fits)
+    return None if found is None else Manifest.load(found)
+
+
 def of_folder(folder: Path) -> TokenizerSource:
     """The tokenizer of a Hugging Face folder, special ids from its config.json.
 
     Raises:
         InputError: it holds no readable tokenizer, or one with more pieces than the model has.
     """
-    import hashlib
-
     if not is_hf_folder(folder):
         raise InputError(f"{folder}: holds no config.json.")
     files = [folder / name for name in (MODEL_FILE, JSON_FILE) if (folder / name).is_file()]
     if not files:
         raise InputError(f"{folder}: holds neither {MODEL_FILE} nor {JSON_FILE}.")
-    raw = architecture.read_config(folder)
+    raw = hf_config.read_config(folder)
     eos = raw.get("eos_token_id")
     pieces, held = _pieces(folder), raw.get("vocab_size")
     if not isinstance(held, int) or pieces > held:  # fewer are fine: a vocabulary may be padded
         raise InputError(f"{folder}: {files[0].name} has {pieces} pieces, config.json says {held}.")
     info = TokenizerInfo(
-        sha256=hashlib.sha256(files[0].read_bytes()).hexdigest(),
+        sha256=sha256(files[0]),
         vocab_size=pieces,
         bos_id=raw.get("bos_token_id"),
         eos_id=eos[0] if isinstance(eos, list) else eos,
         pad_id=raw.get("pad_token_id"),
     )
-    if (folder / FILE).is_file():
-        return TokenizerSource(folder, info, None, str(folder / FILE), tuned=True)
+    if (folder / TEMPLATE_FILE).is_file():
+        return TokenizerSource(folder, info, None, str(folder / TEMPLATE_FILE), tuned=True)
     return TokenizerSource(folder, info, None)
 
 
@@ -178,76 +188,3 @@ def encoder(folder: Path) -> Callable[[str], list[int]]:
     fast = _fast(folder)
     fast.encode_special_tokens = True
     return lambda text: fast.encode(text, add_special_tokens=False).ids
-
-
-def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
-    """Put a model's tokenizer and generation settings into an exported folder.
-
-    Args:
-        max_length: the model's longest sequence.
-
-    Raises:
-        InputError: the dataset's tokenizer.json gives other ids than its tokenizer.model.
-    """
-    if source.tuned:
-        Template.load(source.template).save(folder / FILE)
-    if source.manifest is None:
-        for name in COPIED:
-            if (source.folder / name).is_file():
-                shutil.copyfile(source.folder / name, folder / name)
-        if source.tuned:
-            _exchange_chat_template(folder, source.template)
-        return
-    for name in (MODEL_FILE, JSON_FILE):
-        if not (source.folder / name).is_file():
-            raise InputError(f"{source.folder / name} is missing.")
-        shutil.copyfile(source.folder / name, folder / name)
-    _require_same_ids(folder)
-    _write_json(folder / CONFIG_FILE, tokenizer_config(Tokenizer.load(folder), source.template, max_length))
-    ids = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
-    generation = {key: getattr(source.info, name) for key, name in ids.items()}
-    _write_json(folder / GENERATION_FILE, {**generation, "max_length": max_length, "use_cache": True})
-
-
-def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> dict[str, Any]:
-    """The contents of tokenizer_config.json."""
-    piece = tokenizer.processor.id_to_piece
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": piece(tokenizer.bos_id),
-        "eos_token": piece(tokenizer.eos_id),
-        "pad_token": piece(tokenizer.pad_id),
-        "unk_token": piece(tokenizer.processor.unk_id()),
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,
-        "model_max_length": max_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": jinja(Template.load(template), eos=False),
-    }
-
-
-def _exchange_chat_template(folder: Path, template: str) -> None:
-    """A tuned model answers to the template it was tuned with, not to the one its base came with."""
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    path = folder / CONFIG_FILE
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _write_json(path, {**settings, "chat_template": jinja(Template.load(template), eos=False)})
-
-
-def _require_same_ids(folder: Path) -> None:
-    from data_prep.train_tokenizer import json_differences
-    from elm_megatron.evaluate.texts import passages
-
-    text = (folder / JSON_FILE).read_text(encoding="utf-8")
-    different = json_differences(Tokenizer.load(folder), text, passages().values())
-    if different:
-        raise InputError(
-            f"{JSON_FILE} and {MODEL_FILE} of the dataset give different ids for {different[0][:40]!r}; "
-            "build the dataset again."
-        )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +18,11 @@ from safetensors import SafetensorError, safe_open
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
 from elm_megatron.checkpoint.manifest import Checkpoint
-from elm_megatron.hf import architecture, names
-from elm_megatron.hf.names import Part
+from elm_megatron.model import hf_config, hf_names
+from elm_megatron.model.hf_names import Part
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import step_folder
 from elm_megatron.sources import tokenizer_files
-from elm_megatron.sources.source import run_model
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -45,6 +45,12 @@ class Weights(Protocol):
     def part(self, part: Part) -> dict[str, torch.Tensor]:
         """Megatron's tensors of a part, whole, in the stored dtype."""
         ...
+
+
+def hf_tensors(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors under Hugging Face's names, one part in memory at a time."""
+    for part in hf_names.parts(weights.model):
+        yield from hf_names.to_hf(weights.model, part, weights.part(part))
 
 
 class CheckpointWeights:
@@ -73,7 +79,7 @@ class CheckpointWeights:
         """
         reader = self.checkpoint.reader()
         tensors = {}
-        for name, shape in names.megatron_shapes(self.model, part).items():
+        for name, shape in hf_names.megatron_shapes(self.model, part).items():
             if reader.shape(name) != shape:
                 raise InputError(
                     f"{self.checkpoint.folder}: {name} is {reader.shape(name)}, "
@@ -92,13 +98,14 @@ class RunWeights(CheckpointWeights):
     Args:
         run: the run's folder.
         step: which checkpoint; None is the newest.
+        model: its sizes.
 
     Raises:
         InputError: there is no such checkpoint, or it fails its verification.
     """
 
-    def __init__(self, run: RunFolder, step: int | None):
-        super().__init__(run_model(run), step_folder(run, step))
+    def __init__(self, run: RunFolder, step: int | None, model: ModelConfig):
+        super().__init__(model, step_folder(run, step))
 
 
 class FolderWeights:
@@ -114,14 +121,14 @@ class FolderWeights:
 
     def __init__(self, folder: Path, model: ModelConfig | None = None):
         self.folder = folder
-        self.model = model or architecture.model_config(folder, folder.name)
+        self.model = model or hf_config.model_config(folder, folder.name)
         self.identity, self.step = identity(folder), None
         self._file_of = _files_by_tensor(folder)
         self._check_names()
 
     def part(self, part: Part) -> dict[str, torch.Tensor]:
         """Megatron's tensors of a part."""
-        return names.to_megatron(self.model, part, self.hf_part(part))
+        return hf_names.to_megatron(self.model, part, self.hf_part(part))
 
     def hf_part(self, part: Part) -> dict[str, torch.Tensor]:
         """Hugging Face's tensors of a part, as stored.
@@ -130,7 +137,7 @@ class FolderWeights:
             InputError: a tensor has another shape than config.json says.
         """
         tensors = {}
-        for name, shape in names.hf_shapes(self.model, part).items():
+        for name, shape in hf_names.hf_shapes(self.model, part).items():
             with _opened(self.folder / self._file_of[name]) as file:
                 # A copy: the file is unmapped before the next one.
                 tensors[name] = file.get_tensor(name).clone()
@@ -141,11 +148,11 @@ class FolderWeights:
         return tensors
 
     def _check_names(self) -> None:
-        wanted = {name for part in names.parts(self.model) for name in names.hf_shapes(self.model, part)}
+        wanted = {name for part in hf_names.parts(self.model) for name in hf_names.hf_shapes(self.model, part)}
         missing = sorted(wanted - self._file_of.keys())
         # Older folders carry a buffer that is computed, and a tied head that repeats the embedding.
         known = {name for name in self._file_of if name.endswith("rotary_emb.inv_freq")}
-        known |= {names.HF_HEAD} if self.model.tie_embeddings else set()
+        known |= {hf_names.HF_HEAD} if self.model.tie_embeddings else set()
         extra = sorted(self._file_of.keys() - wanted - known)
         if missing or extra:
             what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which no Llama has"
@@ -154,16 +161,16 @@ class FolderWeights:
 
 def identity(folder: Path) -> str:
     """Names, sizes and times of the files that make a folder's model: what else lies there may change."""
-    names_ = ("config.json", INDEX_FILE, *tokenizer_files.COPIED)
-    files = sorted({*folder.glob("*.safetensors"), *(p for name in names_ if (p := folder / name).is_file())})
+    others = ("config.json", INDEX_FILE, *tokenizer_files.COPIED)
+    files = sorted({*folder.glob("*.safetensors"), *(p for name in others if (p := folder / name).is_file())})
     return json.dumps([str(folder), [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]])
 
 
 def is_same(before: str, now: str) -> bool:
     """Whether an earlier `identity` is that of the same model; older ones name more files of its folder."""
     (folder, files), (folder_now, files_now) = json.loads(before), json.loads(now)
-    names_ = {name for name, *_ in files_now}
-    return folder == folder_now and [file for file in files if file[0] in names_] == files_now
+    held = {name for name, *_ in files_now}
+    return folder == folder_now and [file for file in files if file[0] in held] == files_now
 
 
 def _opened(path: Path) -> safe_open:

@@ -8,10 +8,11 @@ from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from elm_megatron.chat.read import data_file, dialogues, listing, preferences
 from elm_megatron.chat.template import Template
-from elm_megatron.sources.tuning import Source, adopt
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.source import ModelSource, base_for
 
 
-def prepare(config: FinetuneConfig) -> Source:
+def prepare(config: FinetuneConfig) -> ModelSource:
     """Everything a launcher can refuse before a job starts: the source, the template, the files as a whole.
 
     Raises:
@@ -20,6 +21,18 @@ def prepare(config: FinetuneConfig) -> Source:
     source = adopt(config)
     Template.load(config.tune.template)
     look_at_files(config)
+    return source
+
+
+def adopt(config: FinetuneConfig) -> ModelSource:
+    """Put the source's own model into the configuration and check it again.
+
+    Raises:
+        InputError: no such source, or the layout does not fit its model.
+    """
+    source = base_for(config.source, RunFolder(config.run.dir))
+    config.model = source.model
+    config.check()
     return source
 
 

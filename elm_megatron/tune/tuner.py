@@ -27,7 +27,9 @@ from elm_megatron.model import llama
 from elm_megatron.run.steps import step_folder
 from elm_megatron.run.world import Outcome
 from elm_megatron.sources.base import Base
-from elm_megatron.sources.tuning import ADAPTER_FOLDER, resolve
+from elm_megatron.sources import adapters as reading
+from elm_megatron.sources.places import ADAPTER_CONFIG, ADAPTER_FOLDER
+from elm_megatron.sources.source import base_for, locate_adapter
 from elm_megatron.tune import lora
 from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.rows import Batch, Rows
@@ -45,7 +47,7 @@ class Tuner(Trainer):
         return self.config.tune
 
     def _open_data(self) -> None:
-        self.source = resolve(self.config.source)
+        self.source = base_for(self.config.source, self.run)
         self.base = Base.open(self.source)
         self.corpus = self._read_corpus()
         self.train_set, self.valid_sets = self.corpus.train, {"": self.corpus.valid}
@@ -88,7 +90,7 @@ class Tuner(Trainer):
         folder = self.settings.init_from or self.source.adapter
         if folder is None:
             return
-        adapter = adapters.read(adapters.locate(str(folder)), self.config.model)
+        adapter = reading.read(locate_adapter(str(folder)), self.config.model)
         adapter.require_fits(self.settings, self.fingerprint)
         lora.load(modules, adapter.megatron_tensors())
 
@@ -143,8 +145,9 @@ class Tuner(Trainer):
     def _facts(self) -> dict[str, Any]:
         return {
             "manifest_sha256": self.source.manifest_sha256,
-            "base": str(self.source.folder),
-            "base_fingerprint": self.fingerprint,
+            "base": str(self.source.stored.folder),
+            "base_step": self.base.weights.step,
+            "base_fingerprint": self.fingerprint.plain,
             "data_sha256": self.corpus.sha256,
             "data_counts": self.corpus.counts,
             "trainable_parameters": self.settings.trainable_parameters(self.config.model),
@@ -152,7 +155,7 @@ class Tuner(Trainer):
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "base_fingerprint": self.fingerprint,
+            "base_fingerprint": self.fingerprint.plain,
             "data_sha256": self.corpus.sha256,
             "lora": adapters.lora_facts(self.settings),
         }
@@ -182,17 +185,19 @@ class Tuner(Trainer):
         dist.barrier()
         if self.world.rank == 0:
             checkpoint = Checkpoint.open(step_folder(self.run, self.step))
-            facts = {"source": str(self.source.folder), "stage": self.config.stage, "step": checkpoint.step}
-            facts["base_fingerprint"] = self.fingerprint
+            facts = {"source": str(self.source.stored.folder), "stage": self.config.stage, "step": checkpoint.step}
+            facts["base_step"] = self.base.weights.step
+            facts["base_fingerprint"] = self.fingerprint.plain
+            facts["base_fingerprints"] = self.fingerprint.all
             facts["manifest_sha256"] = self.source.manifest_sha256
             facts["template"] = self.settings.template
             adapter = adapters.of_checkpoint(checkpoint.reader(), self.settings)
             template = Template.load(self.settings.template)
-            adapters.write(self.run.path / ADAPTER_FOLDER, adapter, self.config.model, facts, template)
+            adapters.write(self.run.path / ADAPTER_FOLDER, adapter, facts, template)
         dist.barrier()  # nobody asks whether it is there before it is
 
     def _finish(self, asked: Any, seconds: float) -> Outcome:
-        written = (self.run.path / ADAPTER_FOLDER / adapters.CONFIG).exists()
+        written = (self.run.path / ADAPTER_FOLDER / ADAPTER_CONFIG).exists()
         if self.step == self.steps and not (self.settings.patience and written):
             self._write_adapter()
         return super()._finish(asked, seconds)

@@ -8,7 +8,8 @@ from conf.schema.pipeline import PipelineConfig
 from data_prep.dataset import open_dataset
 from data_prep.job import Preprocess
 from elm_megatron.engine.job import Pretrain
-from elm_megatron.hf.job import Eval, Export
+from elm_megatron.evaluate.job import Eval
+from elm_megatron.hf.job import Export
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.tune.job import Finetune
 from slurm.chains import chain

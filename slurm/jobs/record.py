@@ -25,7 +25,7 @@ from conf.schema.cluster import ClusterConfig
 from data_prep import files
 from elm_megatron.run.folder import OWNER, RunFolder, git_commit
 from elm_megatron.run.resume import check_resume
-from elm_megatron.sources.source import run_config
+from elm_megatron.sources.places import run_config
 
 PACKAGES = (
     "torch",

@@ -7,15 +7,19 @@ Megatron's is padded to a multiple of 128; coming back, the padding is zeros.
 - `linear_qkv` holds, for each query group, its q heads, then k, then v: [groups, q + 2, head_dim, hidden].
 - `linear_fc1` is the gate above the up projection: [gate; up].
 - Megatron's rotary embedding pairs channels as Hugging Face's does; nothing is permuted.
+
+Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-import torch
+from typing import TYPE_CHECKING
 
 from conf.schema.model import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 Part = str | int
 EMBEDDING, NORM, HEAD = "embedding", "norm", "head"
@@ -45,6 +49,14 @@ HF_LAYER = {
     "gate": "mlp.gate_proj.weight",
     "up": "mlp.up_proj.weight",
     "fc2": "mlp.down_proj.weight",
+}
+
+# The matrices an adapter may change, under PEFT's names, with the fused Megatron layer that each is part of.
+PROJECTIONS = {name.split(".")[1]: key for key, name in HF_LAYER.items() if name.count(".") == 2}
+FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "fc1", "up": "fc1"}
+MEGATRON_OWNER = {
+    projection: MEGATRON_LAYER[FUSED.get(key, key)].removesuffix(".weight")
+    for projection, key in PROJECTIONS.items()
 }
 
 
@@ -101,6 +113,12 @@ def hf_shapes(model: ModelConfig, part: Part) -> dict[str, tuple[int, ...]]:
     return {_hf_name(part, key): shape for key, shape in shapes.items()}
 
 
+def projection_shape(model: ModelConfig, projection: str) -> tuple[int, int]:
+    """(out, in) of a projection of every layer; `projection` is one of `PROJECTIONS`."""
+    out, width = hf_shapes(model, 0)[_hf_name(0, PROJECTIONS[projection])]
+    return out, width
+
+
 def hf_module(layer: Part, key: str) -> str:
     """Name of the module that holds a matrix of a layer; `key` is one of `HF_LAYER`."""
     return f"model.layers.{layer}.{HF_LAYER[key]}".removesuffix(".weight")
@@ -139,6 +157,8 @@ def to_megatron(
     model: ModelConfig, part: Part, tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Megatron's tensors of a part; the inverse of `to_hf`, padded rows of the vocabulary being zeros."""
+    import torch
+
     if part in (EMBEDDING, HEAD):
         hf, megatron = (HF_EMBEDDING, MEGATRON_EMBEDDING) if part == EMBEDDING else (HF_HEAD, MEGATRON_HEAD)
         missing = model.padded_vocab_size - model.vocab_size
@@ -166,6 +186,8 @@ def split_qkv(model: ModelConfig, qkv: torch.Tensor) -> tuple[torch.Tensor, torc
 
 def join_qkv(model: ModelConfig, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Megatron's fused matrix; the inverse of `split_qkv`."""
+    import torch
+
     groups = model.num_query_groups
     grouped = [x.reshape(groups, -1, model.head_dim, x.shape[-1]) for x in (q, k, v)]
     return torch.cat(grouped, dim=1).reshape(-1, q.shape[-1])

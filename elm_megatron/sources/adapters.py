@@ -1,0 +1,265 @@
+"""LoRA adapters as PEFT writes them: read, and merged into a base in fp32.
+
+    adapter_config.json  adapter_model.safetensors  elm.json  template.yaml
+
+The last two are ours: which base the adapter was trained on, and with which prompts. PEFT ignores them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from conf.errors import InputError
+from conf.schema.model import ModelConfig
+from elm_megatron.checkpoint.save import Checkpoint, committed
+from elm_megatron.model import hf_names
+from elm_megatron.model.hf_names import MEGATRON_OWNER, PROJECTIONS, Part
+from elm_megatron.sources import fingerprint
+from elm_megatron.sources.fingerprint import Fingerprint
+from elm_megatron.sources.places import ADAPTER_CONFIG as CONFIG
+from elm_megatron.sources.places import adapter_facts, read_json
+from elm_megatron.sources.source import ModelSource
+from elm_megatron.sources.weights import Weights
+
+TENSORS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+MATRICES = ("lora_A", "lora_B")
+# What PEFT can do beyond plain LoRA, with the value that means it was not done.
+PLAIN = {
+    "bias": ("none",),
+    "use_dora": (None, False),
+    "lora_bias": (None, False),
+    "fan_in_fan_out": (None, False),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "modules_to_save": (None, []),
+    "layers_to_transform": (None, []),
+    "use_qalora": (None, False),
+    "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter, whole.
+
+    Attributes:
+        r, alpha, dropout: as trained.
+        targets: PEFT's names of the projections.
+        tensors: {(layer, target): (A [r, in], B [out, r])}.
+        scale: factor of B·A.
+        facts: elm.json, {} for an adapter made elsewhere.
+    """
+
+    r: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    tensors: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]
+    scale: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> str:
+        """A hash of its matrices and their scale."""
+        digest = hashlib.sha256(f"{self.scale}".encode())
+        for (layer, target), pair in sorted(self.tensors.items()):
+            digest.update(f"{layer} {target}".encode())
+            for tensor in pair:
+                digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def megatron_tensors(self) -> dict[str, torch.Tensor]:
+        """The matrices under the names they have in a checkpoint."""
+        return {
+            megatron_name(layer, target, matrix): tensor
+            for (layer, target), pair in self.tensors.items()
+            for matrix, tensor in zip(MATRICES, pair, strict=True)
+        }
+
+    def require_fits(self, tune: Any, base: Fingerprint) -> None:
+        """Refuse to train on under another shape, or on another base.
+
+        Raises:
+            InputError: naming what differs.
+        """
+        if not self.fits_base(base):
+            raise InputError(f"{self.of_another_base(base)}.")
+        mine = {"r": self.r, "scale": self.scale, "targets": sorted(self.targets)}
+        wanted = {"r": tune.r, "scale": tune.alpha / tune.r, "targets": sorted(tune.targets)}
+        for key, value in wanted.items():
+            if mine[key] != value:
+                name = "alpha / r" if key == "scale" else key
+                raise InputError(f"tune.{name}={value}: the adapter to start from has {mine[key]}.")
+
+    def fits_base(self, base: Fingerprint) -> bool:
+        """Whether it was trained on this base or on a rounding of it; True for adapters made elsewhere."""
+        first = self.facts.get("base_fingerprint")
+        known = self.facts.get("base_fingerprints") or [first]
+        return first is None or not set(known).isdisjoint(base.all)
+
+    def of_another_base(self, base: Fingerprint) -> str:
+        """The sentence of a refusal, without its end."""
+        step = self.facts.get("base_step")
+        at = "" if step is None else f" at step {step}"
+        return (
+            f"the adapter was trained on another base ({self.facts.get('source')}{at}, fingerprint "
+            f"{self.facts['base_fingerprint'][:12]}…; this base's is {base.plain[:12]}…)"
+        )
+
+
+def megatron_name(layer: int, target: str, matrix: str) -> str:
+    """Name of an adapter's matrix in a checkpoint."""
+    return f"{MEGATRON_OWNER[target]}.{target}.{matrix}.{layer}"
+
+
+def peft_name(layer: int, target: str, matrix: str) -> str:
+    """Name of an adapter's matrix in adapter_model.safetensors."""
+    module = hf_names.hf_module(layer, PROJECTIONS[target])
+    return f"{PREFIX}{module}.{matrix}.weight"
+
+
+def read(folder: Path, model: ModelConfig) -> Adapter:
+    """Read a PEFT folder, ours or another's.
+
+    Raises:
+        InputError: it is not plain LoRA, or its matrices do not fit the model.
+    """
+    config = read_json(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"{folder / CONFIG}: peft_type={config.get('peft_type')!r}, allowed is 'LORA'.")
+    for key, allowed in PLAIN.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise InputError(
+                f"{folder / CONFIG}: {key}={config[key]!r} is not plain LoRA, allowed is {allowed[0]!r}."
+            )
+    for key in ("r", "lora_alpha"):
+        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+            raise InputError(f"{folder / CONFIG}: {key}={config.get(key)!r}, must be a number above 0.")
+    r, alpha = int(config["r"]), float(config["lora_alpha"])
+    scale = alpha / r**0.5 if config.get("use_rslora") else alpha / r
+    tensors = dict(_read_tensors(folder, model, r))
+    facts = adapter_facts(folder)
+    targets = tuple(sorted({target for _, target in tensors}, key=list(MEGATRON_OWNER).index))
+    return Adapter(r, alpha, float(config.get("lora_dropout") or 0.0), targets, tensors, scale, facts)
+
+
+def merge(base: ModelSource, folder: Path, search: bool = False) -> Weights:
+    """A model's weights with a PEFT adapter merged in fp32, on the base it was trained on.
+
+    Args:
+        base: the model.
+        folder: the PEFT folder.
+        search: of a run that was trained on since, take the checkpoint the adapter belongs to.
+
+    Raises:
+        InputError: it is not plain LoRA, does not fit the model, or was trained on another base.
+    """
+    adapter = read(folder, base.model)
+    weights = base.weights
+    found = fingerprint.of_weights(weights)
+    if adapter.fits_base(found):
+        return MergedWeights(weights, adapter)
+    step = step_of(base, adapter)
+    if step is None or not search:
+        raise InputError(f"{adapter.of_another_base(found)}; {_way_out(base, step)}.")
+    print(f"note: the adapter {folder} belongs to step {step} of {base.folder}, which is read", file=sys.stderr)
+    return MergedWeights(replace(base, step=step).weights, adapter)
+
+
+def step_of(base: ModelSource, adapter: Adapter) -> int | None:
+    """The checkpoint of a run that an adapter was trained on; None where there is none (any more)."""
+    for folder in committed(base.run) if base.run and base.base is None else []:
+        try:
+            step = Checkpoint.open(folder).step
+            if adapter.fits_base(fingerprint.of_weights(replace(base, step=step).weights)):
+                return step
+        except InputError:  # a damaged one is not what is looked for
+            continue
+    return None
+
+
+def _way_out(base: ModelSource, step: int | None) -> str:
+    if step is not None:
+        return f"it belongs to step {step}: give source={base.name}@{step}"
+    if base.run is None:
+        return "give the run or the export it was trained on as source"
+    return (
+        f"no checkpoint in {base.run.checkpoints} is that base; give an export of it as source, or tune "
+        "again on this one"
+    )
+
+
+def _read_tensors(
+    folder: Path, model: ModelConfig, r: int
+) -> Iterator[tuple[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]]:
+    path = folder / TENSORS
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; an adapter saved as a pickle (.bin) is never opened.")
+    wanted = {
+        peft_name(layer, target, matrix): (layer, target)
+        for layer in range(model.num_layers)
+        for target in MEGATRON_OWNER
+        for matrix in MATRICES
+    }
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}).") from error
+    strange = sorted(found.keys() - wanted.keys())
+    if strange or not found:
+        raise InputError(
+            f"{path}: holds {strange[0] if strange else 'nothing'}, which the model has no place for."
+        )
+    targets = {wanted[name][1] for name in found}
+    for layer in range(model.num_layers):
+        for target in sorted(targets):
+            pair = tuple(found.get(peft_name(layer, target, matrix)) for matrix in MATRICES)
+            out, width = hf_names.projection_shape(model, target)
+            for matrix, tensor, shape in zip(MATRICES, pair, ((r, width), (out, r)), strict=True):
+                if tensor is None or tuple(tensor.shape) != shape:
+                    found_shape = "missing" if tensor is None else f"{tuple(tensor.shape)}"
+                    raise InputError(
+                        f"{path}: {peft_name(layer, target, matrix)} is {found_shape}, must be {shape}."
+                    )
+            yield (layer, target), pair  # type: ignore[misc]
+
+
+class MergedWeights:
+    """A base's weights with an adapter folded in, in fp32; what the adapter does not touch stays as stored.
+
+    Args:
+        base: the weights underneath.
+        adapter: fits the base's sizes.
+    """
+
+    def __init__(self, base: Weights, adapter: Adapter):
+        self.model, self._base, self._adapter = base.model, base, adapter
+        self.identity, self.step = f"{base.identity} {adapter.identity()}", base.step
+
+    def part(self, part: Part) -> dict[str, torch.Tensor]:
+        """Megatron's tensors of a part."""
+        tensors = self._base.part(part)
+        if not isinstance(part, int):
+            return tensors
+        hf = dict(hf_names.to_hf(self.model, part, tensors))
+        touched = set()
+        for target in self._adapter.targets:
+            a, b = self._adapter.tensors[part, target]
+            name = hf_names.hf_module(part, PROJECTIONS[target]) + ".weight"
+            hf[name] = hf[name].float() + self._adapter.scale * (b.float() @ a.float())
+            touched.add(MEGATRON_OWNER[target])
+        merged = hf_names.to_megatron(self.model, part, hf)
+        return {
+            name: merged[name] if name.rpartition(".weight")[0] in touched else tensor
+            for name, tensor in tensors.items()
+        }
