@@ -31,9 +31,7 @@ def of_checkpoint(reader: Reader, tune: Any) -> Adapter:
     return Adapter(tune.r, tune.alpha, tune.dropout, tuple(tune.targets), tensors, tune.alpha / tune.r)
 
 
-def write(
-    folder: Path, adapter: Adapter, facts: dict[str, Any], template: Template
-) -> None:
+def write(folder: Path, adapter: Adapter, facts: dict[str, Any], template: Template) -> None:
     """Write a PEFT folder; its files appear whole, the configuration last."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
@@ -66,5 +64,3 @@ def write(
         "alpha_pattern": {},
     }
     files.write(folder / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
-
-

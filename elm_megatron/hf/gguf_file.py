@@ -53,7 +53,11 @@ LAYER = {
     "up": "ffn_up",
     "fc2": "ffn_down",
 }
-ENDS = {hf_names.EMBEDDING: "token_embd.weight", hf_names.NORM: "output_norm.weight", hf_names.HEAD: "output.weight"}
+ENDS = {
+    hf_names.EMBEDDING: "token_embd.weight",
+    hf_names.NORM: "output_norm.weight",
+    hf_names.HEAD: "output.weight",
+}
 
 
 def part_names(model: ModelConfig, part: Part) -> dict[str, tuple[str, int]]:

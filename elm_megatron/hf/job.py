@@ -8,6 +8,7 @@ from typing import Any
 
 from conf.errors import InputError
 from conf.schema.hf import ExportConfig, ImportConfig
+from conf.schema.parallel import ParallelConfig
 from elm_megatron.run.world import Outcome, World
 
 
@@ -27,8 +28,6 @@ def _in_one_rank(world: World, verb: str, work: Callable[[], Any]) -> Outcome:
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)  # before megatron-core is imported
-
-    from conf.schema.parallel import ParallelConfig
     from elm_megatron.engine import distributed
 
     distributed.join(world, device, ParallelConfig())

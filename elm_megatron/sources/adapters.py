@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,11 +22,11 @@ from conf.schema.model import ModelConfig
 from elm_megatron.checkpoint.save import Checkpoint, committed
 from elm_megatron.model import hf_names
 from elm_megatron.model.hf_names import MEGATRON_OWNER, PROJECTIONS, Part
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import fingerprint
 from elm_megatron.sources.fingerprint import Fingerprint
 from elm_megatron.sources.places import ADAPTER_CONFIG as CONFIG
 from elm_megatron.sources.places import adapter_facts, read_json
-from elm_megatron.sources.source import ModelSource
 from elm_megatron.sources.weights import Weights
 
 TENSORS = "adapter_model.safetensors"
@@ -46,6 +46,23 @@ PLAIN = {
     "trainable_token_indices": (None, []),
     "target_parameters": (None, []),
 }
+
+
+class Stored(Protocol):
+    """What an adapter is merged into: a `source.ModelSource`."""
+
+    name: str
+    run: RunFolder | None
+    base: Any
+    folder: Path
+    model: ModelConfig
+
+    @property
+    def weights(self) -> Weights:
+        """Its weights."""
+
+    def at(self, step: int) -> Stored:
+        """The same run at another step."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,7 @@ def read(folder: Path, model: ModelConfig) -> Adapter:
     return Adapter(r, alpha, float(config.get("lora_dropout") or 0.0), targets, tensors, scale, facts)
 
 
-def merge(base: ModelSource, folder: Path, search: bool = False) -> Weights:
+def merge(base: Stored, folder: Path, search: bool = False) -> Weights:
     """A model's weights with a PEFT adapter merged in fp32, on the base it was trained on.
 
     Args:
@@ -171,23 +188,25 @@ def merge(base: ModelSource, folder: Path, search: bool = False) -> Weights:
     step = step_of(base, adapter)
     if step is None or not search:
         raise InputError(f"{adapter.of_another_base(found)}; {_way_out(base, step)}.")
-    print(f"note: the adapter {folder} belongs to step {step} of {base.folder}, which is read", file=sys.stderr)
-    return MergedWeights(replace(base, step=step).weights, adapter)
+    print(
+        f"note: the adapter {folder} belongs to step {step} of {base.folder}, which is read", file=sys.stderr
+    )
+    return MergedWeights(base.at(step).weights, adapter)
 
 
-def step_of(base: ModelSource, adapter: Adapter) -> int | None:
+def step_of(base: Stored, adapter: Adapter) -> int | None:
     """The checkpoint of a run that an adapter was trained on; None where there is none (any more)."""
     for folder in committed(base.run) if base.run and base.base is None else []:
         try:
             step = Checkpoint.open(folder).step
-            if adapter.fits_base(fingerprint.of_weights(replace(base, step=step).weights)):
+            if adapter.fits_base(fingerprint.of_weights(base.at(step).weights)):
                 return step
         except InputError:  # a damaged one is not what is looked for
             continue
     return None
 
 
-def _way_out(base: ModelSource, step: int | None) -> str:
+def _way_out(base: Stored, step: int | None) -> str:
     if step is not None:
         return f"it belongs to step {step}: give source={base.name}@{step}"
     if base.run is None:

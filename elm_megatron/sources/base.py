@@ -49,7 +49,7 @@ class Base:
     def load_into(self, chunks: list[torch.nn.Module]) -> Fingerprint:
         """Copy this rank's shards of the weights into its model chunks; returns the fingerprint.
 
-        Every rank reads the whole model once, one part at a time. What is not of the model, as adapters, stays.
+        Every rank reads the whole model once, one part at a time. Other parameters, as adapters, stay.
         """
         wanted = self._shards(chunks)
         fingerprint = Fingerprint()

@@ -1,7 +1,7 @@
 """Which model is this? A fingerprint that the roundings of an export do not change.
 
-A run's checkpoint (fp32, padded vocabulary) and its exports (fp32, bf16, fp16, trimmed) are the same model. Two
-models trained from different starts, on different data or for different steps are not.
+A run's checkpoint (fp32, padded vocabulary) and its exports (fp32, bf16, fp16, trimmed) are the same model.
+Two models trained from different starts, on different data or for different steps are not.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ROUNDINGS = {"": (), "fp16": (torch.float16,), "bf16 fp16": (torch.bfloat16, tor
 class Fingerprint:
     """Hashes of a model's weights, one per rounding that an export may have done.
 
-    Each is a sha256 over the name and two rows of every tensor, rounded to bf16. Add the parts of a model in the
-    order of `hf_names.parts`.
+    Each is a sha256 over the name and two rows of every tensor, rounded to bf16. Add the parts of a model in
+    the order of `hf_names.parts`.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Where a source is: the folder that a name, a path or an older run's record stands for. Torch-free.
 
-A run records the paths of what it read. Projects are moved, runs are renamed and linked, so that a recorded path
-is looked for again from the run's own folder (`recorded_folder`).
+A run records the paths of what it read. Projects are moved, runs are renamed and linked, so that a recorded
+path is looked for again from the run's own folder (`recorded_folder`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a name stands for: a run, a run's checkpoint, a Hugging Face folder, an export, a tuning run's adapter.
+"""What a name stands for: a run, a run's checkpoint, a Hugging Face folder, an export, a tuned adapter.
 
     source = resolve("base@200")
     source.model  source.step  source.weights  source.tokenizer  stages_of(source.folder)
@@ -51,7 +51,6 @@ class ModelSource:
         name: as it was given.
         folder: of the run or of the Hugging Face model.
         run: the run; None for a Hugging Face folder.
-        model: its sizes.
         step: the checkpoint asked for; None is the newest.
         base: of a finetune run: the model its adapter belongs to.
         adapter: of a finetune run: its PEFT folder.
@@ -62,7 +61,6 @@ class ModelSource:
     name: str
     folder: Path
     run: RunFolder | None
-    model: ModelConfig
     step: int | None = None
     base: ModelSource | None = None
     adapter: Path | None = None
@@ -74,10 +72,20 @@ class ModelSource:
         """The model whose weights are stored whole: this one, or the base of a finetune run."""
         return self.base.stored if self.base else self
 
-    @property
-    def is_run(self) -> bool:
-        """Whether this is a run, not a Hugging Face folder."""
-        return self.run is not None
+    def at(self, step: int) -> ModelSource:
+        """The same run at another step."""
+        return replace(self, step=step)
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        """Its sizes.
+
+        Raises:
+            InputError: it is not a Llama as this suite builds it.
+        """
+        if self.base:
+            return self.base.model
+        return run_model(self.run) if self.run else hf_config.model_config(self.folder, self.folder.name)
 
     @property
     def manifest_sha256(self) -> str | None:
@@ -114,10 +122,10 @@ class ModelSource:
             InputError: it cannot be found, or has more pieces than the model.
         """
         found = self._own_tokenizer()
-        if found.info.vocab_size > self.model.vocab_size:
+        if self.run and found.info.vocab_size > self.model.vocab_size:
             raise InputError(
-                f"source={self.name}: the tokenizer has {found.info.vocab_size} pieces, the model's vocab_size "
-                f"is {self.model.vocab_size}."
+                f"source={self.name}: the tokenizer has {found.info.vocab_size} pieces, the model's "
+                f"vocab_size is {self.model.vocab_size}."
             )
         if self.merged is None:
             return found
@@ -157,7 +165,7 @@ def resolve(
     """Find what a source names.
 
     Args:
-        source: a run's name or folder, with @step behind it for an older checkpoint, or a Hugging Face folder.
+        source: a run's name or folder, @step behind it for an older checkpoint, or a Hugging Face folder.
         step: the same as @step.
         adapter: a PEFT folder or a finetune run whose adapter is merged on top.
         data_dir: another folder of the dataset than the one the run names.
@@ -173,7 +181,7 @@ def resolve(
     if exported is not None:
         if step is not None:
             raise InputError(f"step={step}: {key}={source} is a Hugging Face folder; use null.")
-        found = ModelSource(source, exported, None, hf_config.model_config(exported, exported.name))
+        found = ModelSource(source, exported, None)
     else:
         found = _of_run(source, RunFolder(folder), step, data_dir)
     return found if adapter is None else replace(found, merged=locate_adapter(adapter))
@@ -182,13 +190,14 @@ def resolve(
 def _of_run(source: str, run: RunFolder, step: int | None, data_dir: str | None) -> ModelSource:
     config = run_config(run)
     if "tune" not in config:
-        return ModelSource(source, run.path, run, run_model(run), step, data_dir=data_dir)
+        run_model(run)  # or a refusal
+        return ModelSource(source, run.path, run, step, data_dir=data_dir)
     if step is not None:
         raise InputError(
             f"step={step}: {run.path.name} is a finetune run, whose finished adapter is read; use null."
         )
     base = replace(base_of(run, config), data_dir=data_dir)
-    return ModelSource(source, run.path, run, base.model, None, base, _adapter_of(run), data_dir=data_dir)
+    return ModelSource(source, run.path, run, None, base, _adapter_of(run), data_dir=data_dir)
 
 
 def base_of(run: RunFolder, config: dict | None = None) -> ModelSource:
@@ -232,7 +241,8 @@ def base_for(source: str, run: RunFolder) -> ModelSource:
     begun = run.read().get("base_step")
     if found.run is None or found.base is not None or found.step is not None or begun is None:
         return found
-    return replace(found, step=begun)
+    kept = any(found.run.checkpoints.glob(f"step-{begun:08d}/manifest.json"))
+    return found.at(begun) if kept else found
 
 
 def beginning(source: str, tokenizer_sha256: str) -> ModelSource:
@@ -264,7 +274,8 @@ def beginning(source: str, tokenizer_sha256: str) -> ModelSource:
     if before != tokenizer_sha256:
         raise InputError(
             f"{key}={source}: was trained with another tokenizer ({before[:12]}…) than that of "
-            f"data.dir ({tokenizer_sha256[:12]}…), whose ids mean other pieces; build one with tokenizer.model."
+            f"data.dir ({tokenizer_sha256[:12]}…), whose ids mean other pieces; build one with "
+            "tokenizer.model."
         )
     return found
 

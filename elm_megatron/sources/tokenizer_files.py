@@ -1,4 +1,4 @@
-"""The tokenizer of a model: where its files are, its special ids, and the prompts the model was tuned with."""
+"""The tokenizer of a model: where its files are, its special ids, and the prompts of its tuning."""
 
 from __future__ import annotations
 

@@ -148,7 +148,9 @@ class FolderWeights:
         return tensors
 
     def _check_names(self) -> None:
-        wanted = {name for part in hf_names.parts(self.model) for name in hf_names.hf_shapes(self.model, part)}
+        wanted = {
+            name for part in hf_names.parts(self.model) for name in hf_names.hf_shapes(self.model, part)
+        }
         missing = sorted(wanted - self._file_of.keys())
         # Older folders carry a buffer that is computed, and a tied head that repeats the embedding.
         known = {name for name in self._file_of if name.endswith("rotary_emb.inv_freq")}

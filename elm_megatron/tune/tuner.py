@@ -26,8 +26,8 @@ from elm_megatron.hf import adapters
 from elm_megatron.model import llama
 from elm_megatron.run.steps import step_folder
 from elm_megatron.run.world import Outcome
-from elm_megatron.sources.base import Base
 from elm_megatron.sources import adapters as reading
+from elm_megatron.sources.base import Base
 from elm_megatron.sources.places import ADAPTER_CONFIG, ADAPTER_FOLDER
 from elm_megatron.sources.source import base_for, locate_adapter
 from elm_megatron.tune import lora
@@ -185,7 +185,11 @@ class Tuner(Trainer):
         dist.barrier()
         if self.world.rank == 0:
             checkpoint = Checkpoint.open(step_folder(self.run, self.step))
-            facts = {"source": str(self.source.stored.folder), "stage": self.config.stage, "step": checkpoint.step}
+            facts = {
+                "source": str(self.source.stored.folder),
+                "stage": self.config.stage,
+                "step": checkpoint.step,
+            }
             facts["base_step"] = self.base.weights.step
             facts["base_fingerprint"] = self.fingerprint.plain
             facts["base_fingerprints"] = self.fingerprint.all

@@ -50,8 +50,8 @@ def make_run(folder: Path, size: str) -> None:
     from data_prep.tokenizer import Tokenizer
     from data_prep.train_tokenizer import to_json, train
     from elm_megatron.checkpoint.shards import Shard, write_file
-    from elm_megatron.evaluate.texts import passages
-    from elm_megatron.hf import architecture, names
+    from elm_megatron.hf.passages import passages
+    from elm_megatron.model import hf_config, hf_names
 
     values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{size}.yaml"))
     values.pop("defaults")
@@ -62,9 +62,9 @@ def make_run(folder: Path, size: str) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": vars(model), "run": {"name": size}}))
     torch.manual_seed(0)
     files = {}
-    for number, part in enumerate(names.parts(model)):
+    for number, part in enumerate(hf_names.parts(model)):
         shards = []
-        for name, shape in names.megatron_shapes(model, part).items():
+        for name, shape in hf_names.megatron_shapes(model, part).items():
             data = torch.ones(shape) if len(shape) == 1 else torch.randn(shape) * 0.02
             shards.append(Shard.whole(name, data))
         files[f"part-{number}.safetensors"] = write_file(step / f"part-{number}.safetensors", shards)
@@ -72,7 +72,7 @@ def make_run(folder: Path, size: str) -> None:
     pieces_model = train(passages().values(), TokenizerConfig(vocab_size=400))
     (tokenizer / "tokenizer.model").write_bytes(pieces_model)
     (tokenizer / "tokenizer.json").write_text(to_json(Tokenizer(pieces_model)))
-    settings = architecture.config_json(model, TokenizerInfo("", 32000, 1, 2, 3), "fp32")
+    settings = hf_config.config_json(model, TokenizerInfo("", 32000, 1, 2, 3), "fp32")
     (tokenizer / "config.json").write_text(json.dumps(settings))
 
 

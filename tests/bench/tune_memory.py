@@ -77,10 +77,10 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
     from conf.schema.tune import TuneConfig
     from elm_megatron.chat.examples import Example
     from elm_megatron.engine import distributed
-    from elm_megatron.hf import architecture
+    from elm_megatron.model import hf_config
     from elm_megatron.run.world import World
     from elm_megatron.sources.base import Base
-    from elm_megatron.sources.tuning import Source
+    from elm_megatron.sources.source import ModelSource
     from elm_megatron.sources.weights import FolderWeights
     from elm_megatron.tune.rows import Rows
     from elm_megatron.tune.tuner import Tuner
@@ -89,11 +89,11 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     ids, answer = batch(args)
     examples = [Example(i.numpy().astype(np.int32), a.numpy(), "") for i, a in zip(ids, answer, strict=True)]
-    model = architecture.model_config(folder, "bench")
+    model = hf_config.model_config(folder, "bench")
 
     class Bench(Tuner):
         def _open_data(self) -> None:
-            self.source = Source(folder, False, model)
+            self.source = ModelSource(str(folder), folder, None)
             self.base = Base(self.source, FolderWeights(folder), None)
             self.train_set = Rows(examples, args.length, args.rows, 1, 3)
             self.valid_sets = {"": self.train_set}

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conf.errors import InputError
 from conf.schema.train import BatchRamp
-from data_prep.manifest import TokenizerInfo
 from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.run.steps import committed
-from elm_megatron.sources import init_from
-from elm_megatron.sources.tokenizer_files import TokenizerSource
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import cases
 from tests.elm_megatron.rank_pool import RankPool
@@ -245,18 +241,6 @@ def test_init_from_another_model_is_refused(
     cases.folder(new)
     for said in ranks.run(2, cases.train_refused, config=new):
         assert words in said
-
-
-def test_init_from_another_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it can be told; the dataset of an old run may be gone."""
-    (tmp_path / "checkpoints").mkdir()
-    before = TokenizerSource(tmp_path, TokenizerInfo("a" * 64, 512, 1, 2, 3), None)
-    monkeypatch.setattr(init_from.tokenizer_files, "of_run", lambda run, data_dir: before)
-    init_from.require_tokenizer(f"{tmp_path}@4", "a" * 64)
-    with pytest.raises(InputError, match=f"init_from={tmp_path}: was trained with another tokenizer"):
-        init_from.require_tokenizer(str(tmp_path), "b" * 64)
-    monkeypatch.undo()
-    init_from.require_tokenizer(str(tmp_path), "b" * 64)
 
 
 def test_fewer_samples_than_a_batch_are_refused(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:

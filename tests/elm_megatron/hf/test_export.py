@@ -13,10 +13,10 @@ import pytest
 
 from data_prep.encoder import HOSTILE
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.evaluate.texts import passages
+from elm_megatron.hf.passages import passages
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.source import run_model
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.rank_pool import RankPool
 
 
@@ -54,7 +54,7 @@ def test_config_is_explicit(one: cases.Made):
     """Every field of the model comes back, also those that differ from transformers' defaults."""
     from transformers import AutoConfig
 
-    from elm_megatron.hf.architecture import model_config
+    from elm_megatron.model.hf_config import model_config
 
     back = model_config(one.hf, one.model.name)
     assert back == one.model == run_model(RunFolder(one.run))

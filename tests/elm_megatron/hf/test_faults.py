@@ -15,8 +15,8 @@ from elm_megatron.checkpoint import manifest as checkpoint_manifest
 from elm_megatron.hf.export import open_source
 from elm_megatron.hf.job import Export
 from elm_megatron.run.folder import RunFolder
-from tests.elm_megatron.hf import cases
-from tests.elm_megatron.hf.killed import Executioner
+from tests.elm_megatron import model_jobs as cases
+from tests.elm_megatron.executioner import Executioner
 from tests.elm_megatron.rank_pool import RankPool
 
 

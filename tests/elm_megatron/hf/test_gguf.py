@@ -15,7 +15,7 @@ import pytest
 
 from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.rank_pool import RankPool
 
 gguf = pytest.importorskip("gguf", reason="needs the hf extra")

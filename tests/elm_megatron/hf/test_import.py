@@ -12,12 +12,12 @@ import pytest
 
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
-from elm_megatron.hf.architecture import model_config
 from elm_megatron.hf.job import Import
+from elm_megatron.model.hf_config import model_config
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.weights import FolderWeights
-from tests.elm_megatron.hf import cases
-from tests.elm_megatron.hf.killed import Executioner
+from tests.elm_megatron import model_jobs as cases
+from tests.elm_megatron.executioner import Executioner
 from tests.elm_megatron.rank_pool import RankPool
 
 
@@ -214,10 +214,10 @@ def test_same_import_is_found(corpus: Path, ranks: RankPool, tmp_path: Path):
 
 def test_padded_shapes():
     """Both sides of the mapping hold the same numbers, apart from the padded rows."""
-    from elm_megatron.hf import names
+    from elm_megatron.model import hf_names
 
     model = ModelConfig("x", 64, 160, 2, 8, 2, 64, 501)
-    sides = (names.hf_shapes, names.megatron_shapes)
-    for part in names.parts(model):
+    sides = (hf_names.hf_shapes, hf_names.megatron_shapes)
+    for part in hf_names.parts(model):
         ours, theirs = (sum(math.prod(shape) for shape in side(model, part).values()) for side in sides)
         assert theirs - ours == (11 * 64 if part in ("embedding", "head") else 0)

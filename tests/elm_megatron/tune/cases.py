@@ -107,11 +107,12 @@ def logits(world: World, config: FinetuneConfig, adapter: str | None, tokens: li
     import torch
 
     def work(tuner: Any) -> Any:
-        from elm_megatron.hf import adapters
+        from elm_megatron.sources import adapters
+        from elm_megatron.sources.source import locate_adapter
         from elm_megatron.tune import lora
 
         if adapter:
-            found = adapters.read(adapters.locate(adapter), config.model)
+            found = adapters.read(locate_adapter(adapter), config.model)
             lora.load([chunk.module for chunk in tuner.chunks], found.megatron_tensors())
         ids = torch.tensor(tokens)
         with torch.no_grad():

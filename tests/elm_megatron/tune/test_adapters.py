@@ -17,8 +17,9 @@ from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig
 from conf.schema.tune import TARGETS, TuneConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.hf import adapters, names
-from elm_megatron.sources.tuning import resolve
+from elm_megatron.model import hf_names
+from elm_megatron.sources import adapters
+from elm_megatron.sources.source import resolve
 from elm_megatron.sources.weights import FolderWeights
 from elm_megatron.tune.corpus import SftData
 from tests.elm_megatron.rank_pool import RankPool
@@ -154,7 +155,9 @@ def load_merged(exported: Path, adapter: Path, model: ModelConfig) -> torch.nn.M
     """The exported base under Hugging Face with an adapter folded in by us."""
     weights = adapters.MergedWeights(FolderWeights(exported), adapters.read(adapter, model))
     found = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
-    tensors = {k: v for part in names.parts(model) for k, v in names.to_hf(model, part, weights.part(part))}
+    tensors = {
+        k: v for part in hf_names.parts(model) for k, v in hf_names.to_hf(model, part, weights.part(part))
+    }
     found.load_state_dict(tensors, strict=True)
     return found
 
@@ -163,8 +166,8 @@ def test_merge_changes_only_what_was_asked_for(tuned: tuple, exported: Path) -> 
     config, _ = tuned
     model, plain = config.model, FolderWeights(exported)
     merged = adapters.MergedWeights(plain, adapters.read(Path(config.run.dir) / "adapter", config.model))
-    for part in names.parts(model):
-        before, after = (dict(names.to_hf(model, part, w.part(part))) for w in (plain, merged))
+    for part in hf_names.parts(model):
+        before, after = (dict(hf_names.to_hf(model, part, w.part(part))) for w in (plain, merged))
         for name in before:
             changed = not torch.equal(before[name], after[name])
             assert changed == ("q_proj" in name or "v_proj" in name), name

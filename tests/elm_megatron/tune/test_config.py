@@ -12,8 +12,8 @@ from conf.names import tuning_run_name
 from conf.plain import plain
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.resume import check_resume
-from elm_megatron.sources.tuning import adopt, resolve
-from elm_megatron.tune.prepare import prepare
+from elm_megatron.sources.source import base_for
+from elm_megatron.tune.prepare import adopt, prepare
 from slurm.jobs.record import resumable
 from tests.elm_megatron.tune import cases
 
@@ -86,7 +86,7 @@ def test_a_run_that_stopped_early_is_finished_until_more_is_asked_for(tmp_path: 
 
 def test_a_missing_source_names_the_command() -> None:
     with pytest.raises(InputError, match=r"python launch/pretrain\.py run\.name=nowhere"):
-        resolve("nowhere")
+        base_for("nowhere", RunFolder("runs/x"))
 
 
 def test_the_source_brings_its_own_model(base: Path) -> None:

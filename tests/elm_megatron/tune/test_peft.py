@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from conf.schema.tune import TARGETS
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.hf import adapters
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources import adapters
 from elm_megatron.tune import lora
 from elm_megatron.tune.corpus import SftData
 from tests.elm_megatron.rank_pool import RankPool

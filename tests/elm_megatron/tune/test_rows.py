@@ -102,7 +102,7 @@ def test_packed_and_unpacked_training_agree(ranks: RankPool, base: Path, tmp_pat
 
 def packed_rows(config: Any, base: Path) -> Rows:
     """The training rows of a configuration."""
-    from elm_megatron.sources.source import run_config
+    from elm_megatron.sources.places import run_config
 
     data_dir = run_config(RunFolder(base))["data"]["dir"]
     return SftData.read(config, Tokenizer.load(Path(data_dir))).train

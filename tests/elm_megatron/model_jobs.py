@@ -14,7 +14,7 @@ from conf.schema.preprocess import CorpusConfig, TokenizerConfig
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
 from data_prep.manifest import Manifest
-from elm_megatron.hf.architecture import model_config
+from elm_megatron.model.hf_config import model_config
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config, small_model
@@ -161,10 +161,10 @@ def export_with_fault(world: World, config: ExportConfig, fault: str) -> str:
 
     import torch
 
-    from elm_megatron.hf import architecture, names
     from elm_megatron.hf.gate import GateError
+    from elm_megatron.model import hf_config, hf_names
 
-    to_hf, config_json = names.to_hf, architecture.config_json
+    to_hf, config_json = hf_names.to_hf, hf_config.config_json
 
     def wrong_tensors(model: Any, part: Any, tensors: Any) -> Any:
         found = dict(to_hf(model, part, tensors))
@@ -181,9 +181,9 @@ def export_with_fault(world: World, config: ExportConfig, fault: str) -> str:
         return {**config_json(*args), **WRONG[fault]}
 
     patch = (
-        mock.patch.object(architecture, "config_json", wrong_settings)
+        mock.patch.object(hf_config, "config_json", wrong_settings)
         if isinstance(WRONG[fault], dict)
-        else mock.patch.object(names, "to_hf", wrong_tensors)
+        else mock.patch.object(hf_names, "to_hf", wrong_tensors)
     )
     with patch:
         try:

@@ -7,17 +7,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conf.errors import InputError
 from conf.schema.hf import GenerateConfig
-from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.examples import Encoder
 from elm_megatron.chat.template import Dialogue, Template, Turn
-from elm_megatron.sources.source import locate, parameters_of, require_hf_folder
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -72,68 +69,14 @@ def test_limits(generator):
             options(**{key: value})
 
 
-def test_sources(made: Callable[[str], cases.Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A folder, an export run, a run's name; a run that was not exported names the command."""
-    one = made("gqa")
-    assert require_hf_folder(str(one.hf)) == require_hf_folder(str(one.hf.parent)) == one.hf
-    with pytest.raises(InputError, match=r"python launch/export\.py source="):
-        require_hf_folder(str(one.run))
-    for run, said in (
-        ("gguf", "holds only model.gguf, which llama.cpp alone reads"),
-        ("empty", "no key model"),
-    ):
-        (tmp_path / run).mkdir()
-        (tmp_path / run / "config.yaml").write_text("source: x\n")
-        (tmp_path / run / "run.json").write_text('{"schema": 1}')
-        (tmp_path / run / "model.gguf").touch() if run == "gguf" else None
-        with pytest.raises(InputError, match=said):
-            parameters_of(str(tmp_path / run))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "mine").symlink_to(one.hf.parent)
-    assert locate("mine") == tmp_path / "runs" / "mine"
-    with pytest.raises(InputError, match="source=other: neither other nor runs/other is a run"):
-        locate("other")
-
-
-@pytest.mark.parametrize("name", ["alpaca", "dialogue"])
-@pytest.mark.parametrize("system", ["", "Wees kort."])
-def test_chat_template_gives_the_ids_of_tuning(made: Callable[[str], cases.Made], name: str, system: str):
-    """By the README's recipe over several turns; with EOS written out, the text of the whole dialogue."""
-    from transformers import AutoTokenizer
-
-    from elm_megatron.chat.jinja_template import jinja
-
-    template = Template.load(name)
-    tokenizer = AutoTokenizer.from_pretrained(made("gqa").hf)
-    assert name != "alpaca" or tokenizer.chat_template == jinja(template, eos=False)
-    turns = (Turn("Wat is 'een' \"haven\"?", "", "Een  plek."), Turn("En {instruction}?\n", "", "Nee. </s>"))
-    dialogue = Dialogue(turns, system)
-    messages = [{"role": "system", "content": system}] if system else []
-    for turn in turns:
-        messages.append({"role": "user", "content": turn.instruction})
-        messages.append({"role": "assistant", "content": turn.response})
-    tokenizer.chat_template = jinja(template, eos=False)
-    scope: dict[str, Any] = {"tokenizer": tokenizer}
-    exec("def chat_ids" + README.read_text().split("```python\ndef chat_ids")[1].split("```")[0], scope)
-    wanted = Encoder.of(Tokenizer.load(made("gqa").hf), template, 10_000)(dialogue).ids.tolist()
-    assert scope["chat_ids"](messages) == wanted
-    asked = Encoder.of(Tokenizer.load(made("gqa").hf), template, 10_000)(Dialogue(turns[:1], system)).ids
-    prompt = template.prompt(dialogue, 1)
-    assert scope["chat_ids"](messages[:-1]) == [*asked, *Tokenizer.load(made("gqa").hf).encode(prompt)]
-    tokenizer.chat_template = jinja(template, eos=True)
-    text = template.prompt(dialogue, 0) + " Een  plek.</s>" + prompt + " Nee. </s></s>"
-    assert tokenizer.apply_chat_template(messages, tokenize=False) == text
-
-
 @pytest.mark.parametrize("bos", [True, False])
 def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     made: Callable[[str], cases.Made], tmp_path: Path, bos: bool
 ):
     """Generating, tuning and perplexity go by tokenizer_config.json; ids without a piece are no text."""
-    from elm_megatron.evaluate.generate import Generator, load
+    from elm_megatron.evaluate.generate import Generator
     from elm_megatron.sources.base import Base
-    from elm_megatron.sources.tuning import resolve
+    from elm_megatron.sources.source import resolve
 
     folder = shutil.copytree(made("gqa").hf, tmp_path / "foreign")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -142,7 +85,7 @@ def test_a_foreign_tokenizer_that_adds_bos_does_so_here_too(
     ids = tokenizer.encode("De haven")
     started = [tokenizer.bos_id, *ids] if bos else ids
     assert Generator.of(GenerateConfig(source=str(folder))).ids("De haven", chat=False) == started
-    assert load(str(folder), None, False)[1].first_id == (tokenizer.bos_id if bos else tokenizer.eos_id)
+    assert resolve(str(folder)).tokenizer.first_id == (tokenizer.bos_id if bos else tokenizer.eos_id)
     dialogue = Dialogue((Turn("De haven", "", "Ja."), Turn("Nu?", "", "Nee.")))
     template = Template.load("dialogue")
     found = Encoder.of(Base.open(resolve(str(folder))).tokenizer, template, 10_000)(dialogue)

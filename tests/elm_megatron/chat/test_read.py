@@ -130,8 +130,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", [p.stem for p in FOLDER.glob("*.yaml")])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_content_is_data(name: str, text: str, tune_data: Path) -> None:
-    tokenizer, template = Tokenizer.load(tune_data), Template.load(name)
+def test_content_is_data(name: str, text: str, corpus: Path) -> None:
+    tokenizer, template = Tokenizer.load(corpus), Template.load(name)
     asked = Dialogue((Turn(text, text, text), Turn(text, "", text)), text)
     prompt = template.prompt(asked, 0)
     assert prompt.count(text) == 3
@@ -147,8 +147,8 @@ def test_content_is_data(name: str, text: str, tune_data: Path) -> None:
     assert learnt == [*tokenizer.encode(text), tokenizer.eos_id] * 2
 
 
-def test_cut_examples_are_counted(tune_data: Path) -> None:
-    tokenizer, template = Tokenizer.load(tune_data), Template.load("dialogue")
+def test_cut_examples_are_counted(corpus: Path) -> None:
+    tokenizer, template = Tokenizer.load(corpus), Template.load("dialogue")
     prompt = len(tokenizer.encode("Human: a\nAssistant:"))
     encoder = Encoder.of(tokenizer, template, prompt + 4)
     assert encoder(Dialogue((Turn("a", "", "b"),))) is not None

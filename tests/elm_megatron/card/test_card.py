@@ -17,8 +17,7 @@ from data_prep.manifest import Manifest
 from elm_megatron.card import card
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.lineage import LOST, Stage, stages_of
-from elm_megatron.sources.source import base_of
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.tune import cases as tune_cases
 
@@ -240,13 +239,3 @@ def test_exports_in_a_circle_end(made: Callable[[str], cases.Made], tmp_path: Pa
         made_of = {"path": "model", "source": str(tmp_path / source / "model")}
         RunFolder(tmp_path / name).update(export=made_of)
     assert [stage.record["verb"] for stage in stages_of(tmp_path / "a" / "model")] == [LOST]
-
-
-@pytest.mark.parametrize("name", ["home@eur.nl/base", "base@home"])
-def test_only_digits_are_a_step(name: str, tmp_path: Path):
-    """A folder may hold an @."""
-    run = RunFolder(tmp_path / "tuned")
-    run.create()
-    for given in (f"/x/{name}", f"/x/{name}@12"):
-        run.config.write_text(yaml.safe_dump({"tune": {}, "source": given}))
-        assert base_of(run) == f"/x/{name}"

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from conf.errors import InputError
-from conf.schema.hf import TASKS, DatasetChoice, EvalConfig, joined_names
+from conf.names import joined_names
+from conf.schema.hf import TASKS, DatasetChoice, EvalConfig
 from conf.schema.run import RunConfig
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.evaluate import tasks_run
 from elm_megatron.evaluate.perplexity import Document, documents, measure, windows
 from elm_megatron.run.folder import RunFolder
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 
 
 @pytest.mark.parametrize(("length", "size"), [(1, 8), (2, 2), (8, 8), (9, 8), (100, 8), (101, 7), (50, 2)])

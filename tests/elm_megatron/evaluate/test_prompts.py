@@ -17,7 +17,7 @@ import pytest
 from conf.errors import InputError
 from conf.schema.hf import GenerateConfig
 from elm_megatron.evaluate import prompts
-from tests.elm_megatron.hf import cases
+from tests.elm_megatron import model_jobs as cases
 
 LAUNCHER = Path(__file__).parents[3] / "launch" / "generate.py"
 
