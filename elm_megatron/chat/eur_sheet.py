@@ -1,25 +1,43 @@
 """The spreadsheet of students and staff: dialogues on one sheet, preferences between two answers on another.
 
-Dialogues stand in one cell each, as `Human: … Assistant: …` (also `Prompt:`), perhaps several turns, perhaps
-in quotes. Preferences have a prompt, two options, and a column for each rater, who writes 1 or 2.
+A cell of the one sheet holds a dialogue, `Human: … Assistant: …` (also `Prompt:`), of one turn or more,
+with or without quotes around it. The other sheet has a prompt, two options, and a column for each rater, who
+writes 1 or 2.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from conf.errors import InputError
+from elm_megatron.chat.records import text as as_text
+from elm_megatron.chat.spreadsheet import Cell, Workbook
 from elm_megatron.chat.template import Dialogue, Preference, Turn
-from elm_megatron.chat.xlsx import Cell, Workbook
 
 DIALOGUE = "Prompt-Response"
 PROMPT, OPTIONS = "Prompt", ("Option 1", "Option 2")
 # At the start or after a blank or a quote; people also misspell the long word.
-SPEAKER = re.compile(r"(?:^|(?<=[\s\"“”]))(?:(Human|Prompt)|(Ass?i(?:s|st)?tant))\s*:")
+NAMES = r"(?:(Human|Prompt)|(Ass?i(?:s|st)?tant))\s*:"
+SPEAKER = re.compile(rf"(?:^|(?<=[\s\"“”])){NAMES}")
 QUOTES = '"“”„'
+# A dialogue that is quoted inside a turn: from a quote before a speaker's name to the quote that closes it.
+QUOTED = re.compile(rf"(?<=[\s(\[:])[\"“„«‘'`](?={NAMES}).*?\S[\"”“»’'`](?=[\s.,;:!?)\]]|$)", re.DOTALL)
+RATED = 0.75  # of a rater's filled cells hold a vote
+# Words in the titles of columns that count or sum up what raters said.
+NO_RATERS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        # n nr number numbers count total sum average mean median agreement agree majority winner
+        result outcome score final best preferred preference chosen comment comments remark remarks
+        note notes date id topic category aantal totaal som gemiddelde mediaan meerderheid winnaar
+        uitslag resultaat voorkeur gekozen opmerking opmerkingen datum onderwerp categorie
+        """,
+    )
+)
 
 
 def read_dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Dialogue]:
@@ -29,7 +47,7 @@ def read_dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Di
         InputError: not an .xlsx, no such sheet, or no such column.
     """
     rows = Workbook(path).rows(sheet)
-    (column,), _ = _columns(path, sheet, next(rows, []), [DIALOGUE])
+    (column,) = _columns(path, sheet, next(rows, []), [DIALOGUE])
     for row in rows:
         text = row[column] if column < len(row) else None
         if not isinstance(text, str) or not text.strip():
@@ -45,7 +63,7 @@ def read_dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Di
 def parse_dialogue(text: str) -> Dialogue | str:
     """A dialogue out of one cell, or the reason why it is none."""
     text = _unquoted(text.strip())
-    marks = list(SPEAKER.finditer(text))
+    marks = _marks(text)
     if not marks:
         return "no Assistant: turn"
     said = [
@@ -66,6 +84,16 @@ def parse_dialogue(text: str) -> Dialogue | str:
     return Dialogue(tuple(Turn(q, "", a) for (_, q), (_, a) in zip(said[::2], said[1::2], strict=True)))
 
 
+def _marks(text: str) -> list[re.Match[str]]:
+    """The speakers' names that begin a turn; those of a dialogue quoted inside a turn do not."""
+    quoted = [match.span() for match in QUOTED.finditer(text)]
+    return [
+        mark
+        for mark in SPEAKER.finditer(text)
+        if not any(start <= mark.start() < end for start, end in quoted)
+    ]
+
+
 def _unquoted(text: str) -> str:
     """Without the quotes around the whole cell, which spreadsheets put there and people forget to close."""
     if text[:1] in QUOTES and SPEAKER.match(text[1:].lstrip()):
@@ -83,11 +111,18 @@ def read_preferences(
     Raises:
         InputError: not an .xlsx, no such sheet, or no such columns.
     """
-    rows = Workbook(path).rows(sheet)
-    (prompt, *options), raters = _columns(path, sheet, next(rows, []), [PROMPT, *OPTIONS])
+    book = Workbook(path)
+    rows = book.rows(sheet)
+    header = next(rows, [])
+    prompt, *options = wanted = _columns(path, sheet, header, [PROMPT, *OPTIONS])
+    titled = {i: title for i, title in enumerate(header) if i > max(wanted) and as_text(title)}
+    raters, others = _raters(titled, rows)
+    counts.update(f"column {as_text(titled[i])!r} left out, no rater's" for i in others)
+    rows = book.rows(sheet)
+    next(rows, None)
     for row in rows:
-        cells = row + [None] * (max(prompt, *options, *raters, 0) + 1 - len(row))
-        texts = [cells[i].strip() if isinstance(cells[i], str) else "" for i in (prompt, *options)]
+        cells = row + [None] * (max(*wanted, *raters, 0) + 1 - len(row))
+        texts = [as_text(cells[i]) or "" for i in (prompt, *options)]
         votes = Counter(vote for i in raters if (vote := _vote(cells[i])) in (1, 2))
         counts["ratings that are neither 1 nor 2"] += sum(_vote(cells[i]) == 0 for i in raters)
         reason = _unusable(texts, votes, min_agreement)
@@ -96,6 +131,35 @@ def read_preferences(
             continue
         (winner, number), *_ = votes.most_common()
         yield Preference(texts[0], texts[winner], texts[3 - winner], number / votes.total())
+
+
+def _raters(titled: dict[int, Cell], rows: Iterable[list[Cell]]) -> tuple[list[int], list[int]]:
+    """The columns of raters, and the filled columns of others, out of those with a title.
+
+    A rater's filled cells are votes. A column that counts them is nobody's: by its title, or where its
+    numbers vary and are in every row the number of the other votes.
+    """
+    votes: dict[int, list[int | None]] = {i: [] for i in titled}
+    for row in rows:
+        for i, found in votes.items():
+            found.append(_vote(row[i] if i < len(row) else None))
+    filled = {i: [vote for vote in found if vote is not None] for i, found in votes.items()}
+    raters = [
+        i
+        for i, found in filled.items()
+        if found
+        and sum(vote in (1, 2) for vote in found) >= RATED * len(found)
+        and NO_RATERS.isdisjoint(re.split(r"[^\w#]+", str(titled[i]).casefold()))
+    ]
+    raters = [i for i in raters if not _counts_others(i, raters, votes)]
+    return raters, [i for i, found in filled.items() if found and i not in raters]
+
+
+def _counts_others(column: int, raters: list[int], votes: dict[int, list[int | None]]) -> bool:
+    others = [votes[i] for i in raters if i != column]
+    numbers = [sum(vote in (1, 2) for vote in row) for row in zip(*others, strict=True)]
+    pairs = [(mine, n) for mine, n in zip(votes[column], numbers, strict=False) if mine is not None]
+    return len({mine for mine, _ in pairs}) > 1 and len(pairs) > 4 and all(mine == n for mine, n in pairs)
 
 
 def _unusable(texts: list[str], votes: Counter[int], min_agreement: float) -> str | None:
@@ -117,25 +181,24 @@ def _unusable(texts: list[str], votes: Counter[int], min_agreement: float) -> st
 
 def _vote(cell: Cell) -> int | None:
     """1 or 2, None for an empty cell, 0 for anything else."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
+    text = as_text(cell)
+    if not text:
         return None
     try:
-        number = float(cell)
+        number = float(text.replace(",", "."))
     except ValueError:
         return 0
     return int(number) if number in (1.0, 2.0) else 0
 
 
-def _columns(path: Path, sheet: str, header: list[Cell], wanted: list[str]) -> tuple[list[int], list[int]]:
-    """Places of the wanted columns, and of the named ones to the right of them all.
+def _columns(path: Path, sheet: str, header: list[Cell], wanted: list[str]) -> list[int]:
+    """Places of the wanted columns.
 
     Raises:
         InputError: one is missing.
     """
-    titles = [cell.strip().casefold() if isinstance(cell, str) else "" for cell in header]
-    places = []
+    titles = [(as_text(cell) or "").casefold() for cell in header]
     for name in wanted:
         if name.casefold() not in titles:
             raise InputError(f"{path}: sheet {sheet!r} has no column {name!r} in its first row.")
-        places.append(titles.index(name.casefold()))
-    return places, [i for i, title in enumerate(titles) if title and i > max(places)]
+    return [titles.index(name.casefold()) for name in wanted]

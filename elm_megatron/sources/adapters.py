@@ -19,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
-from elm_megatron.checkpoint.save import Checkpoint, committed
+from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.model import hf_names
 from elm_megatron.model.hf_names import MEGATRON_OWNER, PROJECTIONS, Part
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import committed
 from elm_megatron.sources import fingerprint
 from elm_megatron.sources.fingerprint import Fingerprint
 from elm_megatron.sources.places import ADAPTER_CONFIG as CONFIG

@@ -77,6 +77,8 @@ def stages_of(folder: Path, adapter: Path | None = None, followed: Sequence[Path
 
 
 def _behind(folder: Path, followed: Sequence[Path]) -> list[Stage]:
+    if is_hf_folder(folder / MODEL_FOLDER):
+        folder = folder / MODEL_FOLDER  # of an export run
     seen = folder.resolve() in followed
     followed = [*followed, folder.resolve()]
     if is_hf_folder(folder) and not seen:

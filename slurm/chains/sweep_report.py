@@ -13,7 +13,7 @@ from conf import typed
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.source import run_config
+from elm_megatron.sources.places import run_config
 from slurm.jobs import price
 
 FOLDER = ".sweeps"

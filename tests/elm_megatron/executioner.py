@@ -67,13 +67,12 @@ def _serve(pipe: Connection, folder: Path) -> None:
 def _run(job: Export | Import, folder: Path, point: str) -> None:
     from elm_megatron.card import card
     from elm_megatron.hf import export as exporting
-    from elm_megatron.hf import gate, writer
-    from elm_megatron.sources import tokenizer_files
+    from elm_megatron.hf import gate, tokenizer_writer, writer
 
     points = {
         "tensor": (writer.SafetensorsWriter, "write"),
         "finish": (writer.SafetensorsWriter, "finish"),
-        "tokenizer": (tokenizer_files, "write"),
+        "tokenizer": (tokenizer_writer, "write"),
         "gate": (gate, "compare"),
         "card": (card, "write"),
         "replace": (exporting, "replace"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.examples import Encoder
 from elm_megatron.chat.template import Dialogue, Template, Turn
 from tests.elm_megatron import model_jobs as cases
+
+README = Path(__file__).parents[3] / "README.md"
 
 
 @pytest.mark.parametrize("name", ["alpaca", "dialogue"])

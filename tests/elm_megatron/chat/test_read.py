@@ -113,7 +113,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 def test_the_sample_is_readable() -> None:
     counts: Counter[str] = Counter()
-    folder = FOLDER.parent / "sample"
+    folder = FOLDER.parents[1] / "tune" / "sample"
     assert len(list(dialogues(folder / "instructions.jsonl", "", counts))) >= 30
     assert len(list(preferences(folder / "preferences.jsonl", "", 1.0, counts))) >= 20
     assert not counts

@@ -16,8 +16,6 @@ from elm_megatron.chat.examples import Encoder
 from elm_megatron.chat.template import Dialogue, Template, Turn
 from tests.elm_megatron import model_jobs as cases
 
-README = Path(__file__).parents[3] / "README.md"
-
 
 @pytest.fixture(scope="module")
 def generator(made: Callable[[str], cases.Made]):

@@ -27,6 +27,7 @@ def hf_model(folder: Path, corpus: Path, groups: int, tied: bool, dtype: str = "
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from data_prep.manifest import Manifest
+    from elm_megatron.hf import tokenizer_writer
 
     torch.manual_seed(groups)
     config = LlamaConfig(
@@ -39,7 +40,7 @@ def hf_model(folder: Path, corpus: Path, groups: int, tied: bool, dtype: str = "
         if "norm" in name:
             parameter.data.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
-    tokenizer_files.write(tokenizer_files.of_dataset(Manifest.load(corpus)), folder, 256)
+    tokenizer_writer.write(tokenizer_files.of_dataset(Manifest.load(corpus)), folder, 256)
     return folder
 
 

@@ -206,7 +206,7 @@ def test_another_base_is_refused(
 def test_a_tuning_run_stands_for_base_and_adapter(tuned: tuple, base: Path) -> None:
     config, _ = tuned
     found = resolve(config.run.dir)
-    assert (found.folder, found.adapter) == (base, Path(config.run.dir) / "adapter")
+    assert (found.stored.folder, found.adapter) == (base, Path(config.run.dir) / "adapter")
 
 
 @pytest.mark.parametrize(
