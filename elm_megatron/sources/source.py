@@ -188,9 +188,8 @@ def resolve(
 
 
 def _of_run(source: str, run: RunFolder, step: int | None, data_dir: str | None) -> ModelSource:
-    config = run_config(run)
+    config = run_config(run) if run.config.is_file() else {}
     if "tune" not in config:
-        run_model(run)  # or a refusal
         return ModelSource(source, run.path, run, step, data_dir=data_dir)
     if step is not None:
         raise InputError(
