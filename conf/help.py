@@ -10,11 +10,12 @@ import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import typed
-from conf.errors import join, shown
+from conf import overrides, typed
+from conf.errors import join
 from conf.names import CONF
 
 WIDTH = 110
@@ -34,7 +35,7 @@ def text(launcher: ModuleType | None, schema: type, config: DictConfig) -> str:
         schema: its dataclass, whose docstrings say what the keys mean.
         config: as composed, for the defaults.
     """
-    head = inspect.cleandoc((launcher and launcher.__doc__) or schema.__doc__ or "")
+    head = ((launcher and launcher.__doc__) or schema.__doc__ or "").strip()
     lines = [head, "", FLAGS, *_choices(config), "keys, each with its default"]
     for key, meaning in keys(schema):
         lines.append(f"  {key}={_value(config, key)}")
@@ -44,22 +45,25 @@ def text(launcher: ModuleType | None, schema: type, config: DictConfig) -> str:
 
 def _choices(config: DictConfig) -> Iterator[str]:
     """The groups of conf/ that this verb has, with the choices of each."""
-    groups = [path for path in sorted(CONF.iterdir()) if any(path.glob("*.yaml"))]
-    known = [group for group in groups if group.name in config]
+    groups = [path.name for path in sorted(CONF.iterdir()) if any(path.glob("*.yaml"))]
+    known = [group for group in groups if OmegaConf.is_config(config.get(group))]
     if known:
-        yield "choices"
-        for group in known:
-            yield f"  {group.name}={'|'.join(sorted(path.stem for path in group.glob('*.yaml')))}"
+        yield "choices, each a file in conf/"
+        yield from (f"  {group}={'|'.join(overrides.choices(group))}" for group in known)
         yield ""
 
 
 def _value(config: DictConfig, key: str) -> str:
-    """A key's default as YAML writes it; `???` where it must be given."""
+    """A key's default as YAML writes it: `???` where it must be given, `${…}` where that decides on it."""
     try:
         value = OmegaConf.select(config, key, throw_on_missing=True)
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
     except OmegaConfBaseException:
-        return typed.MISSING
-    return shown(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+        parent, _, name = key.rpartition(".")
+        value = OmegaConf.to_container(OmegaConf.select(config, parent) if parent else config)[name]
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:

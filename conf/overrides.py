@@ -138,14 +138,17 @@ def check_text(text: str) -> None:
 def check_choice(group: str, override: Override) -> None:
     """Refuse a choice that has no file in conf/<group>/; with -m, each of the choices."""
     value: Any = override.value()
-    options = {path.stem for path in (CONF / group).glob("*.yaml")}
-    if group in NAMED_AFTER_MODELS:
-        options |= {path.stem for path in (CONF / "model").glob("*.yaml")}
+    options = choices(group)
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         text = str(getattr(choice, "text", choice))  # a quoted value is an object with its text
         if text not in options:
-            allowed = ", ".join(sorted(options))
-            raise InputError(f"{group}={shown(text)}: no such choice; allowed are {allowed}.")
+            raise InputError(f"{group}={shown(text)}: no such choice; allowed are {', '.join(options)}.")
+
+
+def choices(group: str) -> list[str]:
+    """What a group of conf/ offers."""
+    folders = [group, "model"] if group in NAMED_AFTER_MODELS else [group]
+    return sorted({path.stem for folder in folders for path in (CONF / folder).glob("*.yaml")})
 
 
 def check_key(text: str, override: Override, schema: type) -> None:

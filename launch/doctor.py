@@ -1,5 +1,11 @@
-"""Compare a cluster's configuration with the live system: python launch/doctor.py cluster=snellius"""
+"""Compare a cluster's configuration with the live system.
 
+    python launch/doctor.py cluster=snellius
+
+Nothing is changed and nothing submitted. Each line is ok, a warning or a problem, and says what to do.
+"""
+
+import checkout  # noqa: F401
 from conf.compose import main
 from slurm.doctor.examine import DoctorConfig, examine, show
 

@@ -1,9 +1,10 @@
-"""Measure models: python launch/eval.py source=<run or folder> | "source=[<run>,<export>]"
+"""Measure models: perplexity and bits per byte by language and source, and the scores of tasks, in one table.
 
-Perplexity and bits per byte by language and source, and the tasks of elm_megatron/evaluate/tasks/,
-in one table.
+python launch/eval.py source=export-pretrain-tiny-sample
+python launch/eval.py "source=[export-a,export-b]" tasks=[]
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.hf import EvalConfig
 from elm_megatron.evaluate.job import Eval

@@ -1,8 +1,12 @@
-"""Make a Hugging Face folder or a GGUF file of a run: python launch/export.py source=<run> [step= format=]
+"""Make a Hugging Face folder or a GGUF file of a run.
+
+    python launch/export.py source=pretrain-large-eur
+    python launch/export.py source=finetune-large-eur format=gguf dtype=q8_0
 
 The same command again finds the export made, as long as the checkpoint and the settings are the same.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export

@@ -1,10 +1,14 @@
-"""Tune an adapter: python launch/finetune.py source=<run|HF folder> [stage=dpo sft.files=[…] tune.r=…]
+"""Tune an adapter (LoRA) on a model: answers (stage=sft) or preferences (stage=dpo).
 
-The same command again goes on where the run stopped. The adapter lies in <run>/adapter as PEFT writes one.
+    python launch/finetune.py source=pretrain-large-eur model=large sft.files=[alpaca.json] cluster=snellius
+    python launch/finetune.py source=finetune-large-eur model=large stage=dpo dpo.files=[students.xlsx]
+
+The same command again goes on where the run stopped. <run>/adapter holds the adapter as PEFT writes one.
 """
 
 from contextlib import suppress
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig

@@ -1,9 +1,12 @@
-"""Continue prompts: echo "De haven" | python launch/generate.py source=<run|export> [adapter=…]
+"""Continue prompts, in this process.
 
-Runs in this process. Prompts come from prompts=FILE or standard input, one a line; at a terminal it is a
-conversation.
+    echo "De haven van Rotterdam" | python launch/generate.py source=export-pretrain-tiny-sample
+    python launch/generate.py source=dpo-large-eur prompts=questions.txt temperature=0
+
+Prompts come from prompts=FILE or standard input, one a line; at a terminal it is a conversation.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.hf import GenerateConfig
 from elm_megatron.sources.places import locate

@@ -1,8 +1,11 @@
-"""Bring a Hugging Face Llama into a run: python launch/import_hf.py source=<folder>
+"""Bring a Hugging Face Llama into a run, whose checkpoint loads in any layout.
 
-The run's checkpoint loads in any layout: `train.init_from=<run>` goes on pretraining, `source=<run>` tunes.
+    python launch/import_hf.py source=<Hugging Face folder>
+
+Afterwards `train.init_from=<run>` goes on pretraining and `source=<run>` tunes.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.hf import ImportConfig
 from elm_megatron.hf.job import Import

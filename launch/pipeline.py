@@ -1,8 +1,12 @@
-"""The whole chain: python launch/pipeline.py [experiment=quickstart corpus.path=DIR cluster=…]
+"""The whole chain: preprocess → pretrain → finetune → export → one generated sentence.
 
-preprocess → pretrain → finetune → export → one generated sentence. A stage whose output is there is skipped.
+    python launch/pipeline.py experiment=quickstart
+    python launch/pipeline.py model=small cluster=snellius corpus.path=/path/to/texts
+
+A stage whose output is there is skipped. On Slurm the stages are queued at once, each behind the one before.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.pipeline import PipelineConfig
 from slurm.chains import chain, chain_report

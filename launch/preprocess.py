@@ -1,8 +1,13 @@
-"""Make a dataset out of raw works: python launch/preprocess.py corpus=sample [corpus.path=DIR]
+"""Make a dataset out of raw works: clean, deduplicate, redact, train the tokenizer, write Megatron's files.
+
+    python launch/preprocess.py corpus=eur
+    python launch/preprocess.py corpus.path=/path/to/texts preprocess.ranks=4
+    python launch/preprocess.py corpus=eur remove=thesis:oai:thesis.eur.nl:57233
 
 The same command again continues an interrupted build, and does nothing when the dataset is complete.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.preprocess import PreprocessCommand
 from data_prep.job import Preprocess

@@ -1,8 +1,13 @@
-"""Pretrain a model: python launch/pretrain.py model=tiny [cluster=… run.name=… train.steps=… dry_run=true]
+"""Pretrain a model.
 
-The same command again goes on where the run stopped. `-m` with several values of a key is a sweep.
+    python launch/pretrain.py model=large cluster=snellius dry_run=true
+    python launch/pretrain.py model=large cluster=snellius
+    python launch/pretrain.py -m model=small cluster=snellius cluster.nodes=1,2,4,8
+
+The same command again goes on where the run stopped.
 """
 
+import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.pretrain import PretrainConfig
 from data_prep.dataset import open_dataset, open_parts

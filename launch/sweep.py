@@ -1,4 +1,6 @@
-"""Set the points of a sweep side by side: python launch/sweep.py report [runs/.sweeps/KEY.json]
+"""Set the points of a sweep side by side.
+
+    python launch/sweep.py report [runs/.sweeps/KEY.json]
 
 Writes a table (CSV, Markdown) and a plot beside the sweep; without a name, of the newest one.
 """
@@ -7,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import checkout  # noqa: F401
 from conf.process import guarded
 from slurm.chains import sweep_report
 

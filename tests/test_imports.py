@@ -106,7 +106,10 @@ def _collect(module: str, node: ast.AST, at_load: bool, in_function: bool, found
 
 def _names(module: str, node: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(node, ast.Import):
-        return [item.name for item in node.names]
+        names = [item.name for item in node.names]
+        # A launcher is a script: a bare name may be its neighbour.
+        beside = [f"{module.rpartition('.')[0]}.{name}" for name in names]
+        return [other if other in modules() else name for name, other in zip(names, beside, strict=True)]
     base = node.module or ""
     if node.level:  # relative: counted from the package that holds the module
         base = ".".join([*module.split(".")[: -node.level], *([base] if base else [])])

@@ -43,13 +43,17 @@ class SiteConfig:
 
     Attributes:
         max_time: longest job, as `time`.
-        gpus, cores, memory_gb: of one whole node; memory in GiB.
+        gpus: of one whole node; 0 is unknown or none.
+        cores: of one whole node.
+        memory_gb: of one whole node, GiB.
         gpu_memory_gb: of one GPU, GiB.
         peak_tflops: of one GPU (or of one CPU node), bf16 without sparsity.
         mfu: share of that peak a first estimate assumes.
-        gpu_hour_rate, core_hour_rate: budget units per hour; a job pays the largest share of what it holds.
+        gpu_hour_rate: budget units for an hour of one GPU; a job pays the largest share of what it holds.
+        core_hour_rate: budget units for an hour of one core.
         budget_unit: what the site calls them.
-        scratch, scratch_days: where files are deleted after how many days without use.
+        scratch: folder whose files are deleted when they are not used.
+        scratch_days: after how many days.
     """
 
     max_time: Duration | None = None
@@ -76,14 +80,21 @@ class ClusterConfig:
         device: cpu or gpu.
         nodes: nodes of the job.
         tasks_per_node: ranks per node; null is what the layout needs, or one per GPU.
-        gpus_per_node, gpu_type: GPUs asked for, and their GRES type where the site wants it.
-        cpus_per_task, memory_gb: null is the share of the node that goes with the GPUs asked for.
+        gpus_per_node: GPUs asked for.
+        gpu_type: their GRES type, where the site wants it.
+        cpus_per_task: cores of a rank; null is the share of the node that goes with the GPUs asked for.
+        memory_gb: of a node, GiB; null is the share of the node that goes with the GPUs asked for.
         time: D-HH:MM:SS, HH:MM:SS or minutes; null is the partition's default.
         signal_seconds: how long before the time limit the job saves and requeues itself.
-        account, partition, qos, constraint, reservation: as sbatch takes them.
+        account: the budget that pays; null is your default one.
+        partition: one, or several with commas; null is the cluster's default.
+        qos: as sbatch takes it.
+        constraint: features of the nodes, joined by & or |.
+        reservation: as sbatch takes it.
         exclude: nodes that are not used, as n[1-3],n7.
         dependency: what the job waits for, as afterok:4711.
-        mail_user, mail_type: who gets Slurm's mail about the job, and when.
+        mail_user: who gets Slurm's mail about the job.
+        mail_type: when there is mail, as END,FAIL.
         cpu_partition: for what uses no GPU (preprocess, export); null is `partition`.
         exclusive: the whole node.
         ear: let the site's Energy Aware Runtime measure the nodes (`eacct -j <job>` tells it afterwards).
@@ -91,8 +102,10 @@ class ClusterConfig:
         interface: network interface ranks meet over.
         slurm_conf: another cluster's slurm.conf.
         modules: loaded before the start.
-        setup, env: shell lines and variables, from the site's YAML only.
-        container, binds: an Apptainer image the ranks run in, and folders it sees besides the run's own.
+        setup: shell lines before the start, from the site's YAML only.
+        env: variables of the ranks, from the site's YAML only.
+        container: an Apptainer image that the ranks run in.
+        binds: folders it sees besides those that the configuration names.
         at_once: points of a sweep that may run at the same time; null is no limit.
         max_stalls: attempts of a job in a row without a new checkpoint, after which it is held.
     """

@@ -50,7 +50,7 @@ class HarvestSource:
 
 @dataclass
 class HarvestConfig:
-    """Fetching new works before a build. Dates are ``YYYY-MM-DD``, inclusive, compared by the server.
+    """Fetching new works before a build. Dates are `YYYY-MM-DD`, inclusive, compared by the server.
 
     A change to a source's settings, or to max_file_mb, lists all of it again and decides anew on what was
     refused. Compute nodes are often offline: harvest on a login node, then build with enabled=false.
@@ -100,8 +100,8 @@ class CorpusConfig:
 
     Attributes:
         name: names the data folder and its files.
-        path: folder of raw files; ``pkg://data_prep/sample`` is the sample that comes with the code.
-        formats: file types that are works, out of ``txt`` and ``pdf``; other files are ignored and counted.
+        path: folder of raw files; `pkg://data_prep/sample` is the sample that comes with the code.
+        formats: file types that are works, out of `txt` and `pdf`; other files are ignored and counted.
         quarantine: true sets a broken file aside with a reason and goes on, false stops the build there.
         expected_tokens: training tokens expected, for a dry run before the dataset exists.
         source: where works without a record of their own come from.
@@ -178,17 +178,17 @@ class RedactConfig:
 
 @dataclass
 class QualityConfig:
-    """Rules on a whole document; each is a reason of its own in ``dropped.parquet``, ``null`` is off.
+    """Rules on a whole document; each is a reason of its own in `dropped.parquet`, `null` is off.
 
     Attributes:
-        min_words: fewer words: ``too_short``.
-        max_mean_word: mean word longer than this many characters: ``mean_word_length``.
-        min_mean_word: mean word shorter than this many characters: ``mean_word_length``.
+        min_words: fewer words: `too_short`.
+        max_mean_word: mean word longer than this many characters: `mean_word_length`.
+        min_mean_word: mean word shorter than this many characters: `mean_word_length`.
         max_symbol_share: larger share of characters that are neither letter, digit, space nor common
-            punctuation: ``symbols``.
-        max_digit_share: larger share of digits among characters: ``digits``.
-        max_repeated_share: larger share of lines that stood earlier in the document: ``repetition``.
-        max_damaged_share: more characters lost inside words than this share of words: ``damaged``.
+            punctuation: `symbols`.
+        max_digit_share: larger share of digits among characters: `digits`.
+        max_repeated_share: larger share of lines that stood earlier in the document: `repetition`.
+        max_damaged_share: more characters lost inside words than this share of words: `damaged`.
     """
 
     min_words: int | None = 50
@@ -206,7 +206,7 @@ class DedupConfig:
 
     Attributes:
         exact: drop works with the same cleaned text.
-        near: drop works whose estimated Jaccard similarity of 5-word shingles reaches ``threshold``.
+        near: drop works whose estimated Jaccard similarity of 5-word shingles reaches `threshold`.
         taken_down: drop works that similar to one that was taken down, whose tombstone has its signature.
         blocks: drop blocks that are (nearly) the same as an earlier block, of whatever work.
         threshold: similarity from which two works count as the same.
@@ -225,7 +225,7 @@ class DedupConfig:
 
 @dataclass
 class CleanConfig:
-    """What happens to a work between its raw file and ``documents.parquet``; every rule can be switched off.
+    """What happens to a work between its raw file and `documents.parquet`; every rule can be switched off.
 
     Attributes:
         min_block_tokens: blocks with fewer words (runs without white space) are dropped, as in the
@@ -233,7 +233,7 @@ class CleanConfig:
         mojibake: repair UTF-8 that was read as Windows-1252 and ligatures written as one character.
         boilerplate: drop covers, tables of contents and declarations, which say nothing of the work.
         references: drop the reference list too.
-        languages: keep only works in these languages, out of ``nl``, ``en``, ``other``.
+        languages: keep only works in these languages, out of `nl`, `en`, `other`.
     """
 
     min_block_tokens: Natural = 25
@@ -248,10 +248,10 @@ class CleanConfig:
 
 @dataclass
 class BuildConfig:
-    """How the dataset is made; only ``valid_fraction`` changes a byte of the ``.bin`` and ``.idx``.
+    """How the dataset is made; only `valid_fraction` changes a byte of the `.bin` and `.idx`.
 
     Attributes:
-        ranks: processes; more than one needs MPI (``mpiexec -n ranks`` here, ``srun`` on Slurm).
+        ranks: processes; more than one needs MPI (`mpiexec -n ranks` here, `srun` on Slurm).
         chunk_mb: text per rank and round (10^6 bytes), the unit of memory and of restart.
         valid_fraction: share of works whose hash puts them in the validation split.
     """
@@ -274,7 +274,7 @@ class DataConfig:
 
 @dataclass
 class PreprocessConfig:
-    """Everything ``data_prep.job.Preprocess`` reads; a launcher adds ``run`` and ``cluster``.
+    """Everything `data_prep.job.Preprocess` reads; a launcher adds `run` and `cluster`.
 
     Attributes:
         remove: id of a work to take down instead of building.

@@ -55,7 +55,8 @@ class TrainConfig:
     The defaults are those of a model of real size; conf/train/<model>.yaml, where there is one, changes them.
 
     Attributes:
-        steps, epochs: length of the run; exactly one is given, the other is null.
+        steps: updates of the whole run; null where `epochs` is given.
+        epochs: passes over the data; null where `steps` is given.
         global_batch_size: sequences of one update, over all ranks.
         micro_batch_size: sequences that a rank computes at a time.
         seq_length: tokens of a sequence.
@@ -63,18 +64,24 @@ class TrainConfig:
         batch_ramp: smaller batches at first, as {start: 64, increment: 64, samples: 100000}; null is none.
             The learning rate then follows the samples seen rather than the updates, as Megatron's does.
         precision: fp32, bf16 or fp8 of the matrix products; weights and optimizer are fp32.
-        lr, min_lr: learning rate after the warm-up, and at the end.
+        lr: learning rate after the warm-up.
+        min_lr: learning rate at the end.
         schedule: cosine, wsd (constant, then a decay) or constant.
-        warmup_steps, warmup_tokens: the rate rises over that many updates or tokens; at most one is above 0.
+        warmup_steps: the rate rises over that many updates; 0 where `warmup_tokens` is given.
+        warmup_tokens: the rate rises over that many tokens; 0 where `warmup_steps` is given.
         wsd_decay_steps: updates of the decay at the end of schedule=wsd.
         weight_decay: of the matrices; norms have none.
-        beta1, beta2, eps: of Adam.
+        beta1: Adam's decay of the mean gradient.
+        beta2: Adam's decay of the mean squared gradient.
+        eps: Adam's term beside the root of the mean squared gradient.
         clip_grad: largest norm of a gradient; 0 is no limit.
         z_loss: coefficient of log²Z per token, learnt beside the loss (PaLM took 1e-4); losses are reported
             without it, gradient norms with it.
         distributed_optimizer: share the optimizer's state among the data-parallel ranks.
         recompute: none, selective or full: activations computed again in the backward pass, to save memory.
-        log_every, save_every, eval_every: updates between two logged steps, checkpoints, validations.
+        log_every: updates between two logged steps.
+        save_every: updates between two checkpoints.
+        eval_every: updates between two validations.
         eval_batches: validation batches; null is the whole split.
         keep_last: how many of the newest checkpoints stay.
         keep_every: checkpoints at multiples of this step stay too; null is none.

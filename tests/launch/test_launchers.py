@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
 HEAVY = ("torch", "megatron", "transformers", "sentencepiece", "pyarrow", "mpi4py", "matplotlib")
 PROBE = """
-import runpy, sys
+import os, runpy, sys
 sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as Python does for a script
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as end:
