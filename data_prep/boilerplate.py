@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_prep.redact import COVER_BLOCKS, COVER_LINE, STUDENT_NUMBER
+from data_prep.people import BY_LINE, COVER_BLOCKS, COVER_LINE
 
 # The last dots of a run are enough, and white space is one space by now: so the time stays linear.
 CONTENTS_LINE = re.compile(r"(?:\.{3}|(?:\. ){3}|…|\s)\s?(?:\d{1,3}|[ivxl]{1,6})$")
@@ -36,6 +36,7 @@ REFERENCES = re.compile(
     re.I,
 )
 APPENDIX = re.compile(r"^\W*(?:appendi(?:x|ces)|bijlagen?)\b", re.I)
+STUDENT = "[student number]"  # a cover is redacted before
 DECLARATION_WORDS = 120  # a declaration is short; a longer block only mentions the words
 LAST_BLOCKS = 4  # of a work, where a declaration or a licence may be as well
 EVIDENCE = 3  # points that make a declaration; see `_is_declaration`
@@ -59,7 +60,7 @@ def drop_boilerplate(blocks: list[str]) -> list[str]:
 
 def _is_cover(lines: list[str]) -> bool:
     """Two labelled lines of a cover, and no running text after them."""
-    labels = sum(bool(COVER_LINE.match(line) or STUDENT_NUMBER.search(line)) for line in lines)
+    labels = sum(bool(COVER_LINE.match(line) or BY_LINE.match(line) or STUDENT in line) for line in lines)
     return labels >= 2 and len(" ".join(lines).split()) < 150
 
 

@@ -17,8 +17,9 @@ from data_prep.account import Counts
 from data_prep.boilerplate import drop_boilerplate, reference_blocks
 from data_prep.characters import DAMAGED_KIND, normalise, repair, settle_control
 from data_prep.language import identify
+from data_prep.people import TooManyPeople
 from data_prep.quality import reason_to_drop
-from data_prep.redact import TooManyPeople, redact
+from data_prep.redact import redact
 
 BLOCK_BREAK = "\n\n"  # between the blocks of a document; inside a block lines end in one line break
 
@@ -117,7 +118,7 @@ ALWAYS = ""
 RULES = (
     Rule("mojibake", repair_characters, version=2),
     Rule(ALWAYS, normalise_blocks, version=2),
-    Rule("redact", redact_people),
+    Rule("redact", redact_people, version=2),
     Rule("boilerplate", leave_out_boilerplate, version=2),
     Rule("references", leave_out_references),
     Rule(ALWAYS, leave_out_short_blocks),

@@ -56,7 +56,7 @@ HEAVY = (
     "pypdfium2",
 )
 HEAVY += ("sentencepiece", "tensorboard", "textual", "tokenizers", "wandb", "xllamacpp", "openpyxl", "ftfy")
-HEAVY += ("python_calamine", "prometheus_client", "euroeval", "datasets", "mcp", "psutil")
+HEAVY += ("spacy", "gliner", "python_calamine", "prometheus_client", "euroeval", "datasets", "mcp", "psutil")
 # Other imports inside functions, each with its reason.
 LATE = {
     "slurm.tracker.__main__": "elm-queue list is asked all the time: a command loads what it shows, no more",

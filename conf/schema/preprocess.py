@@ -165,7 +165,10 @@ class RedactConfig:
         iban: bank accounts, by their check digits.
         citizen_number: Dutch citizen service numbers, by their check digit.
         student_number: numbers beside a word such as "student number".
-        cover_names: names of authors and supervisors on the cover.
+        cover_names: the people whom the cover names, in all forms and in the whole work.
+        names: names in acknowledgements and lists of interviews: ``rules``, ``ner`` (the rules and a model)
+            or ``off``.
+        ner_model: folder of the spaCy or GLiNER model for ``names=ner``.
     """
 
     email: bool = True
@@ -174,6 +177,16 @@ class RedactConfig:
     citizen_number: bool = True
     student_number: bool = True
     cover_names: bool = True
+    names: Literal["rules", "ner", "off"] = "rules"
+    ner_model: str | None = None
+
+    def check(self) -> None:
+        """Refuse a stage that needs a model where there is none."""
+        folder = self.ner_model
+        require(
+            self.names != "ner" or (folder is not None and Path(folder).expanduser().is_dir()),
+            f"clean.redact.ner_model={folder}: must be the folder of a spaCy or GLiNER model.",
+        )
 
 
 @dataclass
@@ -302,6 +315,7 @@ class PreprocessConfig:
         typed.check(self)
         require(bool(self.corpus.formats), "corpus.formats=[]: must be a list out of txt, pdf.")
         self.corpus.harvest.check()
+        self.clean.redact.check()
 
 
 def _is_date(value: str) -> bool:
