@@ -73,7 +73,7 @@ def test_a_model_of_the_user_finds_what_the_rules_do_not(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("names", "folder", "says"),
     [
-        ("all", None, r"clean\.redact\.names=all: must be out of rules, ner, off"),
+        ("all", None, r"clean\.redact\.names=all: allowed are rules, ner, off"),
         ("ner", None, r"clean\.redact\.ner_model=None: must be the folder of a spaCy or GLiNER model"),
         ("ner", "/nowhere", r"clean\.redact\.ner_model=/nowhere: must be the folder"),
     ],
