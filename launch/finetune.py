@@ -13,8 +13,9 @@ from conf.compose import main
 from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from elm_megatron.chat.read import listing
-from elm_megatron.tune.job import Finetune
+from elm_megatron.engine.job import Train
 from elm_megatron.tune.prepare import adopt, look_at_files, prepare
+from elm_megatron.tune.tasks import tuning
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import line, show
 
@@ -30,7 +31,7 @@ def launch(config: FinetuneConfig) -> int:
         line("data", listing(look_at_files(config)))
         return show(config)
     source = prepare(config)
-    return sweep.submit(Finetune(config), config, config.world_size, "finetune", source.manifest_sha256)
+    return sweep.submit(Train(config, tuning), config, config.world_size, "finetune", source.manifest_sha256)
 
 
 if __name__ == "__main__":

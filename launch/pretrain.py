@@ -11,7 +11,7 @@ import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.pretrain import PretrainConfig
 from data_prep.dataset import open_dataset, open_parts
-from elm_megatron.engine.job import Pretrain
+from elm_megatron.engine.job import Train
 from elm_megatron.planner.layout import choose
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show
@@ -30,7 +30,7 @@ def launch(config: PretrainConfig) -> int:
     length, trained = config.train.seq_length, not config.data.blend
     manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, length, trained)
     open_parts(config.data, manifest, length)
-    return sweep.submit(Pretrain(config), config, config.world_size, "pretrain", manifest.sha256)
+    return sweep.submit(Train(config), config, config.world_size, "pretrain", manifest.sha256)
 
 
 if __name__ == "__main__":

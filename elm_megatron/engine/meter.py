@@ -9,6 +9,7 @@ import torch
 from conf.schema.model import ModelConfig
 from conf.schema.train import TrainConfig
 from elm_megatron.engine import distributed
+from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.model import device as devices
 from elm_megatron.run.world import World
 
@@ -21,10 +22,18 @@ class Meter:
         train: sequence length and precision.
         world: this rank's place.
         device: its device; a CPU's peak is measured here and now.
+        energy: what it uses.
     """
 
-    def __init__(self, model: ModelConfig, train: TrainConfig, world: World, device: torch.device):
-        self._device = device
+    def __init__(
+        self,
+        model: ModelConfig,
+        train: TrainConfig,
+        world: World,
+        device: torch.device,
+        energy: EnergyMeter,
+    ):
+        self._device, self._energy = device, energy
         self._flops_per_token = model.flops_per_token(train.seq_length)
         peak = devices.peak_flops(device, train.precision)
         self._peak = peak and peak * world.world_size
@@ -40,6 +49,7 @@ class Meter:
         """
         memory = distributed.largest(devices.peak_memory_bytes(self._device), self._device) if logged else 0
         slowest, by = distributed.slowest(busy_seconds, self._device) if logged else (0, 1.0)
+        kwh = distributed.total(self._energy.kwh(), self._device) if logged else None
         flops = self._flops_per_token * tokens / seconds  # the model's, of the whole job
         return {
             "tokens_per_second": tokens / seconds,
@@ -49,4 +59,5 @@ class Meter:
             "memory_bytes": int(memory),
             "slowest_rank": slowest,
             "slowest_over_median": by,
+            "kwh": kwh,  # of this attempt so far
         }

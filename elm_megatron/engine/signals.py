@@ -1,4 +1,4 @@
-"""Signals as flags: ranks finish their step, agree on what was asked, save together, and leave.
+"""Signals as flags: ranks finish what they are doing, agree on what was requested, save together, and leave.
 
 USR2 means save and requeue (Slurm, before the time limit); SIGTERM and SIGINT mean save and exit.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import signal
 from types import FrameType
 from typing import Literal
+
+import torch
+import torch.distributed as dist
 
 Request = Literal["requeue", "stop"]
 CODES: dict[str, int] = {"requeue": 1, "stop": 2}
@@ -25,13 +28,23 @@ class Signals:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
 
+    def agree(self, sums: list[float], device: torch.device) -> tuple[list[float], Request | None]:
+        """Add up numbers over all ranks, and learn the strongest request that any rank has received.
+
+        One exchange for both, because every rank must take the same decision at the same place.
+
+        Args:
+            sums: this rank's numbers; every rank gives as many.
+            device: where the exchange takes place.
+        """
+        flags = [float(self.code == code) for code in CODES.values()]
+        shared = torch.tensor([*sums, *flags], dtype=torch.float64, device=device)
+        dist.all_reduce(shared)
+        *totals, requeue, stop = shared.tolist()
+        return totals, "stop" if stop else "requeue" if requeue else None
+
     def _on_requeue(self, number: int, frame: FrameType | None) -> None:
         self.code = max(self.code, CODES["requeue"])
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self.code = max(self.code, CODES["stop"])
-
-
-def request_of(code: int) -> Request | None:
-    """The request behind the largest code of all ranks."""
-    return next((name for name, value in CODES.items() if value == code), None)

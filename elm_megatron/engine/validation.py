@@ -1,80 +1,97 @@
-"""The loss on the validation split: when it is measured, and what comes of it."""
+"""The loss on the validation split: what is measured, and when it is due.
+
+A validation looks at the signals after every few micro-batches and breaks off when a rank has been requested
+to leave. The checkpoint of the step is then saved first, and the next attempt makes the validation good.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 
-from elm_megatron.checkpoint.save import CheckpointSaver
-from elm_megatron.engine import distributed
-from elm_megatron.engine.metrics import Metrics
+from elm_megatron.engine import data
 from elm_megatron.engine.passes import Passes
-from elm_megatron.run.folder import RunFolder
+from elm_megatron.engine.signals import Signals
+from elm_megatron.engine.task import Task
+
+PIPELINE_FILLS = 4  # micro-batches per stage in a row: a pipeline idles between two looks at the signals
 
 
-class Validation(Passes):
-    """One rank's part in measuring; a Trainer is one.
+class Validator:
+    """One rank's part in measuring.
 
-    Attributes:
-        step, steps: updates done, and to be done.
-        valid_sets: the datasets measured on, by language.
-        valid_loss: what this very step was measured with; None if it was not.
-        metrics: rank 0's; None on others.
+    Args:
+        task: gives the datasets by language, and the settings.
+        passes: runs batches through the model.
+        signals: this rank's requests to leave.
     """
 
-    step: int
-    steps: int
-    valid_sets: dict[str, Any]
-    valid_loss: float | None
-    metrics: Metrics | None
-    run: RunFolder
-    saver: CheckpointSaver
+    def __init__(self, task: Task, passes: Passes, signals: Signals):
+        self._task, self._passes, self._signals = task, passes, signals
+        parallel = task.config.parallel
+        # Interleaved stages take their micro-batches in groups of as many as there are stages.
+        self._unit = task.settings.micro_batch_size * task.dp * (parallel.pp if parallel.vpp > 1 else 1)
+        fills = 1 if parallel.pp == 1 else PIPELINE_FILLS * (1 if parallel.vpp > 1 else parallel.pp)
+        self._at_once = self._unit * fills
 
-    def _validation_is_due(self) -> bool:
-        return self.step % self.settings.eval_every == 0 or self.step == self.steps
-
-    def _lacks_validation(self) -> bool:
-        """Whether the last life left no time for the validation of the step it ended with."""
-        if not self._validation_is_due():
-            return False
-        rows = self.run.read_metrics(self.run.valid) if self.metrics else []
-        missing = self.metrics is not None and all(row["step"] != self.step for row in rows)
-        return distributed.largest(float(missing), self.device) > 0
-
-    def _validate(self) -> None:
-        self.evaluate()
-        self._after_evaluation()
-
-    def _validate_late(self) -> None:
-        """After the checkpoint of this step was committed."""
-        self._validate()
-        if self.metrics:
-            self.saver.annotate(self.step, valid_loss=self.valid_loss)
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether a run of `steps` updates is measured after `step` of them."""
+        return step % self._task.settings.eval_every == 0 or step == steps
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss per token of the validation split, in nats; logged by rank 0, also per language."""
-        for chunk in self.chunks:
+    def measure(self, step: int, seconds: float = 0.0) -> dict[str, Any] | None:
+        """Mean loss per token in nats, also per language, as a row of valid.jsonl; every rank calls it.
+
+        Args:
+            step: updates done.
+            seconds: how long it may take when a rank has been requested to leave.
+
+        Returns:
+            The row, or None when it was broken off.
+        """
+        for chunk in self._passes.chunks:
             chunk.eval()
-        sums = {name: self._sums_over(dataset) for name, dataset in self.valid_sets.items()}
+        try:
+            sums = self._sums(seconds)
+        finally:
+            for chunk in self._passes.chunks:
+                chunk.train()
+        return sums and self._row(step, sums)
+
+    def _sums(self, seconds: float) -> dict[str, list[float]] | None:
+        """The sums that a forward step reports, over all ranks, by language."""
+        task, began = self._task, time.monotonic()
+        mine = {name: [0.0] * task.reported for name in task.valid_sets}
+        for name, ids in self._batches():
+            part = self._passes.run(task.valid_sets[name], ids, forward_only=True)
+            mine[name] = [a + b for a, b in zip(mine[name], part, strict=True)]
+            (spent,), request = self._signals.agree([time.monotonic() - began], task.device)
+            if request is not None and spent / dist.get_world_size() >= seconds:
+                return None
+        flat, _ = self._signals.agree([number for part in mine.values() for number in part], task.device)
+        rows = np.array(flat).reshape(len(mine), task.reported).tolist()
+        return dict(zip(mine, rows, strict=True))
+
+    def _batches(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(language, ids) of what runs between two looks at the signals; an id of -1 fills a batch."""
+        settings = self._task.settings
+        for name, dataset in self._task.valid_sets.items():
+            ids = data.padded_ids(len(dataset), self._unit)
+            if settings.eval_batches is not None:
+                ids = ids[: settings.eval_batches * settings.global_batch_size]
+            for start in range(0, len(ids), self._at_once):
+                yield name, ids[start : start + self._at_once]
+
+    def _row(self, step: int, sums: dict[str, list[float]]) -> dict[str, Any]:
         total, count, *more = (sum(column) for column in zip(*sums.values(), strict=True))
         loss = total / count
-        for chunk in self.chunks:
-            chunk.train()
-        if self.metrics:
-            perplexity = math.exp(min(loss, 700.0))
-            row = {"step": self.step, "loss": loss, "perplexity": perplexity, "time": time.time()}
-            row |= {f"loss_{name}": part[0] / part[1] for name, part in sums.items() if name}
-            self.metrics.valid({**row, **self._more_of_validation(more, count)})
-        self.valid_loss = loss
-        return loss
-
-    def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
-        """Seam: further columns of valid.jsonl, from the sums after the first two."""
-        return {}
-
-    def _after_evaluation(self) -> None:
-        """Seam: called on every rank after the validation at step 0 and those between updates."""
+        perplexity = math.exp(min(loss, 700.0))
+        row = {"step": step, "loss": loss, "perplexity": perplexity, "time": time.time()}
+        row |= {f"loss_{name}": part[0] / part[1] for name, part in sums.items() if name}
+        return row | self._task.validation_columns(more, count)

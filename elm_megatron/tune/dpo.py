@@ -12,44 +12,40 @@ from typing import Any
 import numpy as np
 import torch
 
+from conf.schema.tune import FinetuneConfig
+from data_prep.tokenizer import Tokenizer
+from elm_megatron.engine.task import Schedule
+from elm_megatron.run.world import World
 from elm_megatron.tune import lora
 from elm_megatron.tune.pairs import PairBatch, PairData, Pairs
-from elm_megatron.tune.tuner import Tuner
+from elm_megatron.tune.tuning import Tuning
 
 
-class DpoTuner(Tuner):
-    """One rank of a preference tuning run."""
+class Dpo(Tuning):
+    """One rank's part in a preference tuning run."""
 
     reported = 4  # Σ loss, pairs, Σ margin, pairs whose chosen answer is ahead
 
-    def _read_corpus(self) -> PairData:
-        return PairData.read(self.config, self.base.tokenizer)
+    def __init__(self, config: FinetuneConfig, world: World, device: torch.device):
+        super().__init__(config, world, device)
+        self._references: Iterator[torch.Tensor] = iter(())
 
-    def _shape(self, dataset: Pairs, ids: np.ndarray) -> tuple[int, int]:
+    def read_corpus(self, tokenizer: Tokenizer) -> PairData:
+        """Preference pairs."""
+        return PairData.read(self.config, tokenizer)
+
+    def shape(self, dataset: Pairs, ids: np.ndarray) -> tuple[int, int]:
+        """Two rows a pair, as wide as the longest of the batch."""
         return 2 * self.settings.micro_batch_size, dataset.width(ids)
 
-    def _run_batches(self, dataset: Pairs, ids: np.ndarray, forward_only: bool) -> list[float]:
-        self._references = self._reference_log_probs(dataset, ids)
-        return super()._run_batches(dataset, ids, forward_only)
-
     @torch.no_grad()
-    def _reference_log_probs(self, dataset: Pairs, ids: np.ndarray) -> Iterator[torch.Tensor]:
-        """The base's log-probabilities of each micro-batch, [2b], in order; empty before the last stage."""
-        rows, length = self._shape(dataset, ids)
-        batches = [self._batches(dataset, ids) for _ in self.chunks]
-        with lora.switched_off(self.chunks):
-            results = self.forward_backward(
-                forward_step_func=_reference_step,
-                data_iterator=batches if len(batches) > 1 else batches[0],
-                model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
-                num_microbatches=len(ids) // (self.settings.micro_batch_size * self.dp),
-                seq_length=length,
-                micro_batch_size=rows,
-                forward_only=True,
-            )
-        return iter(results)
+    def before_batch(self, chunks: list[Any], schedule: Schedule, dataset: Pairs, ids: np.ndarray) -> None:
+        """Take the base's log-probabilities of each micro-batch, [2b]; none before the last stage."""
+        with lora.switched_off(chunks):
+            self._references = iter(schedule(dataset, ids, _reference_step, forward_only=True))
 
-    def _forward_step(self, batches: Iterator[PairBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+    def forward_step(self, batches: Iterator[PairBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+        """The loss of a micro-batch of pairs."""
         batch = next(batches)
         output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
         dpo = self.config.dpo
@@ -57,7 +53,8 @@ class DpoTuner(Tuner):
             log_probs(losses, batch.weights), next(self._references), batch, dpo.beta, dpo.label_smoothing
         )
 
-    def _more_of_validation(self, sums: list[float], count: float) -> dict[str, float]:
+    def validation_columns(self, sums: list[float], count: float) -> dict[str, float]:
+        """How far chosen answers are ahead on average, and what share of them is."""
         return {"margin": sums[0] / count, "accuracy": sums[1] / count}
 
 

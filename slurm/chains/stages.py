@@ -7,11 +7,11 @@ from pathlib import Path
 from conf.schema.pipeline import PipelineConfig
 from data_prep.dataset import open_dataset
 from data_prep.job import Preprocess
-from elm_megatron.engine.job import Pretrain
+from elm_megatron.engine.job import Train
 from elm_megatron.evaluate.job import Eval
 from elm_megatron.hf.job import Export
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.tune.job import Finetune
+from elm_megatron.tune.tasks import tuning
 from slurm.chains import chain
 from slurm.jobs import record
 
@@ -36,12 +36,12 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
             finished=lambda: not here and making.finished(),
         ),
         chain.Stage(
-            "pretrain", train, Pretrain(train), train.world_size,
+            "pretrain", train, Train(train), train.world_size,
             config.data.dir, train.run.dir, trained.latest, manifest=dataset,
             finished=lambda: not here and bool(record.resumable(trained, train, dataset())),
         ),
         chain.Stage(
-            "finetune", tune, Finetune(tune), tune.world_size,
+            "finetune", tune, Train(tune, tuning), tune.world_size,
             ", ".join(config.sft.files), tune.run.dir, tuned.latest,
             finished=lambda: chain.done_since(tuned, trained) and bool(record.resumable(tuned, tune, None)),
             sources=(trained,),

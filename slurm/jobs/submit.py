@@ -1,6 +1,6 @@
 """Start a job here, in an existing allocation, or on Slurm.
 
-    submit(Pretrain(config), config, ranks=4, verb="pretrain") -> exit status
+    submit(Train(config), config, ranks=4, verb="pretrain") -> exit status
 
 `Submission` holds what is asked. It looks at the run folder first: a run that is finished or live is said to
 be, and nothing starts. slurm/README.md tells the whole order.

@@ -32,8 +32,12 @@ def main() -> None:
 
     device = devices.prepare("cpu", 0)
     from elm_megatron.checkpoint import rank_state
+    from elm_megatron.checkpoint.retention import Retention
+    from elm_megatron.checkpoint.save import CheckpointSaver
     from elm_megatron.engine import distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
+    from elm_megatron.run.folder import RunFolder
     from elm_megatron.run.world import World
     from tests.elm_megatron.configs import pretrain_config, small_model
     from tests.elm_megatron.small_dataset import make_dataset
@@ -55,7 +59,8 @@ def main() -> None:
         world = World.single(folder)
         distributed.join(world, device, config.parallel)
         distributed.seed_everything(1)
-        trainer = Trainer(config, world, device)
+        trainer = Trainer(Pretraining(config, world, device))
+        saver = CheckpointSaver(RunFolder(config.run.dir), world, Retention.of(config.train))
 
         def step() -> float:
             began = time.perf_counter()
@@ -65,11 +70,11 @@ def main() -> None:
         def save(wait: bool) -> tuple[float, int]:
             """Seconds until training could go on, and bytes."""
             began = time.perf_counter()
-            trainer.saver.wait()
+            saver.wait()
             shards = rank_state.snapshot(trainer.chunks, trainer.optimizer, False, buffers=buffers)
-            trainer.saver.save(trainer.step, shards, {})
+            saver.save(trainer.step, shards, {})
             if wait:
-                trainer.saver.wait()
+                saver.wait()
             return time.perf_counter() - began, sum(shard.data.nbytes for shard in shards)
 
         def beside(thread: threading.Thread) -> list[float]:
@@ -87,7 +92,7 @@ def main() -> None:
         for _ in range(rounds):
             undisturbed = [step() for _ in range(5)]
             stall, size = save(wait=False)
-            saving = beside(trainer.saver._thread)
+            saving = beside(saver._thread)
             undisturbed += [step() for _ in range(5)]
             thread = threading.Thread(target=_hash_alone, args=(size,))
             thread.start()

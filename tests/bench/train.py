@@ -73,6 +73,7 @@ def ours(precision: str, rank: int, ranks: int, folder: Path) -> Callable[[], No
 
     device = devices.prepare("cpu", rank)
     from elm_megatron.engine import distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
 
     model = ModelConfig(
@@ -100,7 +101,7 @@ def ours(precision: str, rank: int, ranks: int, folder: Path) -> Callable[[], No
     world = World(rank, ranks, rank, 0, 1, f"bench-{precision}-{ranks}", 0, "127.0.0.1", folder)
     distributed.join(world, device, ParallelConfig(tp=ranks))
     distributed.seed_everything(1)
-    trainer = Trainer(config, world, device)
+    trainer = Trainer(Pretraining(config, world, device))
     return lambda: trainer.train_step() and None
 
 

@@ -66,7 +66,7 @@ def batch(args: argparse.Namespace) -> tuple:
 
 
 def ours(folder: Path, args: argparse.Namespace) -> int:
-    """Peak bytes of the Tuner's own model, loss and optimizer."""
+    """Peak bytes of the trainer's own model, loss and optimizer."""
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", 0)
@@ -77,26 +77,37 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
     from conf.schema.tune import TuneConfig
     from elm_megatron.chat.examples import Example
     from elm_megatron.engine import distributed
+    from elm_megatron.engine.train import Trainer
     from elm_megatron.model import hf_config
     from elm_megatron.run.world import World
     from elm_megatron.sources.base import Base
     from elm_megatron.sources.source import ModelSource
     from elm_megatron.sources.weights import FolderWeights
     from elm_megatron.tune.rows import Rows
-    from elm_megatron.tune.tuner import Tuner
-    from tests.elm_megatron.tune.cases import finetune_config
+    from elm_megatron.tune.sft import Sft
+    from tests.elm_megatron.tune.configs import finetune_config
 
     torch.set_num_threads(1)
     ids, answer = batch(args)
     examples = [Example(i.numpy().astype(np.int32), a.numpy(), "") for i, a in zip(ids, answer, strict=True)]
     model = hf_config.model_config(folder, "bench")
 
-    class Bench(Tuner):
-        def _open_data(self) -> None:
+    class Data:
+        """Rows in place of instruction files."""
+
+        train = valid = Rows(examples, args.length, args.rows, 1, 3)
+        counts, sha256 = {}, ""
+
+        def summary(self) -> str:
+            return f"{len(self.train)} rows"
+
+    class Bench(Sft):
+        def open_base(self) -> None:
             self.source = ModelSource(str(folder), folder, None)
             self.base = Base(self.source, FolderWeights(folder), None)
-            self.train_set = Rows(examples, args.length, args.rows, 1, 3)
-            self.valid_sets = {"": self.train_set}
+
+        def read_corpus(self, tokenizer: object) -> Data:
+            return Data()
 
     tune = {**SETTINGS, "alpha": 128.0, "steps": args.steps, "seq_length": args.length, "dropout": 0.05}
     tune |= {"global_batch_size": args.rows, "micro_batch_size": args.rows}
@@ -106,9 +117,9 @@ def ours(folder: Path, args: argparse.Namespace) -> int:
     distributed.join(world, device, ParallelConfig())
     distributed.seed_everything(1)
     held = reset_peak()
-    tuner = Bench(config, world, device)
+    trainer = Trainer(Bench(config, world, device))
     for _ in range(args.steps):
-        tuner.train_step()
+        trainer.train_step()
     peak = status("VmHWM") - held
     distributed.leave()
     return peak

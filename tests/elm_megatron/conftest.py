@@ -17,7 +17,8 @@ from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.executioner import Executioner
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.small_dataset import make_dataset
-from tests.elm_megatron.tune import cases as tune_cases
+from tests.elm_megatron.tune import configs as tune_configs
+from tests.elm_megatron.tune import rank_functions as tune_ranks
 
 # (query groups, tied, layout)
 VARIANTS = {
@@ -74,9 +75,9 @@ def made(
 def base(ranks: RankPool, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run pretrained for a few steps, for the tests of tuning."""
     folder = tmp_path_factory.mktemp("bases") / "base"
-    config = pretrain_config(folder, corpus, model=tune_cases.base_model(), steps=60)
-    tune_cases.folder_of(config)
-    assert ranks.run(1, tune_cases.pretrain, config=config) == ["done"]
+    config = pretrain_config(folder, corpus, model=tune_configs.base_model(), steps=60)
+    tune_configs.folder_of(config)
+    assert ranks.run(1, tune_ranks.pretrain, config=config) == ["done"]
     return folder
 
 
@@ -85,8 +86,8 @@ def exported(ranks: RankPool, base: Path, tmp_path_factory: pytest.TempPathFacto
     """The same base as a Hugging Face folder."""
     folder = tmp_path_factory.mktemp("exports") / "export"
     config = ExportConfig(run=RunConfig(folder.name, str(folder)), source=str(base), dtype="fp32")
-    tune_cases.folder_of(config)
-    assert ranks.run(1, tune_cases.export, config=config) == ["done"]
+    tune_configs.folder_of(config)
+    assert ranks.run(1, tune_ranks.export, config=config) == ["done"]
     return folder / "model"
 
 

@@ -66,9 +66,9 @@ def export_config(folder: Path, source: Path, **changes: Any) -> ExportConfig:
 
 def train(world: World, config: PretrainConfig) -> str:
     """Train to the end."""
-    from elm_megatron.engine.job import Pretrain
+    from elm_megatron.engine.job import Train
 
-    return Pretrain(config)(world)
+    return Train(config)(world)
 
 
 def export(world: World, config: ExportConfig) -> str:
@@ -137,6 +137,7 @@ def save_again(world: World, config: PretrainConfig, source: Path) -> None:
     from elm_megatron.checkpoint import rank_state
     from elm_megatron.checkpoint.manifest import Checkpoint
     from elm_megatron.engine import distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
     from elm_megatron.model import device as devices
     from elm_megatron.run.steps import step_folder
@@ -145,7 +146,7 @@ def save_again(world: World, config: PretrainConfig, source: Path) -> None:
     distributed.join(world, device, config.parallel)
     try:
         distributed.seed_everything(1)
-        trainer = Trainer(config, world, device)
+        trainer = Trainer(Pretraining(config, world, device))
         checkpoint = Checkpoint.open(step_folder(RunFolder(source)))
         rank_state.restore(trainer.chunks, trainer.optimizer, checkpoint.reader(), 0, moments=False)
         trainer.step = 1

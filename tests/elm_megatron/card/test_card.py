@@ -19,7 +19,8 @@ from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.lineage import LOST, Stage, stages_of
 from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.rank_pool import RankPool
-from tests.elm_megatron.tune import cases as tune_cases
+from tests.elm_megatron.tune import configs as tune_configs
+from tests.elm_megatron.tune import rank_functions as tune_ranks
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +165,9 @@ def test_the_parts_of_a_blend_are_told_apart(corpus: Path, tmp_path: Path):
 def finetune(ranks: RankPool, folder: Path, source: Path, model: ModelConfig, stage: str) -> Path:
     """A tuning run of two steps."""
     small = {"steps": 2, "seq_length": 128, "global_batch_size": 2, "micro_batch_size": 2, "r": 4, "alpha": 8}
-    config = tune_cases.finetune_config(folder, source, stage=stage, model=model, **small)
-    tune_cases.folder_of(config).update(verb="finetune")
-    assert ranks.run(1, tune_cases.finetune, config=config) == ["done"]
+    config = tune_configs.finetune_config(folder, source, stage=stage, model=model, **small)
+    tune_configs.folder_of(config).update(verb="finetune")
+    assert ranks.run(1, tune_ranks.finetune, config=config) == ["done"]
     return folder
 
 

@@ -18,7 +18,7 @@ from elm_megatron.engine import samples
 from elm_megatron.engine.samples import Samples, interleaved
 from elm_megatron.run.resume import check_resume
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.small_dataset import make_dataset
 
@@ -111,12 +111,12 @@ def test_blend_goes_on_where_it_was(ranks: RankPool, small_data: Path, second: P
         "log_sample_ids": True,
     }
     whole, cut = (pretrain_config(tmp_path / name, small_data, 2, **changes) for name in ("whole", "cut"))
-    uncut, run = cases.folder(whole), cases.folder(cut)
-    ranks.run(2, cases.train, config=whole)
-    ranks.run(2, cases.train_with_signal, config=cut, step=4, number=signal.SIGUSR2)
+    uncut, run = rank_functions.folder(whole), rank_functions.folder(cut)
+    ranks.run(2, rank_functions.train, config=whole)
+    ranks.run(2, rank_functions.train_with_signal, config=cut, step=4, number=signal.SIGUSR2)
     assert [part["drawn"] for part in run.read()["blend"]] == [24, 8]
     resumed = pretrain_config(tmp_path / "cut", small_data, 2, tp=2, **changes)
-    ranks.run(2, cases.train, config=resumed)
+    ranks.run(2, rank_functions.train, config=resumed)
     rows = run.read_metrics(run.samples)
     assert rows == uncut.read_metrics(uncut.samples)
     assert sum(sum(row["datasets"]) for row in rows) == 20
@@ -137,8 +137,8 @@ def test_a_part_that_changed_is_refused_on_resume(ranks: RankPool, small_data: P
     part = make_dataset(tmp_path / "part", train_tokens=2000)
     changes = {"blend": [BlendPart(str(part))], "save_every": 4}
     config = pretrain_config(tmp_path / "run", small_data, **changes)
-    cases.folder(config)
-    ranks.run(1, cases.train_with_signal, config=config, step=2, number=signal.SIGUSR2)
+    rank_functions.folder(config)
+    ranks.run(1, rank_functions.train_with_signal, config=config, step=2, number=signal.SIGUSR2)
     make_dataset(part, train_tokens=3000)
     with pytest.raises(RuntimeError, match="its checkpoint has another blend"):
-        ranks.run(1, cases.train, config=config)
+        ranks.run(1, rank_functions.train, config=config)

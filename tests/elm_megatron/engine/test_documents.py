@@ -12,7 +12,7 @@ from conf.schema.pretrain import PretrainConfig
 from elm_megatron.engine.packing import document_ends
 from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.small_dataset import make_dataset
 
@@ -36,8 +36,8 @@ def short_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(ranks: RankPool, config: PretrainConfig) -> dict[str, list[float]]:
     """Losses and gradient norms of a run."""
-    run = cases.folder(config)
-    ranks.run(config.world_size, cases.train, config=config)
+    run = rank_functions.folder(config)
+    ranks.run(config.world_size, rank_functions.train, config=config)
     rows = run.read_metrics()
     return {key: [row[key] for row in rows] for key in ("loss", "grad_norm")}
 
@@ -80,15 +80,16 @@ def inner_losses(world: World, config: PretrainConfig) -> tuple[list[float], lis
     import torch
 
     from elm_megatron.engine import data, distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
     from elm_megatron.model import device as devices
 
     device = devices.prepare("cpu", world.local_rank)
     distributed.join(world, device, config.parallel)
     distributed.seed_everything(1)
-    trainer = Trainer(config, world, device)
+    trainer = Trainer(Pretraining(config, world, device))
     (batch,) = data.micro_batches(
-        trainer.train_set, trainer.train_set.ids(0, 2), 2, 0, 1, device, trainer.keep_apart
+        trainer.task.train_set, trainer.task.train_set.ids(0, 2), 2, 0, 1, device, trainer.task.keep_apart
     )
     start, stop = batch.packed.cu_seqlens_q.tolist()[1:3]
     part = slice(start, stop)
@@ -99,7 +100,7 @@ def inner_losses(world: World, config: PretrainConfig) -> tuple[list[float], lis
         )[0, part]
         positions = torch.arange(stop - start)[None]
         alone = model(batch.tokens[:, part], positions, None, labels=batch.labels[:, part])[0]
-    masked = float(batch.loss_mask[batch.tokens == trainer.keep_apart].sum())
+    masked = float(batch.loss_mask[batch.tokens == trainer.task.keep_apart].sum())
     expected = batch.position_ids[0, part].tolist()
     distributed.leave()
     assert expected == positions[0].tolist()
@@ -110,7 +111,7 @@ def test_a_document_is_read_as_if_it_stood_alone(
     ranks: RankPool, short_documents: Path, tmp_path: Path
 ) -> None:
     config = pretrain_config(tmp_path / "run", short_documents, **ALL)
-    cases.folder(config)
+    rank_functions.folder(config)
     ((inside, alone, masked),) = ranks.run(1, inner_losses, config=config)
     assert len(inside) > 10
     assert inside == pytest.approx(alone, rel=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.elm_megatron.configs import pretrain_config, small_model
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 
 pytestmark = [
@@ -32,10 +32,10 @@ def losses(
     config = pretrain_config(run_dir, small_data, ranks, small_model(**MODEL), **changes)
     config.cluster.device = device
     config.train.precision = precision
-    run = cases.folder(config)
+    run = rank_functions.folder(config)
     pool = RankPool(ranks, run_dir)
     try:
-        pool.run(ranks, cases.train, config=config)
+        pool.run(ranks, rank_functions.train, config=config)
     finally:
         pool.close()
     return [row["loss"] for row in run.read_metrics()]

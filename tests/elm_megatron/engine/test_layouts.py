@@ -11,7 +11,7 @@ from conf.schema.pretrain import PretrainConfig
 from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.run.steps import committed
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 
 LAYOUTS = {
@@ -36,14 +36,14 @@ LAYOUTS = {
 
 def run(ranks: RankPool, config: PretrainConfig) -> list[dict]:
     """Train and return the rows of metrics.jsonl."""
-    folder = cases.folder(config)
-    assert ranks.run(config.world_size, cases.train, config=config) == ["done"] * config.world_size
+    folder = rank_functions.folder(config)
+    assert ranks.run(config.world_size, rank_functions.train, config=config) == ["done"] * config.world_size
     return folder.read_metrics()
 
 
 def weights(config: PretrainConfig) -> dict[str, torch.Tensor]:
     """The whole tensors of the run's last checkpoint."""
-    checkpoint = Checkpoint.open(committed(cases.folder(config))[0])
+    checkpoint = Checkpoint.open(committed(rank_functions.folder(config))[0])
     checkpoint.verify()
     reader = checkpoint.reader()
     return {name: reader.read(name) for name in reader.names()}

@@ -18,7 +18,7 @@ from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 
 LAUNCHER = Path(__file__).resolve().parents[3] / "launch" / "pretrain.py"
@@ -27,7 +27,7 @@ LAUNCHER = Path(__file__).resolve().parents[3] / "launch" / "pretrain.py"
 @pytest.mark.parametrize("silent", [0, 1])
 def test_silent_rank_is_named(silent: int, ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
     config = pretrain_config(tmp_path / "run", small_data, 2, stall_seconds=1.0)
-    said = ranks.run(2, cases.train_and_stop_beating, config=config, silent=silent)
+    said = ranks.run(2, rank_functions.train_and_stop_beating, config=config, silent=silent)
     assert said[1 - silent].startswith(f"{silent} ")
     assert said[1 - silent].endswith(" 7\n")
     assert said[silent] == ""
@@ -38,8 +38,8 @@ def test_a_straggler_is_named_beside_others_with_the_same_weights(
 ) -> None:
     """They wait for its gradients, which is no work of their own."""
     config = pretrain_config(tmp_path / "run", small_data, 2, steps=3)
-    run = cases.folder(config)
-    ranks.run(2, cases.train_with_a_straggler, config=config, slow=1)
+    run = rank_functions.folder(config)
+    ranks.run(2, rank_functions.train_with_a_straggler, config=config, slow=1)
     rows = run.read_metrics()
     assert [row["slowest_rank"] for row in rows] == [1, 1, 1]
     assert all(row["slowest_over_median"] > 1.5 for row in rows)

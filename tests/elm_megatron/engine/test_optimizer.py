@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 
 
@@ -20,6 +20,6 @@ def test_weight_decay_is_on_matrices_alone(
 ) -> None:
     """A matrix shrinks by lr·decay = 0.05, a norm's weight stays."""
     config = pretrain_config(tmp_path / "run", small_data, size, weight_decay=5.0, **changes)
-    cases.folder(config)
-    for factors in ranks.run(size, cases.update_without_gradients, config=config):
+    rank_functions.folder(config)
+    for factors in ranks.run(size, rank_functions.update_without_gradients, config=config):
         assert factors == {True: {0.95}, False: {1.0}}

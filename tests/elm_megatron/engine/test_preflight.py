@@ -14,7 +14,7 @@ import yaml
 from conf.plain import plain
 from elm_megatron.planner import memory
 from tests.elm_megatron.configs import pretrain_config, small_model
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 
 LARGE = {"hidden_size": 2048, "ffn_hidden_size": 5120, "num_layers": 16, "num_attention_heads": 32}
@@ -77,8 +77,8 @@ def test_bytes_equal_those_of_built_ranks(
     """Weights, gradients and optimizer to the byte (dp shards: to bucket padding), activations within 3%."""
     world, changes = BUILT[name]
     config = pretrain_config(tmp_path / "run", small_data, world, global_batch_size=4, **changes)
-    cases.folder(config)
-    held = ranks.run(world, cases.held_bytes, config=config)[0]
+    rank_functions.folder(config)
+    held = ranks.run(world, rank_functions.held_bytes, config=config)[0]
     said = preflight(config, tmp_path)["ranks"][0]
     for key in ("parameters", "weight_bytes"):
         assert said[key] == held[key]

@@ -17,7 +17,7 @@ from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import BatchRamp
 from elm_megatron.engine.data import sample_ids, steps_of_epochs
 from elm_megatron.engine.guards import BadNumbers, Guard
-from elm_megatron.engine.job import Pretrain
+from elm_megatron.engine.job import Train
 from elm_megatron.engine.schedule import learning_rate
 from elm_megatron.planner import layout
 from elm_megatron.run.folder import RunFolder
@@ -113,7 +113,7 @@ def printed(world: World, config: PretrainConfig) -> str:
     """Train to the end; returns what it wrote to stdout."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        Pretrain(config)(world)
+        Train(config)(world)
     return said.getvalue()
 
 

@@ -13,7 +13,7 @@ from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.engine import data
 from elm_megatron.run.steps import committed
 from tests.elm_megatron.configs import pretrain_config
-from tests.elm_megatron.engine import cases
+from tests.elm_megatron.engine import rank_functions
 from tests.elm_megatron.rank_pool import RankPool
 from tests.elm_megatron.small_dataset import make_dataset
 
@@ -39,15 +39,15 @@ def test_who_must_leave_saves_before_validating(
     changes = {"eval_every": 3, "save_every": 50, "keep_best": True}
     calm = pretrain_config(tmp_path / "calm", small_data, 2, tp=2, **changes)
     run = pretrain_config(tmp_path / "run", small_data, 2, tp=2, **changes)
-    expected, found = cases.folder(calm), cases.folder(run)
-    ranks.run(2, cases.train, config=calm)
-    outcomes = ranks.run(2, cases.train_with_signal, config=run, step=step, number=signal.SIGUSR2)
+    expected, found = rank_functions.folder(calm), rank_functions.folder(run)
+    ranks.run(2, rank_functions.train, config=calm)
+    outcomes = ranks.run(2, rank_functions.train_with_signal, config=run, step=step, number=signal.SIGUSR2)
     assert outcomes == ["done" if last else "requeue"] * 2
     measured = [row["step"] for row in found.read_metrics(found.valid)]
     assert measured == ([0, 3, 6, 9, 10] if last else [0, 3])
     if not last:
         assert Checkpoint.open(committed(found)[0]).manifest["valid_loss"] is None
-        ranks.run(2, cases.train, config=run)
+        ranks.run(2, rank_functions.train, config=run)
     rows = [[(row["step"], row["loss"]) for row in one.read_metrics(one.valid)] for one in (found, expected)]
     assert rows[0] == rows[1]
     losses = dict(rows[1])

@@ -29,7 +29,7 @@ REASONS = {
 HEAVY = (  # what each verb's job loads in a rank
     "elm_megatron.engine.train",
     "elm_megatron.engine.preflight",
-    "elm_megatron.tune.tuner",
+    "elm_megatron.tune.sft",
     "elm_megatron.tune.dpo",
     "elm_megatron.tune.preflight",
     "elm_megatron.hf.export",

@@ -23,7 +23,7 @@ from elm_megatron.sources.source import resolve
 from elm_megatron.sources.weights import FolderWeights
 from elm_megatron.tune.corpus import SftData
 from tests.elm_megatron.rank_pool import RankPool
-from tests.elm_megatron.tune import cases
+from tests.elm_megatron.tune import configs, rank_functions
 
 LARGE = ModelConfig("large", 2048, 5120, 16, 32, 32, 2048, 32000)
 
@@ -31,7 +31,7 @@ LARGE = ModelConfig("large", 2048, 5120, 16, 32, 32, 2048, 32000)
 def tokens() -> list[list[int]]:
     """Two sequences of ids."""
     generator = torch.Generator().manual_seed(7)
-    return torch.randint(4, cases.VOCAB, (2, 48), generator=generator).tolist()
+    return torch.randint(4, configs.VOCAB, (2, 48), generator=generator).tolist()
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -48,9 +48,9 @@ def tuned(ranks: RankPool, base: Path, tmp_path_factory: pytest.TempPathFactory)
     """A finished tuning of q and v on two tensor-parallel ranks, the base's files before, and its config."""
     before = files_of(base)
     folder = tmp_path_factory.mktemp("tuned") / "qv"
-    config = cases.finetune_config(folder, base, 2, tp=2, r=8, alpha=16.0, steps=12, lr=5e-3, save_every=6)
-    cases.folder_of(config)
-    assert ranks.run(2, cases.finetune, config=config) == ["done"] * 2
+    config = configs.finetune_config(folder, base, 2, tp=2, r=8, alpha=16.0, steps=12, lr=5e-3, save_every=6)
+    configs.folder_of(config)
+    assert ranks.run(2, rank_functions.finetune, config=config) == ["done"] * 2
     return config, before
 
 
@@ -79,7 +79,7 @@ def test_ours_loads_in_peft(tuned: tuple, ranks: RankPool, exported: Path) -> No
         theirs = peft.PeftModel.from_pretrained(reference, folder).eval()(torch.tensor(tokens())).logits
     config.parallel = ParallelConfig()
     config.cluster.tasks_per_node = 1
-    (mine,) = ranks.run(1, cases.logits, config=config, adapter=str(folder), tokens=tokens())
+    (mine,) = ranks.run(1, rank_functions.logits, config=config, adapter=str(folder), tokens=tokens())
     assert (theirs - without).abs().max() > 0.1
     assert (torch.from_numpy(mine) - theirs).abs().max() < 1e-4
 
@@ -99,7 +99,7 @@ def test_peft_loads_in_ours_and_merges(ranks: RankPool, exported: Path, base: Pa
     model.save_pretrained(tmp_path / "theirs")
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(tokens())).logits
-    config = cases.finetune_config(
+    config = configs.finetune_config(
         tmp_path / "x",
         base,
         r=4,
@@ -107,7 +107,7 @@ def test_peft_loads_in_ours_and_merges(ranks: RankPool, exported: Path, base: Pa
         targets=list(TARGETS),
         init_from=str(tmp_path / "theirs"),
     )
-    (mine,) = ranks.run(1, cases.logits, config=config, adapter=None, tokens=tokens())
+    (mine,) = ranks.run(1, rank_functions.logits, config=config, adapter=None, tokens=tokens())
     assert (torch.from_numpy(mine) - theirs).abs().max() < 1e-4
     merged = load_merged(exported, tmp_path / "theirs", config.model)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_peft_loads_in_ours_and_merges(ranks: RankPool, exported: Path, base: Pa
 
 @pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"pp": 2}, {"tp": 2, "sp": True}])
 def test_the_published_shape_goes_through_every_layout(
-    layout: dict, ranks: RankPool, exported: Path, base: Path, tune_data: Path, tmp_path: Path
+    layout: dict, ranks: RankPool, exported: Path, base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     """PEFT's file (r=64, q and v, alpha 128) gives PEFT's loss, and comes out of the run as it went in."""
     torch.manual_seed(5)
@@ -129,13 +129,13 @@ def test_the_published_shape_goes_through_every_layout(
     model.eval().save_pretrained(tmp_path / "theirs")
     world = 2 if layout else 1
     changes = {"r": 64, "alpha": 128.0, "steps": 1, "lr": 1e-9, "min_lr": 1e-9}
-    config = cases.finetune_config(
+    config = configs.finetune_config(
         tmp_path / "x", base, world, init_from=str(tmp_path / "theirs"), **changes, **layout
     )
-    run = cases.folder_of(config)
-    assert ranks.run(world, cases.finetune, config=config) == ["done"] * world
+    run = configs.folder_of(config)
+    assert ranks.run(world, rank_functions.finetune, config=config) == ["done"] * world
     (row,) = run.read_metrics()
-    rows = SftData.read(config, Tokenizer.load(tune_data)).train
+    rows = SftData.read(config, Tokenizer.load(corpus)).train
     total, answers = torch.zeros(()), 0
     for example in (rows.examples[i] for row_id in rows.ids(0, 8) for i in rows.rows[row_id]):
         ids, mask = torch.from_numpy(example.ids.astype("int64")), torch.from_numpy(example.answer[1:])
@@ -174,30 +174,30 @@ def test_merge_changes_only_what_was_asked_for(tuned: tuple, exported: Path) -> 
 
 
 def test_another_base_is_refused(
-    tuned: tuple, ranks: RankPool, base: Path, tune_data: Path, tmp_path: Path
+    tuned: tuple, ranks: RankPool, base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     config, _ = tuned
     from tests.elm_megatron.configs import pretrain_config
 
-    other = pretrain_config(tmp_path / "other", tune_data, model=cases.base_model(), steps=1, seed=5)
-    cases.folder_of(other)
-    ranks.run(1, cases.pretrain, config=other)
+    other = pretrain_config(tmp_path / "other", corpus, model=configs.base_model(), steps=1, seed=5)
+    configs.folder_of(other)
+    ranks.run(1, rank_functions.pretrain, config=other)
     adapter = str(Path(config.run.dir))
-    warm = cases.finetune_config(tmp_path / "warm", tmp_path / "other", r=8, alpha=16.0, init_from=adapter)
-    cases.folder_of(warm)
-    (sentence,) = ranks.run(1, cases.finetune_to_refusal, config=warm)
+    warm = configs.finetune_config(tmp_path / "warm", tmp_path / "other", r=8, alpha=16.0, init_from=adapter)
+    configs.folder_of(warm)
+    (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=warm)
     assert sentence.startswith("the adapter was trained on another base")
     # The same run folder, resumed over a base that was exchanged behind its back:
-    swapped = cases.finetune_config(tmp_path / "qv", tmp_path / "other", r=8, alpha=16.0, steps=14)
+    swapped = configs.finetune_config(tmp_path / "qv", tmp_path / "other", r=8, alpha=16.0, steps=14)
     shutil.copytree(config.run.dir, tmp_path / "qv")
-    (sentence,) = ranks.run(1, cases.finetune_to_refusal, config=swapped)
+    (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=swapped)
     assert "another base_fingerprint" in sentence
-    wider = cases.finetune_config(tmp_path / "wider", base)
+    wider = configs.finetune_config(tmp_path / "wider", base)
     wider.model.ffn_hidden_size = 96
-    cases.folder_of(wider)
-    (sentence,) = ranks.run(1, cases.finetune_to_refusal, config=wider)
+    configs.folder_of(wider)
+    (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=wider)
     assert "the run's model wants" in sentence
-    wrong = cases.base_model()
+    wrong = configs.base_model()
     wrong.hidden_size = 128
     with pytest.raises(InputError, match="must be"):
         adapters.read(Path(config.run.dir) / "adapter", wrong)
@@ -241,9 +241,9 @@ def test_a_pickle_is_never_opened(tuned: tuple, tmp_path: Path) -> None:
 
 def test_published_trainable_parameters(ranks: RankPool) -> None:
     assert TuneConfig().trainable_parameters(LARGE) == 8_388_608
-    assert ranks.run(1, cases.count_on_meta, model=LARGE, tune=TuneConfig()) == [8_388_608]
+    assert ranks.run(1, rank_functions.count_on_meta, model=LARGE, tune=TuneConfig()) == [8_388_608]
     every = TuneConfig(r=8, targets=list(TARGETS))
     grouped = ModelConfig("g", 64, 160, 4, 4, 2, 64, 512)
-    assert ranks.run(1, cases.count_on_meta, model=grouped, tune=every) == [
+    assert ranks.run(1, rank_functions.count_on_meta, model=grouped, tune=every) == [
         every.trainable_parameters(grouped)
     ]

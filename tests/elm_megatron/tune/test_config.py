@@ -15,12 +15,12 @@ from elm_megatron.run.resume import check_resume
 from elm_megatron.sources.source import base_for
 from elm_megatron.tune.prepare import adopt, prepare
 from slurm.jobs.record import resumable
-from tests.elm_megatron.tune import cases
+from tests.elm_megatron.tune import configs
 
 
 def config(**changes: Any) -> Any:
     """A configuration on an imagined base."""
-    return cases.finetune_config(Path("runs/x"), Path("runs/base"), **changes)
+    return configs.finetune_config(Path("runs/x"), Path("runs/base"), **changes)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_run_that_stopped_early_is_finished_until_more_is_asked_for(tmp_path: 
     RunFolder(tmp_path / "x").update(state="done", step=3, steps=8)
 
     def told(steps: int) -> str | None:
-        asked = cases.finetune_config(tmp_path / "x", tmp_path, steps=steps, **changes)
+        asked = configs.finetune_config(tmp_path / "x", tmp_path, steps=steps, **changes)
         return resumable(RunFolder(tmp_path / "x"), asked, None)
 
     assert told(8) == f"x is finished: 3 steps, see {tmp_path / 'x'}."
@@ -90,10 +90,10 @@ def test_a_missing_source_names_the_command() -> None:
 
 
 def test_the_source_brings_its_own_model(base: Path) -> None:
-    found = cases.finetune_config(Path("runs/x"), base)
+    found = configs.finetune_config(Path("runs/x"), base)
     found.model.hidden_size = 4096
     assert adopt(found).step is None
-    assert found.model.hidden_size == cases.base_model().hidden_size
+    assert found.model.hidden_size == configs.base_model().hidden_size
     found.sft.files = ["nowhere.json"]
     with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
         prepare(found)
@@ -113,7 +113,7 @@ def test_files_are_read_before_anything_starts(
     stage: str, name: str, content: str, message: str, base: Path, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(content)
-    found = cases.finetune_config(
+    found = configs.finetune_config(
         tmp_path / "x", base, stage=stage, **{f"{stage}_files": [str(tmp_path / name)]}
     )
     with pytest.raises(InputError, match=message):

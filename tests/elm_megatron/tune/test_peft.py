@@ -17,7 +17,7 @@ from elm_megatron.sources import adapters
 from elm_megatron.tune import lora
 from elm_megatron.tune.corpus import SftData
 from tests.elm_megatron.rank_pool import RankPool
-from tests.elm_megatron.tune import cases
+from tests.elm_megatron.tune import configs, rank_functions
 
 LAYOUTS = {
     "one": (1, {}),
@@ -99,8 +99,10 @@ def train_peft(exported: Path, data_dir: Path, config: Any) -> tuple[list[float]
 
 def ours(ranks: RankPool, config: Any) -> tuple[list[float], dict]:
     """Our losses and ΔW, read from the run's PEFT folder."""
-    cases.folder_of(config)
-    assert ranks.run(config.world_size, cases.finetune, config=config) == ["done"] * config.world_size
+    configs.folder_of(config)
+    assert (
+        ranks.run(config.world_size, rank_functions.finetune, config=config) == ["done"] * config.world_size
+    )
     run = RunFolder(config.run.dir)
     adapter = adapters.read(run.path / "adapter", config.model)
     delta = {key: adapter.scale * (b @ a) for key, (a, b) in adapter.tensors.items()}
@@ -115,12 +117,12 @@ def furthest(mine: dict, reference: dict) -> float:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_equals_peft(
-    name: str, ranks: RankPool, base: Path, exported: Path, tune_data: Path, tmp_path: Path
+    name: str, ranks: RankPool, base: Path, exported: Path, corpus: Path, tmp_path: Path
 ) -> None:
     world, changes = LAYOUTS[name]
-    config = cases.finetune_config(tmp_path / name, base, world, **{**SETTINGS, **changes})
+    config = configs.finetune_config(tmp_path / name, base, world, **{**SETTINGS, **changes})
     losses, delta = ours(ranks, config)
-    expected_losses, expected = train_peft(exported, tune_data, config)
+    expected_losses, expected = train_peft(exported, corpus, config)
     assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.2
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) < 1e-4
@@ -130,11 +132,11 @@ def test_equals_peft(
 
 
 def test_another_alpha_does_not_equal_peft(
-    ranks: RankPool, base: Path, exported: Path, tune_data: Path, tmp_path: Path
+    ranks: RankPool, base: Path, exported: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    config = cases.finetune_config(tmp_path / "half", base, 1, **{**SETTINGS, "alpha": 64.0})
+    config = configs.finetune_config(tmp_path / "half", base, 1, **{**SETTINGS, "alpha": 64.0})
     losses, delta = ours(ranks, config)
     config.tune.alpha = 128.0
-    expected_losses, expected = train_peft(exported, tune_data, config)
+    expected_losses, expected = train_peft(exported, corpus, config)
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) > 1e-2
     assert furthest(delta, expected) > 1e-1

@@ -19,7 +19,7 @@ from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.pairs import PairData
 from elm_megatron.tune.rows import Rows
 from tests.elm_megatron.rank_pool import RankPool
-from tests.elm_megatron.tune import cases
+from tests.elm_megatron.tune import configs, rank_functions
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def examples(sizes: list[int], seed: int = 0) -> list[Example]:
     """Examples of random ids; the second half of each is the answer."""
     rng = np.random.default_rng(seed)
     return [
-        Example(rng.integers(4, cases.VOCAB, n).astype(np.int32), np.arange(n) >= n // 2, str(i))
+        Example(rng.integers(4, configs.VOCAB, n).astype(np.int32), np.arange(n) >= n // 2, str(i))
         for i, n in enumerate(sizes)
     ]
 
@@ -51,7 +51,7 @@ def loss_by_example(rows: Rows, batches: list[Any], losses: list[Any]) -> dict[b
 def test_packed_rows_have_the_losses_of_unpacked_ones_and_do_not_leak(
     ranks: RankPool, base: Path, tmp_path: Path
 ) -> None:
-    config = cases.finetune_config(tmp_path / "x", base, r=4, alpha=8.0)
+    config = configs.finetune_config(tmp_path / "x", base, r=4, alpha=8.0)
     sizes = [60, 37, 91, 20, 48, 75, 33, 101, 64, 22]
     data = examples(sizes)
     layout = {"length": 256, "batch": 2, "seed": 1, "pad_id": 3}
@@ -64,7 +64,9 @@ def test_packed_rows_have_the_losses_of_unpacked_ones_and_do_not_leak(
         (rows, list(rows.micro_batches(np.arange(len(rows)), 1, 0, 1, CPU)))
         for rows in (plain, packed, other)
     ]
-    (found,) = ranks.run(1, cases.losses, config=config, batches=[b for _, batches in sets for b in batches])
+    (found,) = ranks.run(
+        1, rank_functions.losses, config=config, batches=[b for _, batches in sets for b in batches]
+    )
     measured = []
     for rows, batches in sets:
         measured.append(loss_by_example(rows, batches, found[: len(batches)]))
@@ -87,14 +89,14 @@ def test_packed_and_unpacked_training_agree(ranks: RankPool, base: Path, tmp_pat
         ("plain", 1, {"global_batch_size": 31, "micro_batch_size": 31}),
         ("packed", 1, {"packing": True, "seq_length": 256}),
     ]:
-        config = cases.finetune_config(
+        config = configs.finetune_config(
             tmp_path / name, base, world, **{"steps": 4, "r": 8, "alpha": 16.0, **changes}
         )
         if name == "packed":
             rows = len(packed_rows(config, base))
             config.tune.global_batch_size, config.tune.micro_batch_size = rows, 1
-        cases.folder_of(config)
-        assert ranks.run(world, cases.finetune, config=config) == ["done"] * world
+        configs.folder_of(config)
+        assert ranks.run(world, rank_functions.finetune, config=config) == ["done"] * world
         losses[name] = [row["loss"] for row in RunFolder(config.run.dir).read_metrics()]
     np.testing.assert_allclose(losses["packed"], losses["plain"], atol=1e-5)
     assert losses["plain"][-1] < losses["plain"][0]
@@ -132,34 +134,34 @@ def test_weights_decide_how_often_a_file_is_seen() -> None:
     assert sorted(rows.rows) == [(0,), (0,), (2,)]
 
 
-def test_a_question_that_stands_in_two_files_falls_on_one_side(tune_data: Path, tmp_path: Path) -> None:
+def test_a_question_that_stands_in_two_files_falls_on_one_side(corpus: Path, tmp_path: Path) -> None:
     """Also where a small file alone would have nothing below the fraction."""
     questions = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}."} for n in range(400)]
-    tokenizer = Tokenizer.load(tune_data)
+    tokenizer = Tokenizer.load(corpus)
     key = {q["instruction"]: prompt_key(Dialogue((Turn(q["instruction"], "", ""),))) for q in questions}
     small = [q for q in questions if int(key[q["instruction"]][:2], 16) > 200][:6]
     for name, records in (("small", small), ("big", questions)):
         (tmp_path / f"{name}.json").write_text(json.dumps(records))
     files = [str(tmp_path / "small.json"), str(tmp_path / "big.json")]
-    config = cases.finetune_config(tmp_path / "x", tmp_path, sft_files=files, seq_length=256)
+    config = configs.finetune_config(tmp_path / "x", tmp_path, sft_files=files, seq_length=256)
     found = SftData.read(config, tokenizer)
     train, valid = ({e.key for e in rows.examples} for rows in (found.train, found.valid))
     assert train and valid and not train & valid and train | valid == set(key.values())
 
 
-def test_weights_that_draw_nothing_are_refused(tune_data: Path, tmp_path: Path) -> None:
-    config = cases.finetune_config(tmp_path / "x", tmp_path, sft_weights=[0.001])
+def test_weights_that_draw_nothing_are_refused(corpus: Path, tmp_path: Path) -> None:
+    config = configs.finetune_config(tmp_path / "x", tmp_path, sft_weights=[0.001])
     with pytest.raises(InputError, match=r"sft\.weights=\[0\.001\]: they draw none of \d+ training examples"):
-        SftData.read(config, Tokenizer.load(tune_data))
+        SftData.read(config, Tokenizer.load(corpus))
 
 
-def test_a_tokenizer_without_a_pad_piece_fills_rows_with_eos(tune_data: Path, tmp_path: Path) -> None:
-    tokenizer = Tokenizer.load(tune_data)
+def test_a_tokenizer_without_a_pad_piece_fills_rows_with_eos(corpus: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(corpus)
     tokenizer.pad_id = -1  # as in Llama's own
-    rows = SftData.read(cases.finetune_config(tmp_path / "x", tmp_path), tokenizer).train
+    rows = SftData.read(configs.finetune_config(tmp_path / "x", tmp_path), tokenizer).train
     (batch,) = rows.micro_batches(np.array([-1]), 1, 0, 1, CPU)
     assert (batch.tokens == tokenizer.eos_id).all() and (batch.weights == 0).all()
-    stage = cases.finetune_config(tmp_path / "x", tmp_path, stage="dpo")
+    stage = configs.finetune_config(tmp_path / "x", tmp_path, stage="dpo")
     assert PairData.read(stage, tokenizer).train.both.pad_id == tokenizer.eos_id
 
 

@@ -13,34 +13,18 @@ from elm_megatron.run.world import Outcome
 STATES: dict[Outcome, str] = {"requeue": "requeued", "cancelled": "cancelled", "done": "done"}
 
 
-def finish(
-    run: RunFolder,
-    outcome: Outcome,
-    step: int,
-    seconds: float,
-    save_seconds: float,
-    kwh: float | None,
-    energy_method: str,
-) -> None:
-    """Sum up; seconds and energy add to those of earlier attempts.
+def finish(run: RunFolder, outcome: Outcome, **fields: Any) -> None:
+    """Sum up an attempt's end.
 
     Args:
-        step: updates done.
-        seconds: of this attempt's loop.
-        save_seconds: of these, how long training stood still for checkpoints.
-        kwh: energy of this attempt, None where nothing could be measured.
-        energy_method: how it was measured.
+        fields: further fields of run.json: the step, and what the run has cost.
     """
-    before, rows = run.read(), run.read_metrics()
+    rows = run.read_metrics()
     valid = [row["loss"] for row in run.read_metrics(run.valid)]
     run.update(
         state=STATES[outcome],
-        step=step,
-        seconds=before.get("seconds", 0.0) + seconds,
-        save_seconds=before.get("save_seconds", 0.0) + save_seconds,
+        **fields,
         data_share=_data_share(rows),
-        kwh=None if kwh is None else (before.get("kwh") or 0.0) + kwh,
-        energy_method=energy_method,
         peak_memory_bytes=max((row["memory_bytes"] for row in rows), default=None),
         tokens_per_second=statistics.median(r["tokens_per_second"] for r in rows) if rows else None,
         straggler=_straggler(rows),

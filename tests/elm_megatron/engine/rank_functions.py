@@ -9,21 +9,21 @@ import signal
 from typing import Any
 
 from conf.schema.pretrain import PretrainConfig
-from elm_megatron.engine.job import Pretrain
+from elm_megatron.engine.job import Train
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
 
 
 def train(world: World, config: PretrainConfig) -> str:
     """Train to the end."""
-    return Pretrain(config)(world)
+    return Train(config)(world)
 
 
 def train_aloud(world: World, config: PretrainConfig) -> str:
     """Train to the end; returns what it wrote to stderr."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
-        Pretrain(config)(world)
+        Train(config)(world)
     return said.getvalue()
 
 
@@ -33,7 +33,7 @@ def train_refused(world: World, config: PretrainConfig) -> str:
     from elm_megatron.engine import distributed
 
     try:
-        return Pretrain(config)(world)
+        return Train(config)(world)
     except InputError as e:
         return str(e)
     finally:
@@ -44,20 +44,20 @@ def train_with_a_straggler(world: World, config: PretrainConfig, slow: int) -> s
     """Train; one rank is slow in its forward passes."""
     import time
 
-    from elm_megatron.engine.passes import Passes
+    from elm_megatron.engine.pretraining import Pretraining
 
-    original = Passes._forward_step
+    original = Pretraining.forward_step
 
-    def forward_step(self: Passes, *arguments: Any) -> Any:
+    def forward_step(self: Pretraining, *arguments: Any) -> Any:
         if world.rank == slow:
             time.sleep(0.5)
         return original(self, *arguments)
 
-    Passes._forward_step = forward_step  # type: ignore[method-assign]
+    Pretraining.forward_step = forward_step  # type: ignore[method-assign]
     try:
-        return Pretrain(config)(world)
+        return Train(config)(world)
     finally:
-        Passes._forward_step = original  # type: ignore[method-assign]
+        Pretraining.forward_step = original  # type: ignore[method-assign]
 
 
 def train_with_signal(world: World, config: PretrainConfig, step: int, number: int) -> str:
@@ -67,13 +67,13 @@ def train_with_signal(world: World, config: PretrainConfig, step: int, number: i
     original = Trainer.train_step
 
     def train_step(self: Trainer) -> Any:
-        if self.step == step - 1 and self.world.rank == world.world_size - 1:
+        if self.step == step - 1 and self.task.world.rank == world.world_size - 1:
             os.kill(os.getpid(), number)
         return original(self)
 
     Trainer.train_step = train_step  # type: ignore[method-assign]
     try:
-        return Pretrain(config)(world)
+        return Train(config)(world)
     finally:
         Trainer.train_step = original  # type: ignore[method-assign]
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -94,7 +94,7 @@ def train_with_slow_writes(world: World, config: PretrainConfig) -> str:
 
     checkpoint.write_file = write_file
     try:
-        return Pretrain(config)(world)
+        return Train(config)(world)
     finally:
         checkpoint.write_file = original
 
@@ -136,14 +136,14 @@ def train_to_bad_numbers(world: World, config: PretrainConfig, step: int, rank: 
     original = Trainer.train_step
 
     def train_step(self: Trainer) -> Any:
-        if self.step == step - 1 and self.world.rank == rank:
+        if self.step == step - 1 and self.task.world.rank == rank:
             with torch.no_grad():
                 next(self.chunks[0].parameters()).fill_(float("nan"))
         return original(self)
 
     Trainer.train_step = train_step  # type: ignore[method-assign]
     try:
-        return Pretrain(config)(world)
+        return Train(config)(world)
     except BadNumbers as e:
         return str(e)
     finally:
@@ -161,11 +161,12 @@ def held_bytes(world: World, config: PretrainConfig) -> dict[str, int]:
 
     device = devices.prepare("cpu", world.local_rank)
     from elm_megatron.engine import data, distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
 
     distributed.join(world, device, config.parallel)
     distributed.seed_everything(1)
-    trainer = Trainer(config, world, device)
+    trainer = Trainer(Pretraining(config, world, device))
     trainer.train_step()
     weights = [p for chunk in trainer.chunks for p in chunk.parameters()]
     buffers = [b for chunk in trainer.chunks for b in chunk.buffers]
@@ -181,8 +182,8 @@ def held_bytes(world: World, config: PretrainConfig) -> dict[str, int]:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = data.sample_ids(0, config.train.micro_batch_size, len(trainer.train_set), 1)
-    (batch,) = data.micro_batches(trainer.train_set, ids, config.train.micro_batch_size, 0, 1, device)
+    ids = data.sample_ids(0, config.train.micro_batch_size, len(trainer.task.train_set), 1)
+    (batch,) = data.micro_batches(trainer.task.train_set, ids, config.train.micro_batch_size, 0, 1, device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = trainer.chunks[0](batch.tokens, batch.position_ids, None, labels=batch.labels)
     loss.sum().backward()
@@ -213,12 +214,13 @@ def update_without_gradients(world: World, config: PretrainConfig) -> dict[bool,
     device = devices.prepare("cpu", world.local_rank)
 
     from elm_megatron.engine import distributed
+    from elm_megatron.engine.pretraining import Pretraining
     from elm_megatron.engine.train import Trainer
 
     distributed.join(world, device, config.parallel)
     distributed.seed_everything(1)
     try:
-        trainer = Trainer(config, world, device)
+        trainer = Trainer(Pretraining(config, world, device))
         weights = [weight for chunk in trainer.chunks for weight in chunk.parameters()]
         before = [weight.detach().float().norm() for weight in weights]
         for chunk in trainer.chunks:
