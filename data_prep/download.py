@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from urllib.parse import urljoin
@@ -9,6 +10,9 @@ from urllib.parse import urljoin
 import httpx2
 
 from data_prep.web import Refused, Web
+
+PDF_START = re.compile(rb"(?:\xef\xbb\xbf|\s){0,64}%PDF-")  # also behind a byte order mark or a line break
+META = ("citation_pdf_url", "bepress_citation_pdf_url", "eprints.document_url", "wkhealth_pdf_url")
 
 
 def download(web: Web, urls: Iterable[str]) -> tuple[str, bytes, str]:
@@ -36,26 +40,53 @@ def _file(web: Web, url: str) -> tuple[str, bytes, str]:
     for _ in range(2):
         response = web.get(url)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if response.content[:5] == b"%PDF-":
+        if PDF_START.match(response.content):
             return url, response.content, ".pdf"
         if kind == "text/plain":
             return url, response.content, ".txt"
         if kind not in ("text/html", "application/xhtml+xml"):
             raise Refused("unknown_type")
-        page = _Page()
-        page.feed(response.text)
-        if not page.pdf:
+        page = Page.read(response.text)
+        item = next((link["url"] for link in response.links.values() if link.get("rel") == "item"), "")
+        found = page.file or item
+        if not found:
             raise Refused("no_file")
-        url = urljoin(url, page.pdf)
+        url = urljoin(url, found)
     raise Refused("no_file")
 
 
-class _Page(HTMLParser):
-    """Finds the address of the PDF that a repository's page names for search engines."""
+class Page(HTMLParser):
+    """A repository's page about a work.
 
-    pdf = ""
+    Attributes:
+        file: the address of its PDF, as the page names it for search engines; the best of several ways.
+        values: contents of its ``meta`` elements, by name in small letters.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        super().__init__()
+        self.values: dict[str, list[str]] = {}
+        self._links: list[str] = []
+
+    @classmethod
+    def read(cls, text: str) -> Page:
+        """Read a page."""
+        page = cls()
+        page.feed(text)
+        return page
+
+    @property
+    def file(self) -> str:
+        """The address of the PDF, or ""."""
+        named = (value for name in META for value in self.values.get(name, []))
+        return next(iter([*filter(None, named), *self._links]), "")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "meta" and values.get("name") == "citation_pdf_url":
-            self.pdf = self.pdf or (values.get("content") or "")
+        values = {name: (value or "").strip() for name, value in attrs}
+        if tag == "meta" and (name := values.get("name") or values.get("property") or ""):
+            self.values.setdefault(name.lower(), []).append(values.get("content", ""))
+        rel = values.get("rel", "").lower().split()
+        kind = values.get("type", "application/pdf").lower()
+        if tag == "link" and ("item" in rel or ("alternate" in rel and "type" in values)) and "pdf" in kind:
+            self._links.append(values.get("href", ""))

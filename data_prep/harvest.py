@@ -27,14 +27,25 @@ from data_prep import files, lock
 from data_prep.download import download
 from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
 from data_prep.journal import HARVESTED, Journal
+from data_prep.listing import Listing
 from data_prep.oai import Damaged, ask
 from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
 UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
+RECORD_DAMAGED = "record_damaged"
 HTTP = "http_"  # begins the reason of a file that was refused with that status, as while it is being moved
+# Reasons of a file that may be there another day: a page in its place, a type that is wrong, an odd address.
+PASSING = (
+    "no_file",
+    "unknown_type",
+    "bad_address",
+    "answer_compressed",
+    "too_many_redirects",
+    RECORD_DAMAGED,
+)
 SILENT = 3  # files one after another that cannot be had before the server counts as down
-PATIENCE = 30  # days after which a file that was refused with an HTTP status is asked for again
+PATIENCE = 30  # days after which what may pass is asked for again
 RESTARTS = 3  # of a pass whose resumption tokens its server does not know any more
 
 
@@ -120,30 +131,60 @@ class Harvest:
         started = state.pop("started")
         if not (self.config.from_date or self.config.until_date):
             state["from"] = started  # the next pass asks for what changed since this one began
-        self._save({**state, "page": 0})
+        self._save({**state, "page": 0, "listed": 0, "size": None})
         for identifier in self._unlisted():
             self.silent = 0  # what could not be had before is no sign that the server is down
             done[self._again(identifier)] += 1
 
     def _list(self, state: dict, done: Counter[str], log: Callable[[str], None]) -> None:
         """The pages of a pass, from where the state says; the state goes along."""
-        query, restarts = self._next_query(state), 0
+        query, restarts, listing = (
+            self._next_query(state),
+            0,
+            Listing(state.get("listed", 0), state.get("size")),
+        )
         while query is not None:
             try:
-                records, token = ask(self.lists, self.source.url, query)
+                answer = ask(self.lists, self.source.url, query)
             except BadResumptionToken:  # expired: begin the pass again, known records are passed over
                 restarts += 1
                 if "resumptionToken" not in query or restarts > RESTARTS:
                     raise Damaged("bad_resumption_token") from None
-                state.update(token=None, page=0)
-                query = self._next_query(state)
+                state.update(token=None, page=0, listed=0, size=None)
+                query, listing = self._next_query(state), Listing()
                 continue
-            for record in records:
+            listing.add(answer)
+            for record in answer.records:
                 done[self._take(record)] += 1
-            state.update(token=token, page=state["page"] + 1)
+            for identifier in answer.lost:
+                done[self._set_aside(identifier)] += 1
+            if answer.mended:
+                done["page_mended"] += 1
+            state.update(token=answer.token, page=state["page"] + 1, listed=listing.listed, size=listing.size)
             log(f"harvest {self.source.name}: page {state['page']}, {sum(done.values())} records")
             self._save(state)
-            query = self._next_query(state) if token else None
+            query = self._next_query(state) if answer.token else None
+
+    def _set_aside(self, identifier: str) -> str:
+        """Journal a record that is no XML; it is asked for by name when its time comes."""
+        name = f"{self.source.name}:{identifier[:LONGEST]}"
+        if identifier and self.journal.known.get(name, {}).get("status") != "kept":
+            self._reject({"id": name, "source": self.source.name}, RECORD_DAMAGED)
+        return RECORD_DAMAGED
+
+    def _reject(self, entry: dict, reason: str) -> None:
+        """Journal a refusal with its reason, and when to look again where it may pass."""
+        entry = {
+            **entry,
+            "status": "rejected",
+            "reason": reason,
+            "settings": self.settings,
+            "tried": self.today,
+        }
+        if _may_pass(reason):
+            again = datetime.date.fromisoformat(self.today) + datetime.timedelta(PATIENCE)
+            entry["again"] = again.isoformat()
+        self.journal.decide(entry)
 
     def _unlisted(self) -> list[str]:
         """Records to ask for by name: they may be had by now, and nothing makes their server list them."""
@@ -161,15 +202,15 @@ class Harvest:
         if reason == "embargo":
             return (entry.get("embargo") or "9999") <= self.today
         last = datetime.date.fromisoformat(self.today) - datetime.timedelta(PATIENCE)
-        tried_long_ago = entry.get("tried", "") <= last.isoformat()
-        return reason == UNREACHABLE or (reason.startswith(HTTP) and tried_long_ago)
+        due = entry.get("tried", "") <= last.isoformat() or entry.get("again", "9999") <= self.today
+        return reason == UNREACHABLE or (_may_pass(reason) and due)
 
     def _again(self, identifier: str) -> str:
         """Ask for one record by name and decide on it anew; returns the decision."""
         name = identifier.removeprefix(f"{self.source.name}:")
         query = {"verb": "GetRecord", "metadataPrefix": self.source.prefix, "identifier": name}
         try:
-            records, _ = ask(self.lists, self.source.url, query)
+            records = ask(self.lists, self.source.url, query).records
         except (Damaged, Refused) as refusal:
             return refusal.reason
         return self._take(records[0]) if records else "not_there"
@@ -227,8 +268,7 @@ class Harvest:
             self.silent = 0
             if refusal.reason == "embargo":
                 entry["embargo"] = embargo_end(record.metadata)
-            entry |= {"status": "rejected", "reason": refusal.reason}
-            self.journal.decide({**entry, "settings": self.settings, "tried": self.today})
+            self._reject(entry, refusal.reason)
             return refusal.reason
         except Unreachable:
             earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
@@ -245,7 +285,8 @@ class Harvest:
     def _still_holds(self, known: dict, metadata: dict) -> bool:
         """Whether an unchanged record needs no second look."""
         if known["status"] != "kept":
-            passing = (known.get("reason") or "").startswith(("embargo", UNREACHABLE, HTTP))
+            reason = known.get("reason") or ""
+            passing = reason in ("embargo", UNREACHABLE) or _may_pass(reason)
             return known.get("settings") == self.settings and not passing
         try:
             describe(metadata, self.source)
@@ -264,3 +305,8 @@ class Harvest:
         (self.root / path.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
         files.write(self.root / path, data)
         return {"file": path.as_posix(), "url": url, "sha256": digest}
+
+
+def _may_pass(reason: str) -> bool:
+    """Whether another day may bring what was refused for this reason."""
+    return reason in PASSING or reason.startswith(HTTP)

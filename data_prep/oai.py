@@ -1,20 +1,32 @@
 """One OAI-PMH answer: asked for, checked, and taken apart into its records and the token of the next page.
 
-Records and the protocol's errors are read by oaipmh-scythe (BSD-3-Clause), which sees only sound XML: its own
-parser mends what it gets, and a page that is half there would pass for a short one.
+An answer is believed only when it is a witness: an ``OAI-PMH`` element of the protocol's namespace that
+answers the verb. A maintenance page with status 200 is no empty list. Where one character makes a page no
+XML, a second, tolerant look mends it (`mend`), or sets aside the records that cannot be mended.
 """
 
 from __future__ import annotations
 
-from lxml import etree
-from oaipmh_scythe.exceptions import BadResumptionToken, NoRecordsMatch, OAIPMHException
-from oaipmh_scythe.models import Record
-from oaipmh_scythe.response import OAIResponse
+import html
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urljoin, urlsplit
 
-from data_prep.web import Web
+import httpx2
+from lxml import etree
+from oaipmh_scythe.exceptions import BadResumptionToken
+from oaipmh_scythe.models import Record
+
+from data_prep.web import REDIRECTS, Refused, Web
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, remove_comments=True)
+RECORD = re.compile(r"<(\w+:)?record(?:\s[^>]*)?>.*?</\1?record>", re.S)
+IDENTIFIER = re.compile(r"<(?:\w+:)?identifier>\s*([^<]{1,500}?)\s*</")
+ENDED = re.compile(r"</(?:\w+:)?OAI-PMH>\s*(?:<!--.*?-->\s*)?$", re.S)
+ILLEGAL = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+REFERENCE = re.compile(r"&(#x?[0-9a-fA-F]+|\w+)?(;?)")
+XML_ENTITIES = ("amp", "lt", "gt", "quot", "apos")
 
 
 class Damaged(Exception):
@@ -30,49 +42,147 @@ class Damaged(Exception):
         self.reason = reason
 
 
-def ask(web: Web, url: str, query: dict[str, str]) -> tuple[list[Record], str | None]:
-    """One answer's records and the token of the next, None after the last.
+@dataclass
+class Answer:
+    """What a server answered.
+
+    Attributes:
+        records: in the order of the answer.
+        token: of the next page, None after the last.
+        size: records of the whole list, where the server says it.
+        mended: whether the answer became XML only at the second look.
+        lost: identifiers ("" where there is none) of records that could not be read.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    token: str | None = None
+    size: int | None = None
+    mended: bool = False
+    lost: list[str] = field(default_factory=list)
+
+
+def ask(web: Web, url: str, query: dict[str, str]) -> Answer:
+    """Ask a server, following redirects on its own hosts.
 
     Raises:
         BadResumptionToken: the server does not know the token any more.
-        Damaged: the answer is no sound OAI-PMH, or an error of the protocol.
+        Damaged: the answer is no sound XML of the protocol, or says that the question was wrong.
         Refused, Unreachable: see `Web.attempt`.
     """
+    answer = Answer()
+    root = web.attempt(lambda: _request(web, url, query, answer))
+    for error in root.findall(f"{OAI}error"):
+        code = error.get("code") or "unknown"
+        if code == "badResumptionToken":
+            raise BadResumptionToken
+        if code == "noRecordsMatch" and "resumptionToken" not in query:
+            return answer
+        raise Damaged(f"oai_{code[:1].upper()}{code[1:]}")
+    body = root.find(f"{OAI}{query['verb']}")
+    if body is None:
+        raise Damaged(f"no_answer_to_{query['verb']}")
+    answer.records = [
+        _record(item) for item in body.iter(f"{OAI}record") if item.find(f"{OAI}header") is not None
+    ]
+    token = body.find(f"{OAI}resumptionToken")
+    if token is not None:
+        answer.token = (token.text or "").strip() or None
+        size = (token.get("completeListSize") or "").strip()
+        answer.size = int(size) if size.isdecimal() and len(size) < 12 else None
+    return answer
 
-    def request() -> etree._Element:
-        response = web.client.get(url, params=query)
-        try:
-            root = _parse(response.content)
-        except Damaged:
-            response.raise_for_status()  # a busy server's excuse is no XML either, but may be asked again
-            raise
-        OAIResponse(response, query).raise_for_oaipmh_error()  # some servers send these with a status of 4xx
-        response.raise_for_status()
-        return root
 
+def _request(web: Web, url: str, query: dict[str, str], answer: Answer) -> etree._Element:
+    answer.mended, address = False, str(httpx2.URL(url, params=query))
+    answer.lost.clear()
+    for _ in range(REDIRECTS):
+        response = web.client.get(address)
+        if not response.has_redirect_location:
+            break
+        address = urljoin(address, response.headers["location"])
+        if not urlsplit(address).query:
+            address = str(httpx2.URL(address, params=query))
+        web.check_host(address, f"redirect_to_{urlsplit(address).netloc}")
+    else:
+        raise Refused("too_many_redirects")
     try:
-        root = web.attempt(request)
-    except NoRecordsMatch:
-        return [], None
-    except BadResumptionToken:
+        root = _parse(response.content, answer)
+    except Damaged:
+        response.raise_for_status()  # a busy server's excuse is no XML either, but may be asked again
         raise
-    except OAIPMHException as error:
-        raise Damaged(f"oai_{type(error).__name__}") from error
-    records = [_record(item) for item in root.iter(f"{OAI}record") if item.find(f"{OAI}header") is not None]
-    token = root.find(f".//{OAI}resumptionToken")
-    text = (token.text or "").strip() if token is not None else ""
-    if text and text == query.get("resumptionToken") and not records:
-        raise Damaged("endless_list")
-    return records, text or None
+    if root.find(f"{OAI}error") is None:  # some servers send these with a status of 4xx
+        response.raise_for_status()
+    return root
 
 
-def _parse(content: bytes) -> etree._Element:
-    if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:
+def _parse(content: bytes, answer: Answer) -> etree._Element:
+    if b"<!ENTITY" in content:
         raise Damaged("xml_with_entities")
     try:
-        return etree.fromstring(content, PARSER)
+        root = etree.fromstring(content, PARSER)
     except etree.XMLSyntaxError as error:
-        raise Damaged("xml_damaged") from error
+        root = mend(content, answer)
+        if root is None:
+            raise Damaged("xml_damaged") from error
+    if root.tag != f"{OAI}OAI-PMH":
+        raise Damaged("not_oai_pmh")
+    return root
+
+
+def mend(content: bytes, answer: Answer) -> etree._Element | None:
+    """A page made XML: bytes, characters and references that XML does not have are replaced or left out.
+
+    Records that are still no XML are left out and noted. None for a page that is not there to its end.
+    """
+    text = (
+        content.decode("utf-8", "replace")
+        if _is_mostly_utf8(content)
+        else content.decode("cp1252", "replace")
+    )
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff \r\n\t"))
+    if not ENDED.search(text):
+        return None
+    text = ILLEGAL.sub(" ", REFERENCE.sub(_reference, text))
+    answer.mended = True
+    try:
+        return etree.fromstring(text, PARSER)
+    except etree.XMLSyntaxError:
+        pass
+    head = text[: found.start()] if (found := RECORD.search(text)) else text
+    names = " ".join(re.findall(r'\sxmlns(?::\w+)?="[^"]*"', head))
+
+    def sound(match: re.Match[str]) -> str:
+        try:
+            etree.fromstring(f"<x {names}>{match[0]}</x>", PARSER)
+        except etree.XMLSyntaxError:
+            identifier = IDENTIFIER.search(match[0])
+            answer.lost.append(html.unescape(identifier[1]) if identifier else "")
+            return ""
+        return match[0]
+
+    try:
+        return etree.fromstring(RECORD.sub(sound, text), PARSER)
+    except etree.XMLSyntaxError:
+        return None
+
+
+def _is_mostly_utf8(content: bytes) -> bool:
+    """Whether a page with wrong bytes is UTF-8 with a few of Latin-1, rather than Latin-1 throughout."""
+    text = content.decode("utf-8", "replace")
+    return text.count("\ufffd") <= sum(not char.isascii() for char in text) / 2
+
+
+def _reference(match: re.Match[str]) -> str:
+    """A reference that XML knows, or the character that HTML means by it, or an ampersand by itself."""
+    name, end = match[1], match[2]
+    if not name or not end:
+        return "&amp;" + match[0][1:]
+    if name in XML_ENTITIES:
+        return match[0]
+    meant = html.unescape(match[0])
+    if meant == match[0]:
+        return "&amp;" + match[0][1:]
+    return html.escape(meant)
 
 
 def _record(item: etree._Element) -> Record:

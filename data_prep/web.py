@@ -135,6 +135,12 @@ class Web:
                 time.sleep(min(backoff if wait is None else wait, LONGEST_WAIT))
         raise Unreachable(trouble)
 
+    def check_host(self, url: str, reason: str) -> None:
+        """Refuse, with a reason, an address of another host or scheme."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or parts.netloc not in self._hosts:
+            raise Refused(reason)
+
     def get(self, url: str) -> httpx2.Response:
         """GET a page or a file, following redirects among the known hosts.
 
@@ -143,9 +149,7 @@ class Web:
             Unreachable: no answer.
         """
         for _ in range(REDIRECTS):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or parts.netloc not in self._hosts:
-                raise Refused("foreign_address")
+            self.check_host(url, "foreign_address")
 
             def request(address: str = url) -> httpx2.Response:
                 response = self.client.get(address)
