@@ -8,8 +8,10 @@ The same command again finds the export made, as long as the checkpoint and the 
 
 import checkout  # noqa: F401
 from conf.compose import main
+from conf.plain import plain
 from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
+from elm_megatron.sources import ownership
 from elm_megatron.sources.places import locate
 from elm_megatron.sources.source import parameters_of
 from slurm.chains.sweep import Sweep
@@ -22,6 +24,7 @@ sweep = Sweep()
 def launch(config: ExportConfig) -> int:
     """Check that there is a source, then hand the job over."""
     locate(config.source)
+    ownership.claim(config.run, "export", plain(config))
     if config.dry_run:
         size = parameters_of(config.source)
         return show_plain(

@@ -67,6 +67,7 @@ def _folders(run: RunFolder, world: World, device: torch.device) -> list[Path]:
             shared = [committed(run)]
             if not shared[0]:
                 require_known_steps(run)
+                run.update(checkpoint_step=0)  # none was committed until the saver says so
             for folder in incomplete(run):
                 print(f"warning: {folder}: has no manifest and is passed over", file=sys.stderr, flush=True)
         except InputError as refusal:

@@ -10,7 +10,7 @@ from typing import Any
 from conf.errors import InputError
 from conf.removed import without_removed
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.run.steps import step_name
+from elm_megatron.run.steps import leftovers, step_name
 
 # Keys that do not change what is learnt. Everything else must stay as it was.
 FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
@@ -101,6 +101,8 @@ def saved_step(run: RunFolder) -> int:
         known = record["checkpoint_step"]
     elif record:
         known = record.get("step")  # of a run of an earlier version: written when a save begins
+        if known and any(step_name(known) in folder.name for folder in leftovers(run)):
+            known = 0  # that save was cut off
     else:
         known = max((row.get("step", 0) for row in run.read_metrics()), default=0)
     return max(known or 0, run.latest_step() or 0)

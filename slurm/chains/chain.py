@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.plain import plain
 from conf.errors import InputError
 from elm_megatron.run.folder import ATTEMPTS, RunFolder
+from elm_megatron.sources import ownership
 from slurm.chains.sweep import Sweep
 from slurm.jobs import queue_state
 from slurm.jobs.executors import Job
@@ -116,6 +118,7 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
     Returns:
         0 and a row per stage, or the exit status of the stage that failed and the rows up to it.
     """
+    check_runs(stages)
     rows = []
     for number, stage in enumerate(stages, 1):
         began = time.monotonic()
@@ -130,6 +133,16 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
                 return status, rows
         rows.append(Row(stage, time.monotonic() - began, before is not None and before == stage.stamp()))
     return 0, rows
+
+
+def check_runs(stages: list[Stage]) -> None:
+    """Look at the run folder of every stage before the first one starts.
+
+    Raises:
+        InputError: one of them is another verb's or another source's.
+    """
+    for stage in stages:
+        ownership.refuse_others(stage.run, stage.verb, plain(stage.config))
 
 
 def check_scripts(stages: list[Stage]) -> None:
@@ -153,6 +166,7 @@ def queue(stages: list[Stage], sweep: Sweep) -> list[Link]:
         InputError: a stage cannot be a batch job; or Slurm holds or refuses it, and those queued by this call
             are cancelled again.
     """
+    check_runs(stages)
     check_scripts(stages)
     links: list[Link] = []
     ours: list[RunFolder] = []

@@ -25,6 +25,7 @@ from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
 from elm_megatron.planner.length import Length, estimate, no_peak
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources import ownership
 from slurm.jobs.notes import notes
 from slurm.jobs.price import per_hour
 from slurm.jobs.record import check_folder
@@ -43,8 +44,8 @@ def show(config: Any) -> int:
     Raises:
         InputError: the model cannot be built in this layout, or the run folder has a refused name.
     """
-    check_folder(RunFolder(config.run.dir).path)
     verb = "finetune" if hasattr(config, "tune") else "pretrain"
+    check_run(config, verb)
     loop: TrainConfig = config.tune if verb == "finetune" else config.train
     found = preflight(_as_pretrain(config, loop))
     parallel = config.parallel
@@ -69,10 +70,21 @@ def show(config: Any) -> int:
 
 def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
     """The dry run of a verb that trains nothing: what it reads and writes, and its script."""
-    check_folder(RunFolder(config.run.dir).path)
+    check_run(config, verb)
     line(verb, what)
     show_start(config, ranks, verb)
     return 0
+
+
+def check_run(config: Any, verb: str) -> None:
+    """Refuse a run folder that the command could not use.
+
+    Raises:
+        InputError: its name is refused, or it is another verb's or source's.
+    """
+    run = RunFolder(config.run.dir)
+    check_folder(run.path)
+    ownership.refuse_others(run, verb, plain(config))
 
 
 def show_start(config: Any, ranks: int, verb: str) -> None:

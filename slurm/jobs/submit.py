@@ -19,6 +19,7 @@ from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources import ownership
 from slurm.jobs import allocation, batch, container, local, notes, queue_state, record, task
 from slurm.jobs.executors import AllocationExecutor, Batch, BatchExecutor, Job, LocalExecutor, Task
 
@@ -92,6 +93,7 @@ class Submission:
             InputError: the run folder cannot be used; nothing was started.
         """
         record.check_folder(self.run.path)
+        ownership.refuse_others(self.run, self.verb, self.asked)
         if self.resumes and (nothing := record.resumable(self.run, self.asked, self.manifest_sha256)):
             print(nothing)
             return 0
@@ -212,6 +214,7 @@ class Submission:
     def _record(self, job_id: str, owner: list[Any] | None = None) -> None:
         """Write config.yaml, and run.json for the time until the first rank starts."""
         description = record.describe(self.name, self.cluster, self.verb)
+        description |= ownership.facts(self.run, self.asked)
         record.write(self.run, self.asked, description, job_id, owner)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
+import pytest
+
+from data_prep import files
 from elm_megatron.checkpoint.manifest import SCHEMA
-from elm_megatron.checkpoint.retention import Retention
+from elm_megatron.checkpoint.retention import Retention, mark_needed, needed_steps, remove
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import committed, leftovers
+from tests.elm_megatron.checkpoint.saved_steps import saved
 
 
 def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None:
@@ -20,3 +28,52 @@ def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None
     names = {int(f.name[-2:]) for f in Retention(last=2, every=30, best=True).to_keep(folders)}
     assert names == {50, 40, 30, 20}
     assert {f.name[-2:] for f in Retention(last=1).to_keep(folders)} == {"50"}
+
+
+def test_steps_that_adapters_need_stay(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        saved(run, step, last=1)
+    mark_needed(run, 2, tmp_path / "finetune")
+    mark_needed(run, 2, tmp_path / "another")
+    (run.checkpoints / "needed-by" / "notes.json").write_text("not ours")
+    for step in (3, 4, 5):
+        saved(run, step, last=1)
+    assert [folder.name for folder in committed(run)] == ["step-00000005", "step-00000002"]
+    assert needed_steps(run) == {2}
+    for path in (run.checkpoints / "needed-by").glob("step-*"):
+        path.unlink()
+    saved(run, 6, last=1)
+    assert [folder.name for folder in committed(run)] == ["step-00000006"]
+
+
+def test_what_cannot_be_read_now_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    folders = [saved(run, step) for step in (1, 2, 3)]
+    original = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.parent == folders[0]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return original(path)
+
+    monkeypatch.setattr(files, "READ_PAUSES", ())
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    saved(run, 4, last=1)
+    assert [folder.name for folder in committed(run)] == ["step-00000004", "step-00000001"]
+
+
+def test_a_removal_that_is_cut_off_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    saved(run, 1)
+
+    def killed(folder: Path) -> None:
+        (next(folder.glob("rank-*"))).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove(run.checkpoints / "step-00000001")
+    assert committed(run) == [] and len(leftovers(run)) == 1
