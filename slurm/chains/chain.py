@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conf.plain import plain
 from conf.errors import InputError
+from conf.plain import plain
 from elm_megatron.run.folder import ATTEMPTS, RunFolder
 from elm_megatron.sources import ownership
 from slurm.chains.sweep import Sweep
