@@ -130,7 +130,26 @@ def compose(verb: str, schema: type, each: Sequence[Sequence[str]]) -> list[Poin
             config = OmegaConf.merge(OmegaConf.create(typed.defaults(schema)), asked)
             assert isinstance(config, DictConfig)
             found.append(Point.of(config, given))
+            check_quotes(schema, found[-1])
     return found
+
+
+def check_quotes(schema: type, point: Point) -> None:
+    """Refuse a span of time that a YAML file writes without quotes: YAML 1.1 reads 1:00:00 as 3600.
+
+    Raises:
+        InputError: naming the key, and the quotes to use.
+    """
+    for key, owner, name in typed.keys(schema):
+        if key in point.own or not typed.is_quoted(typed.hints(owner)[name]):
+            continue
+        value = OmegaConf.select(point.config, key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            last = key.rpartition(".")[2]
+            raise InputError(
+                f"{key}={value} is written without quotes in {CONF.name}/, where YAML reads 1:00:00 as the "
+                f'number 3600: write {last}: "1:00:00", or {last}: "60" for minutes.'
+            )
 
 
 @contextlib.contextmanager

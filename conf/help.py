@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import re
@@ -15,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf import overrides, typed
-from conf.errors import join
 from conf.names import CONF
 
 WIDTH = 110
@@ -37,9 +35,13 @@ def text(launcher: ModuleType | None, schema: type, config: DictConfig) -> str:
     """
     head = ((launcher and launcher.__doc__) or schema.__doc__ or "").strip()
     lines = [head, "", FLAGS, *_choices(config), "keys, each with its default"]
-    for key, meaning in keys(schema):
+    for key, owner, name in typed.keys(schema):
         lines.append(f"  {key}={_value(config, key)}")
-        lines.append(textwrap.fill(meaning, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT))
+        lines.append(
+            textwrap.fill(
+                meanings(owner).get(name, ""), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -64,21 +66,6 @@ def _value(config: DictConfig, key: str) -> str:
         value = OmegaConf.to_container(OmegaConf.select(config, parent) if parent else config)[name]
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()
-
-
-def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key that a schema takes, with its meaning, "" where nobody wrote one."""
-    for name in typed.names(schema):
-        group = typed.group_of(typed.hints(schema)[name])
-        if group is not None and not _is_optional(schema, name):
-            yield from keys(group, f"{join(prefix, name)}")
-        else:
-            yield join(prefix, name), meanings(schema).get(name, "")
-
-
-def _is_optional(schema: type, name: str) -> bool:
-    """Whether a group is null by default, and so shown as one key."""
-    return any(item.name == name and item.default is None for item in dataclasses.fields(schema))
 
 
 @functools.cache

@@ -33,10 +33,14 @@ class Within:
 
 @dataclass(frozen=True)
 class Fits:
-    """A pattern for the whole of a text, and what it allows in words."""
+    """A pattern for the whole of a text, and what it allows in words.
+
+    `quoted`: a YAML file must write the text in quotes, since YAML takes it for a number of another meaning.
+    """
 
     pattern: str
     allowed: str
+    quoted: bool = False
 
     def refusal(self, value: str) -> str | None:
         """What is wrong with a value, or None."""

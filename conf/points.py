@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from conf import overrides
+from conf.deciding import NEVER, decides
 
-NEVER_NAMED = ("run.name", "run.dir", "dry_run")
-# What a name takes only where it tells two points apart: mostly the default name holds it already, or it does
-# not change what is learnt.
-UNNAMED = (*NEVER_NAMED, "model", "corpus", "corpus.name", "corpus.path", "cluster", "cluster.slurm_conf")
-UNNAMED += ("cluster.account", "cluster.partition", "cluster.time", "cluster.qos")
+# What a name takes only where it tells two points apart: mostly the default name holds it already.
+UNNAMED = ("model", "corpus", "corpus.name", "corpus.path", "cluster")
+ONCE_UNNAMED = tuple(f"cluster.{key}" for key in ("slurm_conf", "account", "partition", "time", "qos"))
+KEY = re.compile(r"-(?=[a-z][a-z0-9_.]*=)")  # before each part of a name
 
 
 @dataclass
@@ -49,18 +51,49 @@ def varying(points: Sequence[Point]) -> set[str]:
 
 
 def name(points: Sequence[Point]) -> None:
-    """Add to the run.name of each point the overrides that set it apart."""
+    """Add to the run.name of each point the overrides that set it apart.
+
+    A name holds the keys that decide on what is learnt or measured, and others only where points would have
+    the same name without them; so a sweep that is repeated with another time limit or log finds its runs.
+    """
     bases = [point.config.run.name for point in points]
     keys = {key for point in points for key in point.own}
 
-    def names(named: set[str]) -> list[str]:
-        return [base + suffix(point.parts(named)) for base, point in zip(bases, points, strict=True)]
+    def suffixes(named: set[str]) -> list[str]:
+        found = [suffix(point.parts(named)) for point in points]
+        if len(set(zip(bases, found, strict=True))) < len(found):
+            found = [suffix(point.parts(named | varying(points).difference(NEVER))) for point in points]
+        return found
 
-    found = names(keys.difference(UNNAMED))
-    if len(set(found)) < len(found):
-        found = names(keys.difference(UNNAMED) | varying(points).difference(NEVER_NAMED))
-    for point, text in zip(points, found, strict=True):
-        point.config.run.name = text
+    today = suffixes({key for key in keys if decides(key)}.difference(UNNAMED))
+    before = suffixes(keys.difference(UNNAMED, NEVER, ONCE_UNNAMED))
+    for point, base, text, once in zip(points, bases, today, before, strict=True):
+        point.config.run.name = base + text
+        if Path(point.config.run.dir).name == base + text:
+            point.config.run.name = found_name(Path(point.config.run.dir), base, once)
+
+
+def found_name(folder: Path, base: str, once: str) -> str:
+    """The name under which a point's run is there, which may be one that an earlier version gave it.
+
+    Earlier versions also put into a name what decides on nothing.
+
+    Args:
+        folder: where the run is by today's name.
+        base: the run.name of the sweep.
+        once: what an earlier version added to it for the same command.
+    """
+    if folder.exists():
+        return folder.name
+    if folder.with_name(base + once).exists():
+        return base + once
+    found = []
+    for other in folder.parent.glob(f"{glob.escape(base)}-*/"):
+        more = set(KEY.split(other.name)) - set(KEY.split(folder.name))
+        less = set(KEY.split(folder.name)) - set(KEY.split(other.name))
+        if not less and not any(decides(part.partition("=")[0]) for part in more):
+            found.append(other.name)
+    return found[0] if len(found) == 1 else folder.name  # two are no answer
 
 
 def suffix(parts: Sequence[str]) -> str:

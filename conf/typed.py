@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -179,6 +179,12 @@ def check_value(hint: Any, value: Any, key: str) -> None:
             check_value(args[0], one, _of_item(args[0], key, number))
 
 
+def is_quoted(hint: Any) -> bool:
+    """Whether a YAML file must write the value in quotes."""
+    limits = [*getattr(hint, "__metadata__", ()), *typing.get_args(hint)]
+    return any(getattr(one, "quoted", False) or is_quoted(one) for one in limits)
+
+
 @functools.cache
 def hints(schema: type) -> dict[str, Any]:
     """The type hint of each key of a dataclass."""
@@ -210,6 +216,20 @@ def lookup(schema: type, key: str) -> Any:
             raise unknown(".".join(parts[: depth + 1]), names(inner))
         hint = hints(inner)[part]
     return hint
+
+
+def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, type, str]]:
+    """Every key that a schema takes: dotted, with the dataclass that declares it and its name there.
+
+    A group that is null by default counts as one key.
+    """
+    null = {item.name for item in dataclasses.fields(schema) if item.default is None}
+    for name in names(schema):
+        group = group_of(hints(schema)[name])
+        if group is None or name in null:
+            yield join(prefix, name), schema, name
+        else:
+            yield from keys(group, join(prefix, name))
 
 
 def group_of(hint: Any) -> type | None:

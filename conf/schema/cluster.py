@@ -22,7 +22,7 @@ _FEATURES = r"[A-Za-z0-9(\[][A-Za-z0-9_.&|,*()\[\]-]{0,199}"
 
 Word = Annotated[str, Fits(_WORD, "letters, digits and . _ -")]
 Words = Annotated[str, Fits(rf"{_WORD}(,{_WORD})*", "names with commas between them")]
-Duration = Annotated[str, Fits(_DURATION, "D-HH:MM:SS, HH:MM:SS or minutes")]
+Duration = Annotated[str, Fits(_DURATION, "D-HH:MM:SS, HH:MM:SS or minutes", quoted=True)]
 Features = Annotated[str, Fits(_FEATURES, "feature names joined by & | or ,")]
 Nodes = Annotated[str, Fits(r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,499}", "node names as Slurm writes them")]
 After = Annotated[str, Fits(rf"{_AFTER}([,?]{_AFTER})*", "Slurm's words, as afterok:4711")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from conf.deciding import CARRIED_OUT, EVERY, LOOPS
 from conf.errors import InputError
 from conf.removed import without_removed
 from elm_megatron.run.folder import RunFolder
@@ -14,18 +15,7 @@ from elm_megatron.run.steps import leftovers, step_name
 
 # Keys that do not change what is learnt. Everything else must stay as it was.
 FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
-LOOPS = ("train.", "tune.")
-FREE_IN_LOOPS = (
-    "micro_batch_size",
-    "keep_last",
-    "keep_best",
-    "spike_factor",
-    "log_sample_ids",
-    "distributed_optimizer",
-    "stall_seconds",
-    "wandb",
-)
-FREE_SUFFIXES = ("_every",)
+FREE_IN_LOOPS = (*CARRIED_OUT, "micro_batch_size", "distributed_optimizer")
 GROWING_SCHEDULES = ("constant", "wsd")
 
 
@@ -43,7 +33,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_free(key: str) -> bool:
     """Whether a dotted key may change between the attempts of one run."""
     in_loop = next((key.removeprefix(loop) for loop in LOOPS if key.startswith(loop)), None)
-    return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(FREE_SUFFIXES)
+    return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(EVERY)
 
 
 def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None:

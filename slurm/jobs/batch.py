@@ -61,6 +61,7 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
         "cpus_per_task": cpus,
         "signal_delay_s": cluster.signal_seconds,
         "wckey": None,
+        "time": None,  # submitit's own is five minutes; without any the partition's default holds
         "setup": setup_lines(cluster, cpus),
         "teardown": teardown_lines(run),
         "srun_args": srun,

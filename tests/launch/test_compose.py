@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conf import compose, typed
+from conf import compose, overrides, typed
 from conf.errors import InputError, shown
 from conf.names import CONF
 from conf.schema.hf import EvalConfig
@@ -17,6 +18,7 @@ from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
 from conf.schema.pretrain import PretrainConfig
 from slurm.chains.sweep import Sweep
+from slurm.jobs import submit
 from tests.elm_megatron.small_dataset import make_dataset
 
 SCRIPT = """
@@ -299,3 +301,34 @@ def test_typed_walk() -> None:
         typed.convert(list[int], [1, "x"], "k")
     with pytest.raises(InputError, match="must be a list"):
         typed.convert(list[int], "x", "k")
+
+
+@pytest.fixture
+def own_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ to which a test adds a site."""
+    copy = tmp_path / "conf"
+    shutil.copytree(CONF, copy, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.setattr(compose, "CONF", copy)
+    monkeypatch.setattr(overrides, "CONF", copy)
+    return copy / "cluster" / "ours.yaml"
+
+
+@pytest.mark.parametrize("span", ["1:00:00", "12:00:00", "60", "1e2"])
+@pytest.mark.parametrize("key", ["time", "max_time"])
+def test_a_span_of_time_without_quotes_in_a_site_is_refused(own_site: Path, key: str, span: str) -> None:
+    line = f"{key}: {span}" if key == "time" else f"site: {{{key}: {span}}}"
+    own_site.write_text(f"name: ours\nexecutor: slurm\n{line}\n", encoding="utf-8")
+    text = refusal("cluster=ours")
+    assert f'{key}: "1:00:00"' in text and "is written without quotes" in text
+
+
+def test_a_site_without_a_time_limit_has_the_partitions(own_site: Path) -> None:
+    own_site.write_text("name: ours\nexecutor: slurm\n", encoding="utf-8")
+    (config,) = points("cluster=ours", "dry_run=true")
+    assert config.cluster.time is None
+    assert "--time" not in submit.script(config, 1, "pretrain")
+    own_site.write_text('name: ours\nexecutor: slurm\ntime: "60"\n', encoding="utf-8")
+    (config,) = points("cluster=ours", "dry_run=true")
+    assert "#SBATCH --time=60\n" in submit.script(config, 1, "pretrain")
+    (config,) = points("cluster=ours", "cluster.time=30", "dry_run=true")
+    assert "#SBATCH --time=30\n" in submit.script(config, 1, "pretrain")
