@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 
 from data_prep.hyphens import join_cut_words, known_compounds
-from data_prep.pdf_lines import Line
+from data_prep.pdf_columns import Line
 
 EDGE_LINES = 2  # lines at the top and bottom of a page that may be running headers or page numbers
 PAGE_NUMBER = re.compile(

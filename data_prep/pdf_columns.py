@@ -7,15 +7,23 @@ other, their gaps in one place, and several words on both sides of it.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from data_prep.pdf_lines import Line
+from dataclasses import dataclass
 
 LEAST_ROWS = 4  # rows of two parts that make columns
 LEAST_WORDS = 3.0  # mean words in a part of a row
 LEAST_LETTERS = 0.8  # share of letters among the characters of columns
 LEAST_WIDTH = 0.2  # of a column, as a share of the text's width
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a page: its text and its box in points, the origin at the lower left."""
+
+    text: str
+    left: float
+    bottom: float
+    right: float
+    top: float
 
 
 def in_reading_order(pieces: list[Line]) -> list[Line]:

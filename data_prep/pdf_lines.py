@@ -12,10 +12,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_prep.pdf_columns import in_reading_order
+from data_prep.pdf_columns import Line, in_reading_order
 from data_prep.raw import Unreadable
 
 if TYPE_CHECKING:
@@ -25,17 +24,6 @@ MAX_PAGES = 2000
 SAMPLE = 24  # characters of a page whose direction is asked for
 WIDE = 1.5  # heights of a line: a gap between columns
 Box = tuple[float, float, float, float]  # left, right, bottom, top
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a page: its text and its box in points, the origin at the lower left."""
-
-    text: str
-    left: float
-    bottom: float
-    right: float
-    top: float
 
 
 def read_pages(data: bytes, max_text: int) -> list[list[Line]]:
