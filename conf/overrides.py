@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -79,6 +81,7 @@ def check(overrides: Sequence[str], schema: type, sweep: bool) -> list[str]:
     Raises:
         InputError: naming the override.
     """
+    overrides = [composed(text) for text in overrides]
     for text in overrides:
         check_text(text)
     result = []
@@ -97,6 +100,19 @@ def check(overrides: Sequence[str], schema: type, sweep: bool) -> list[str]:
                 f"{key} holds several values: add -m for a sweep, or write {key}=[a,b] for a list."
             )
     return result
+
+
+def composed(text: str) -> str:
+    """An override with its accents in one normal form (NFC), quoted as Hydra's grammar wants them.
+
+    A value that names a file in another form stays as it is.
+    """
+    key, equals, value = text.partition("=")
+    if value.isascii():
+        return text
+    if not Path(value).exists():
+        value = unicodedata.normalize("NFC", value)
+    return key + equals + (value if re.search(r"['\"\[\]{}(),]", value) else f"'{value}'")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import locale
 import os
 import sys
-import unicodedata
 from collections.abc import Callable
 
 from conf.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, InputError
+
+AGAIN = "ELM_STARTED_AGAIN"  # keeps a Python that has no UTF-8 mode from starting for ever
 
 
 def guarded(function: Callable[[], int | None]) -> int:
@@ -40,15 +42,13 @@ def in_utf8() -> None:
 
     Names of files and arguments are bytes that Python decodes by the locale before any of our code runs, so
     in another locale the command starts itself again in Python's UTF-8 mode (PEP 540). What the terminal
-    cannot show is then written as an escape; nothing fails over it.
+    cannot show is written as an escape; nothing fails over it.
     """
-    if sys.getfilesystemencoding().lower() != "utf-8" and not os.environ.get("ELM_UTF8"):
-        os.environ["PYTHONUTF8"] = os.environ["ELM_UTF8"] = "1"
-        sys.stdout.flush()
+    again = os.environ.pop(AGAIN, None)
+    if sys.getfilesystemencoding().lower() != "utf-8" and again is None:
+        os.environ[AGAIN] = os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    os.environ.pop("ELM_UTF8", None)  # it only keeps a Python without that mode from starting for ever
     os.environ["PYTHONUTF8"] = "1"
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding=locale.getencoding(), errors="backslashreplace")
-    sys.argv[1:] = [unicodedata.normalize("NFC", argument) for argument in sys.argv[1:]]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=locale.getencoding() if again else None, errors="backslashreplace")

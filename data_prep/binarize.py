@@ -192,7 +192,7 @@ def append_journal(path: Path, done: Progress, sums: np.ndarray) -> None:
     """Add one round: the state after it, and each chunk's sizes and CRCs."""
     pairs = sums.reshape(len(sums), len(FILES), 2).tolist()
     chunks = [dict(zip(FILES, chunk, strict=True)) for chunk in pairs]
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**asdict(done), "chunks": chunks}) + "\n")
 
 
@@ -205,7 +205,7 @@ def resume(folder: Path, itemsize: int) -> Progress:
         for output in outputs:
             output.touch(mode=0o600)
         files = {output.name: stack.enter_context(output.open("rb")) for output in outputs}
-        for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
             entry = _entry(line)
             if entry is None or not all(
                 _crc(files[name], size) == crc
@@ -215,7 +215,7 @@ def resume(folder: Path, itemsize: int) -> Progress:
                 break
             kept.append(line)
             done = Progress(entry["groups"], entry["documents"], entry["tokens"])
-    path.write_text("".join(kept))
+    path.write_text("".join(kept), encoding="utf-8")
     for output, size in zip(outputs, done.sizes(itemsize), strict=True):
         os.truncate(output, size)
     return done

@@ -152,7 +152,7 @@ def _documents(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progr
             shutil.rmtree(plan.work / "parts")
 
         on_first(comm, merge)
-    return comm.bcast(Account(**json.loads(path.read_text())) if comm.rank == 0 else None)
+    return comm.bcast(Account(**json.loads(path.read_text(encoding="utf-8"))) if comm.rank == 0 else None)
 
 
 def _tokenizer(

@@ -60,7 +60,9 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
         account.drop(reason)
     stems = sorted(path.with_suffix("") for path in parts.glob("*.json"))
     for stem in stems:
-        for identifier, stage, reason, blocks in json.loads(stem.with_suffix(".json").read_text())["dropped"]:
+        for identifier, stage, reason, blocks in json.loads(
+            stem.with_suffix(".json").read_text(encoding="utf-8")
+        )["dropped"]:
             dropped.append((identifier, stage, reason))
             account.drop(reason, blocks)
     prints, ids = _fingerprints(stems)

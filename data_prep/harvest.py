@@ -218,7 +218,9 @@ class Harvest:
     def _state(self) -> dict:
         """Where the last pass stopped; of another server, format, set or settings nothing is known."""
         path = self.root / STATE_FILE
-        state = json.loads(path.read_text()).get(self.source.name, {}) if path.exists() else {}
+        state = (
+            json.loads(path.read_text(encoding="utf-8")).get(self.source.name, {}) if path.exists() else {}
+        )
         selection = [self.source.url, self.source.prefix, self.source.set, self.settings]
         dates = [self.config.from_date, self.config.until_date]
         if state.get("selection") != selection:
@@ -230,7 +232,7 @@ class Harvest:
 
     def _save(self, state: dict) -> None:
         path = self.root / STATE_FILE
-        every = json.loads(path.read_text()) if path.exists() else {}
+        every = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         every[self.source.name] = state
         files.write(path, json.dumps(every, indent=1))
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from conf.errors import InputError, disk_full
@@ -77,7 +78,7 @@ class Preprocess:
         mpiexec = find_mpiexec()
         with tempfile.TemporaryDirectory(prefix="elm-preprocess-") as scratch:
             settings, sentence = Path(scratch) / "settings.json", Path(scratch) / "error"
-            settings.write_text(json.dumps(to_mapping(self.config)))
+            settings.write_text(json.dumps(to_mapping(self.config)), encoding="utf-8")
             command = [
                 mpiexec,
                 "-n",
@@ -91,7 +92,7 @@ class Preprocess:
             command += ["--error", str(sentence), str(settings)]
             status = subprocess.run(command, env=_own_world(), check=False).returncode
             if sentence.exists():
-                raise InputError(sentence.read_text())
+                raise InputError(sentence.read_text(encoding="utf-8"))
         if status != 0:
             raise RuntimeError(
                 f"a rank of the build ended with status {status}; the same command continues it"
@@ -173,13 +174,13 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
-        report = arguments.error.write_text if arguments.error else None
-        run(from_mapping(json.loads(arguments.settings.read_text())), arguments.ranks, report)
+        report = partial(arguments.error.write_text, encoding="utf-8") if arguments.error else None
+        run(from_mapping(json.loads(arguments.settings.read_text(encoding="utf-8"))), arguments.ranks, report)
     except InputError as error:
         if arguments.error is None:
             print(error, file=sys.stderr)
         else:
-            arguments.error.write_text(str(error))  # every rank writes the same sentence
+            arguments.error.write_text(str(error), encoding="utf-8")  # every rank writes the same sentence
         return EXIT_INPUT
     return 0
 

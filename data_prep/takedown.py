@@ -234,7 +234,7 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
 def _lineage(folder: Path) -> list[str]:
     """The manifests of the builds that stood in a dataset folder, the present one last."""
     path = folder / LINEAGE
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line)["manifest"] for line in lines]
 
 

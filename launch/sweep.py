@@ -22,7 +22,7 @@ def report() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
     written = sweep_report.write_report(arguments.sweep or sweep_report.newest(arguments.runs))
-    print(written[1].read_text())
+    print(written[1].read_text(encoding="utf-8"))
     print("written:", *written)
     return 0
 

@@ -40,7 +40,7 @@ def _store(world: World, timeout: timedelta) -> dist.TCPStore:
         if time.monotonic() > deadline:
             raise TimeoutError(f"rank 0 did not publish {path} within {timeout.total_seconds():.0f} s")
         time.sleep(0.05)
-    host, port = path.read_text().strip().rsplit(":", 1)
+    host, port = path.read_text(encoding="utf-8").strip().rsplit(":", 1)
     return dist.TCPStore(host, int(port), world.world_size, False, timeout, wait_for_workers=False)
 
 

@@ -27,13 +27,13 @@ class Package:
 
     def __init__(self, zone: Path):
         self._counter = zone / "energy_uj"
-        self._range = int((zone / "max_energy_range_uj").read_text())
-        self._last = int(self._counter.read_text())
+        self._range = int((zone / "max_energy_range_uj").read_text(encoding="utf-8"))
+        self._last = int(self._counter.read_text(encoding="utf-8"))
         self.microjoules = 0
 
     def sample(self) -> None:
         """Add what was used since the last sample; right as long as the counter wrapped at most once."""
-        now = int(self._counter.read_text())
+        now = int(self._counter.read_text(encoding="utf-8"))
         self.microjoules += (now - self._last) % self._range
         self._last = now
 
@@ -46,7 +46,11 @@ def _packages() -> list[Package]:
     """
     zones = sorted(RAPL.glob("intel-rapl:[0-9]*"))
     try:
-        return [Package(zone) for zone in zones if (zone / "name").read_text().startswith("package")]
+        return [
+            Package(zone)
+            for zone in zones
+            if (zone / "name").read_text(encoding="utf-8").startswith("package")
+        ]
     except OSError:
         return []
 

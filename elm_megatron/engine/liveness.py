@@ -49,7 +49,7 @@ class Heartbeat:
     def _beat(self, word: str) -> None:
         path = self._file(self._world.rank)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(f"{word} {self.step}\n")
+        temporary.write_text(f"{word} {self.step}\n", encoding="utf-8")
         temporary.replace(path)
 
     def _run(self) -> None:
@@ -60,7 +60,7 @@ class Heartbeat:
             count += 1
             try:
                 self._beat(str(count))
-                text = self._file(watched).read_text()
+                text = self._file(watched).read_text(encoding="utf-8")
             except FileNotFoundError:
                 text = ""
             except OSError:

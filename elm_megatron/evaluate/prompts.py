@@ -33,10 +33,10 @@ def opened(path: str | None) -> TextIO:
         InputError: the file cannot be opened.
     """
     if path is None:
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # type: ignore[union-attr]
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[union-attr]
         return sys.stdin
     try:
-        return Path(path).expanduser().open(encoding="utf-8")
+        return Path(path).expanduser().open(encoding="utf-8-sig")  # a mark in front is no text
     except OSError as error:
         raise InputError(f"prompts={path}: cannot be read ({error.strerror}).") from error
 

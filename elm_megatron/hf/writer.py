@@ -63,7 +63,7 @@ class SafetensorsWriter:
                 "metadata": {"total_size": total * DTYPES[self.dtype].itemsize},
                 "weight_map": {name: file for file, shapes in self._shards.items() for name in shapes},
             }
-            (self.folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
+            (self.folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def _open(self, file: str) -> None:
         self._name, self._digest, self._bytes = file, hashlib.sha256(), 0

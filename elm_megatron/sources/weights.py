@@ -191,7 +191,9 @@ def _files_by_tensor(folder: Path) -> dict[str, str]:
     index = folder / INDEX_FILE
     if index.is_file():
         try:
-            listed = {str(k): str(v) for k, v in json.loads(index.read_text())["weight_map"].items()}
+            listed = {
+                str(k): str(v) for k, v in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is not an index of weights ({error}).") from error
     elif (folder / SINGLE_FILE).is_file():

@@ -69,4 +69,6 @@ def speak(config: PipelineConfig) -> int:
     command = [sys.executable, str(LAUNCH / "generate.py"), f"source={source}"]
     command += ["temperature=0.5", f"max_new_tokens={config.max_new_tokens}", "chat=false"]
     print("\nthe model goes on:", flush=True)
-    return subprocess.run(command, input=config.prompt + "\n", text=True, check=False).returncode
+    return subprocess.run(
+        command, input=config.prompt + "\n", encoding="utf-8", errors="replace", check=False
+    ).returncode

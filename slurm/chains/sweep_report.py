@@ -137,11 +137,11 @@ def write_report(sweep: Path) -> list[Path]:
     """Write <key>.csv, <key>.md and <key>.png beside the sweep; returns their paths."""
     rows = points(sweep)
     table, text, plot = (sweep.with_suffix(suffix) for suffix in (".csv", ".md", ".png"))
-    with table.open("w", newline="") as file:
+    with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [item.name for item in fields(Point)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    text.write_text(markdown(rows))
+    text.write_text(markdown(rows), encoding="utf-8")
     _plot(rows, plot)
     return [table, text, plot]
 

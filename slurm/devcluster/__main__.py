@@ -98,7 +98,7 @@ def _status(cluster: DevCluster, arguments: argparse.Namespace) -> int:
 def _logs(cluster: DevCluster, arguments: argparse.Namespace) -> int:
     for file in sorted(cluster.layout.logs.iterdir()):
         print(f"==> {file} <==")
-        lines = file.read_text(errors="replace").splitlines()
+        lines = file.read_text(errors="replace", encoding="utf-8").splitlines()
         print(*lines[-arguments.lines :] if arguments.lines > 0 else [], sep="\n", end="\n\n")
     return 0
 

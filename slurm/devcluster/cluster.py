@@ -175,9 +175,9 @@ class DevCluster:
             files.write(layout.munge_key, os.urandom(64).hex(), 0o600)
         files.write(layout.root / "slurmdbd.conf", texts.slurmdbd_conf(layout), 0o600)
         files.write(layout.root / "init.sql", texts.init_sql(layout), 0o600)
-        (layout.root / "my.cnf").write_text(texts.my_cnf(layout))
-        (layout.root / "gres.conf").write_text(texts.gres_conf(layout))
-        layout.slurm_conf.write_text(texts.slurm_conf(layout))
+        (layout.root / "my.cnf").write_text(texts.my_cnf(layout), encoding="utf-8")
+        (layout.root / "gres.conf").write_text(texts.gres_conf(layout), encoding="utf-8")
+        layout.slurm_conf.write_text(texts.slurm_conf(layout), encoding="utf-8")
         layout.save()
 
     def _start_all(self, layout: Layout) -> None:
@@ -196,7 +196,7 @@ class DevCluster:
         if (layout.root / "database" / "mysql").is_dir():
             return
         log = layout.logs / "mariadb-install-db.log"
-        with log.open("w") as output:
+        with log.open("w", encoding="utf-8") as output:
             result = subprocess.run(
                 [
                     find_program("mariadb-install-db"),

@@ -85,7 +85,7 @@ class Layout:
     def load(cls, root: Path) -> Layout:
         """Read what `save` wrote; raises InputError when there is no cluster in `root`."""
         try:
-            values = json.loads((root / "cluster.json").read_text())
+            values = json.loads((root / "cluster.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
                 f"no dev cluster in {root}: start one with python -m slurm.devcluster up"

@@ -30,7 +30,7 @@ class Process:
         """The process with this pid now, or None when there is none (a zombie counts as none)."""
         try:
             # The second field is the command in parentheses and may itself hold spaces and parentheses.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             return None
         return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
@@ -61,7 +61,7 @@ def start(argv: list[str], environment: dict[str, str], log: Path, pid_file: Pat
     process = Process.of(child.pid)
     if process is None:
         raise InputError(f"{argv[0]} ended at once; see {log}")
-    pid_file.write_text(f"{process.pid} {process.started}\n")
+    pid_file.write_text(f"{process.pid} {process.started}\n", encoding="utf-8")
     # The child outlives this command on purpose; without this, Popen warns when it is collected.
     child.returncode = 0
     return process
@@ -70,7 +70,7 @@ def start(argv: list[str], environment: dict[str, str], log: Path, pid_file: Pat
 def recorded(pid_file: Path) -> Process | None:
     """The living process that `pid_file` names, or None."""
     try:
-        pid, started = map(int, pid_file.read_text().split())
+        pid, started = map(int, pid_file.read_text(encoding="utf-8").split())
     except (FileNotFoundError, ValueError):
         return None
     process = Process(pid, started)

@@ -77,7 +77,7 @@ def python(cluster: ClusterConfig) -> list[Finding]:
 
 def packages(cluster: ClusterConfig) -> list[Finding]:
     """Installed versions against constraints.txt."""
-    pinned = _pins((ROOT / "constraints.txt").read_text())
+    pinned = _pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     findings = []
     for name, extra in PACKAGES.items():
         try:
@@ -96,7 +96,7 @@ def packages(cluster: ClusterConfig) -> list[Finding]:
 def transformer_engine(cluster: ClusterConfig) -> list[Finding]:
     """Transformer Engine, imported in a process of its own. Its extension is built for one torch."""
     what = "transformer-engine"
-    wanted = _pins((ROOT / "constraints.txt").read_text())["transformer_engine"]
+    wanted = _pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))["transformer_engine"]
     todo = (
         f"a third slower without: pip install --no-build-isolation transformer_engine[pytorch]=={wanted} "
         "beside the torch of constraints.txt (needs nvcc), or use cluster.container"

@@ -39,7 +39,14 @@ def output(command: list[str], cluster: ClusterConfig | None = None, check: bool
         InputError: it is not there, or with `check` it failed.
     """
     try:
-        done = subprocess.run(command, env=environment(cluster), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command,
+            env=environment(cluster),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+        )
     except FileNotFoundError:
         raise InputError(f"{command[0]} is not on PATH: this machine is no part of a Slurm cluster") from None
     if check and done.returncode != 0:

@@ -159,7 +159,9 @@ def _ask(*command: str) -> str:
     """
     for _ in range(2):
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+            return subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
+            ).stdout
         except subprocess.CalledProcessError:
             continue
         except (OSError, subprocess.SubprocessError):

@@ -129,7 +129,7 @@ def preflight(config: PretrainConfig) -> dict[str, Any]:
         path = Path(scratch) / "config.yaml"
         path.write_text(yaml.safe_dump(plain(config)), encoding="utf-8")
         command = [sys.executable, "-m", "elm_megatron.engine.preflight", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise InputError(f"the model cannot be built in this layout: {lines[-1].strip()}")

@@ -9,7 +9,15 @@ from data_prep.environment import KEPT, scrubbed
 
 # A batch job gets these and what its site adds; everything else stays behind, secrets first of all.
 BATCH = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TZ", "TMPDIR", "MODULEPATH")
-BATCH += ("LD_LIBRARY_PATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "SLURM_CLUSTERS", *KEPT)
+BATCH += (
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "PYTHONUTF8",
+    "OMP_NUM_THREADS",
+    "SLURM_CLUSTERS",
+    *KEPT,
+)
 
 
 def exported(env: Mapping[str, str]) -> dict[str, str]:

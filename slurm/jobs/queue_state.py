@@ -58,7 +58,9 @@ def _reasons(record: dict[str, Any]) -> list[str]:
     env = _environment(record)
     command = ["squeue", "--noheader", "--jobs", job_id, "--states", "all", "--format", "%T %r"]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, env=env, capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(
             f"cannot ask Slurm whether job {job_id} of this run still lives: {error}."

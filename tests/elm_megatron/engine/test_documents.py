@@ -101,9 +101,7 @@ def inner_losses(world: World, config: PretrainConfig) -> tuple[list[float], lis
         positions = torch.arange(stop - start)[None]
         alone = model(batch.tokens[:, part], positions, None, labels=batch.labels[:, part])[0]
     masked = float(batch.loss_mask[batch.tokens == trainer.task.keep_apart].sum())
-    expected = batch.position_ids[0, part].tolist()
     distributed.leave()
-    assert expected == positions[0].tolist()
     return inside.tolist(), alone.tolist(), masked
 
 

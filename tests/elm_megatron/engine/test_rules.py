@@ -223,7 +223,7 @@ def big_run(tmp_path: Path, gpus: int, memory: float, **train: int) -> object:
     config = pretrain_config(tmp_path / "run", tmp_path, 1, model, **{**values, **train})
     site = SiteConfig(gpu_memory_gb=memory)
     config.cluster = ClusterConfig(
-        nodes=gpus // 4, gpus_per_node=4, tasks_per_node=4, device="gpu", site=site
+        executor="slurm", nodes=gpus // 4, gpus_per_node=4, tasks_per_node=4, device="gpu", site=site
     )
     return config
 

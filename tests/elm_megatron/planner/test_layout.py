@@ -37,7 +37,9 @@ def run_of(
     train = {"precision": "bf16", "seq_length": 2048, "global_batch_size": 64, "micro_batch_size": 1}
     config = pretrain_config(folder / "run", folder, 1, sizes, **train)
     site = SiteConfig(gpu_memory_gb=gib)
-    config.cluster = ClusterConfig(nodes=nodes, gpus_per_node=per_node, device="gpu", site=site)
+    config.cluster = ClusterConfig(
+        executor="slurm", nodes=nodes, gpus_per_node=per_node, device="gpu", site=site
+    )
     return config
 
 
