@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
-from elm_megatron.model import device as devices
+from elm_megatron.model.packed import PackedRow
 
 
 def packed_params(ends: list[int], device: torch.device) -> PackedSeqParams:
     """megatron-core's description of a packed batch: int32 [sequences + 1] of ends, and the longest."""
-    bounds = devices.moved(torch.tensor(ends, dtype=torch.int32), device)
-    longest = max(stop - start for start, stop in itertools.pairwise(ends))
-    return PackedSeqParams(
-        qkv_format="thd",
-        cu_seqlens_q=bounds,
-        cu_seqlens_kv=bounds,
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
-    )
+    return PackedRow.of(ends, device)
 
 
 def document_ends(tokens: torch.Tensor, eos_id: int) -> list[int]:

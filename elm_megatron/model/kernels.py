@@ -1,21 +1,30 @@
 """Which kernel serves each operation here, and why: python -m elm_megatron.model.kernels
 
 Order of preference: Transformer Engine, then apex, then torch. Each is known by what it can do, not by its
-name: the package `apex` on PyPI is an unrelated web toolkit.
+name: the package `apex` on PyPI is an unrelated web toolkit. `self_check.py` compares each chosen kernel with
+torch at the start of a run.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+import runpy
+from dataclasses import dataclass, replace
 
 import torch
-from megatron.core.utils import is_te_min_version
+from packaging.version import Version
 
 from conf.errors import InputError
 from elm_megatron.model import device as devices
+from elm_megatron.model import te_import
+
+# Its gradients are wrong up to 2.10 and rounded before they are scaled up to 2.17 (PRs 1879, 2139, 2402, 3193
+# of TransformerEngine); wheels of 2.18 cannot be imported without a driver.
+RIGHT_CROSS_ENTROPY = Version("2.19")
+FP8_RECIPE = Version("2.2.0.dev0")  # current scales, which need no history that a resumed run would lack
+PACKED_ATTENTION = (9, 0)  # cuDNN's for sequences of several lengths; older GPUs have flash-attn's
+COST_WITHOUT = "about a third slower (36% instead of 48% of an H100's peak, by a roofline estimate)"
 
 
 @dataclass(frozen=True)
@@ -26,21 +35,53 @@ class Kernel:
         operation: what is computed.
         provider: who computes it.
         reason: why this one.
+        checked: whether its numbers were compared with torch's in this process.
     """
 
     operation: str
     provider: str
     reason: str
+    checked: bool = False
+
+    def confirmed(self) -> Kernel:
+        """The same kernel, after its check."""
+        return replace(self, checked=True)
 
 
 def has_transformer_engine() -> bool:
-    """Whether Transformer Engine is installed here."""
-    return importlib.util.find_spec("transformer_engine") is not None
+    """Whether Transformer Engine is installed here and can be imported."""
+    return te_import.usable()
 
 
-def uses_transformer_engine(device: torch.device, precision: str) -> bool:
-    """Whether a run's layers are Transformer Engine's, which has no flash or fused attention for fp32."""
-    return devices.is_gpu(device) and precision != "fp32" and has_transformer_engine()
+def transformer_engine_version() -> Version:
+    """The version that is installed; 0 for none."""
+    return Version(te_import.version() or "0")
+
+
+def has_right_cross_entropy() -> bool:
+    """Whether Transformer Engine's cross entropy is of a version with right gradients."""
+    return has_transformer_engine() and transformer_engine_version() >= RIGHT_CROSS_ENTROPY
+
+
+def uses_transformer_engine(device: torch.device, precision: str, packed: bool = False) -> bool:
+    """Whether a run's layers are Transformer Engine's.
+
+    It has no flash or fused attention for fp32, and for packed sequences none on GPUs before the H100, unless
+    the package flash-attn is there.
+
+    Args:
+        packed: the run keeps documents apart in packed rows.
+    """
+    if not devices.is_gpu(device) or precision == "fp32" or not has_transformer_engine():
+        return False
+    return not packed or has_packed_attention(device)
+
+
+def has_packed_attention(device: torch.device) -> bool:
+    """Whether Transformer Engine attends packed sequences on this GPU."""
+    return (
+        devices.capability(device) >= PACKED_ATTENTION or importlib.util.find_spec("flash_attn") is not None
+    )
 
 
 def require_fp8(device: torch.device) -> None:
@@ -52,9 +93,10 @@ def require_fp8(device: torch.device) -> None:
     """
     allowed = "allowed here are fp32 and bf16."
     if not has_transformer_engine():
-        raise InputError(f"train.precision=fp8: Transformer Engine is not installed; {allowed}")
-    if not is_te_min_version("2.2.0.dev0"):
-        found = importlib.metadata.version("transformer_engine")
+        why = f"cannot be imported ({te_import.failure()})" if te_import.failure() else "is not installed"
+        raise InputError(f"train.precision=fp8: Transformer Engine {why}; {allowed}")
+    found = transformer_engine_version()
+    if found < FP8_RECIPE:
         raise InputError(f"train.precision=fp8: needs Transformer Engine 2.2, found {found}; {allowed}")
     if devices.capability(device) < (8, 9):
         raise InputError(f"train.precision=fp8: {devices.gpu_name(device)} has none; {allowed}")
@@ -71,39 +113,97 @@ def apex_state() -> str:
     return "apex" if hasattr(optimizers, "FusedAdam") else "impostor"
 
 
-def serving(device: str) -> list[Kernel]:
-    """The kernels a run on this device would use in bf16; in fp32 torch serves where it does without a GPU.
+def serving(
+    device: str, transformer_engine: bool | None = None, fused_loss: bool | None = None
+) -> list[Kernel]:
+    """The kernels of a run on this device.
 
     Args:
         device: `cluster.device`, "cpu" or "gpu".
+        transformer_engine: whether the layers are Transformer Engine's; None is what a bf16 run would take.
+        fused_loss: whether its cross entropy serves; None is what a run without z-loss would take.
     """
-    engine = device == "gpu" and has_transformer_engine()
-    apex = apex_state()
-    if engine:
-        why = f"Transformer Engine {importlib.metadata.version('transformer_engine')} is installed"
-        provider = "Transformer Engine"
-    else:
-        why = "the run is on a CPU" if device == "cpu" else "Transformer Engine is not installed"
-        provider = "torch"
-    fused_adam = "apex" if apex == "apex" and device == "gpu" and not engine else provider
+    installed = device == "gpu" and has_transformer_engine()
+    engine = installed if transformer_engine is None else transformer_engine
+    fused = engine and has_right_cross_entropy() if fused_loss is None else fused_loss
+    why = _reason(device, engine, installed)
+    te = f"Transformer Engine {transformer_engine_version()}"
+    provider = te if engine else "torch"
     rows = [
         Kernel("norm and linear", provider, why),
-        Kernel("attention", "Transformer Engine (flash or cuDNN)" if engine else "torch SDPA", why),
+        Kernel("attention", f"{te} (flash or cuDNN)" if engine else "torch SDPA", why),
         Kernel("rotary positions", provider, why),
-        Kernel("SwiGLU", "megatron-core, fused" if engine else "torch", why),
-        Kernel("vocabulary cross entropy", provider if engine else "this suite, with the output layer", why),
-        Kernel("AdamW", f"{fused_adam} FusedAdam" if fused_adam != "torch" else "torch AdamW", why),
-        Kernel("fp8", provider if engine else "none", why),
+        Kernel("SwiGLU", "megatron-core, compiled" if device == "gpu" else "torch", why),
+        _cross_entropy(te, why, engine, fused),
+        _adamw(device, te, installed, why),
+        Kernel("fp8", te if engine else "none", why),
     ]
-    if apex == "impostor":
+    if apex_state() == "impostor":
         rows.append(Kernel("apex", "impostor", "the PyPI package apex is a web toolkit: pip uninstall apex"))
     return rows
 
 
+def _reason(device: str, engine: bool, installed: bool) -> str:
+    if device == "cpu":
+        return "the run is on a CPU"
+    if engine:
+        return f"Transformer Engine {transformer_engine_version()} is installed"
+    if installed:
+        return "these layers are torch's by choice"
+    failure = te_import.failure()
+    return (
+        f"Transformer Engine cannot be imported ({failure})"
+        if failure
+        else "Transformer Engine is not installed"
+    )
+
+
+def _cross_entropy(te: str, why: str, engine: bool, fused: bool) -> Kernel:
+    if fused:
+        return Kernel("vocabulary cross entropy", te, why)
+    if engine and not has_right_cross_entropy():
+        why = f"that of {te} is older than {RIGHT_CROSS_ENTROPY}, whose gradients are the first right ones"
+    elif engine:
+        why = "Transformer Engine's has no z-loss and no rows that are no tokens"
+    return Kernel("vocabulary cross entropy", "this suite, with the output layer", why)
+
+
+def _adamw(device: str, te: str, installed: bool, why: str) -> Kernel:
+    """megatron-core takes the optimizer by what is installed, whatever the layers are."""
+    if installed:
+        return Kernel("AdamW", f"{te} FusedAdam", f"{te} is installed")
+    if device == "gpu" and apex_state() == "apex":
+        return Kernel("AdamW", "apex FusedAdam", "apex is installed")
+    return Kernel("AdamW", "torch AdamW", why)
+
+
+def notes(device: str, kernels: list[Kernel]) -> list[str]:
+    """What a user should know: the cost of layers on a GPU without Transformer Engine."""
+    layers = next(kernel for kernel in kernels if kernel.operation == "attention")
+    if device == "cpu" or layers.provider != "torch SDPA" or "by choice" in layers.reason:
+        return []
+    return [f"{layers.reason}: torch's layers serve, {COST_WITHOUT}; python launch/doctor.py says what to do"]
+
+
+def summary(kernels: list[Kernel]) -> str:
+    """One line: who serves what; what was not checked is said."""
+    by: dict[str, list[str]] = {}
+    for kernel in kernels:
+        if kernel.provider not in ("none", "impostor"):
+            by.setdefault(kernel.provider, []).append(
+                kernel.operation + ("" if kernel.checked or kernel.operation == "fp8" else " (not checked)")
+            )
+    return "; ".join(f"{provider}: {', '.join(operations)}" for provider, operations in by.items())
+
+
+def record(kernels: list[Kernel]) -> dict[str, dict[str, object]]:
+    """As run.json holds them: operation → provider, and whether it was checked."""
+    return {kernel.operation: {"provider": kernel.provider, "checked": kernel.checked} for kernel in kernels}
+
+
 def main() -> None:
-    """Print one line per operation."""
-    for kernel in serving(devices.best()):
-        print(f"{kernel.operation:<26}{kernel.provider:<38}{kernel.reason}")
+    """Check the kernels of this machine and print one line per operation."""
+    runpy.run_module("elm_megatron.model.self_check", run_name="__main__")
 
 
 if __name__ == "__main__":

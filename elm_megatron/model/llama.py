@@ -16,7 +16,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig
-from elm_megatron.model.cross_entropy import linear_cross_entropy
+from elm_megatron.model import cross_entropy, kernels
 from elm_megatron.model.specs import block_spec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
@@ -27,6 +27,12 @@ class Llama(GPTModel):
 
     real_vocabulary: int | None = None  # rows of this rank's output layer that are tokens; None for all
     z_loss: float = 0.0  # learnt beside the cross entropy, which Transformer Engine's cannot
+
+    @property
+    def takes_fused_loss(self) -> bool:
+        """Whether Transformer Engine's cross entropy serves; it knows no z-loss and no padded rows."""
+        plain = not self.z_loss and self.real_vocabulary is None
+        return self.config.cross_entropy_loss_fusion and plain
 
     def _postprocess(
         self,
@@ -43,10 +49,7 @@ class Llama(GPTModel):
             labels: int64 [b, s].
             loss_mask: fp32 [b, s], how the trained loss weighs the tokens; None for all alike.
         """
-        # Transformer Engine's knows neither a z-loss nor rows that are no tokens.
-        plain = not self.z_loss and self.real_vocabulary is None
-        fused = self.config.cross_entropy_loss_fusion and plain
-        if labels is None or not self.post_process or fused:
+        if labels is None or not self.post_process or self.takes_fused_loss:
             kwargs |= {"labels": labels, "loss_mask": loss_mask}
             return super()._postprocess(hidden_states, *args, **kwargs)
         if self.config.sequence_parallel:
@@ -58,7 +61,7 @@ class Llama(GPTModel):
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         mask = torch.ones_like(labels) if loss_mask is None else loss_mask
         group = parallel_state.get_tensor_model_parallel_group()
-        losses = linear_cross_entropy(
+        losses = cross_entropy.linear_cross_entropy(
             hidden_states.flatten(0, 1),
             weight,
             labels.t().flatten(),
@@ -96,7 +99,7 @@ def transformer_config(
     Args:
         precision: fp32, bf16, or fp8 (bf16 weights, fp8 matrix products by Transformer Engine).
         recompute: none, selective (attention only) or full (every layer).
-        transformer_engine: use its fused rotary positions and cross entropy too.
+        transformer_engine: use its fused rotary positions too, and its cross entropy where that is right.
     """
     full = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
     selective = {"recompute_granularity": "selective"}
@@ -112,7 +115,7 @@ def transformer_config(
         activation_func=torch.nn.functional.silu,
         bias_activation_fusion=True,  # saves gate and up alone for backward, not their product's parts
         apply_rope_fusion=transformer_engine,
-        cross_entropy_loss_fusion=transformer_engine,
+        cross_entropy_loss_fusion=transformer_engine and kernels.has_right_cross_entropy(),
         cross_entropy_fusion_impl="te",
         add_bias_linear=False,
         hidden_dropout=0.0,

@@ -6,10 +6,18 @@ import itertools
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from elm_megatron.model import device as devices
 from elm_megatron.model.context_parallel import chunks_of, hidden_keys, whole_sequence
+from elm_megatron.model.packed import ends_of
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
 
 
 class TorchCoreAttention(torch.nn.Module):
@@ -18,7 +26,14 @@ class TorchCoreAttention(torch.nn.Module):
     Takes the arguments megatron-core gives a core attention. Heads are already split over tensor-parallel
     ranks. Being causal by flag, it builds no mask; under context parallelism it gathers keys and values, and
     there is a mask.
+
+    Attributes:
+        fused_packed: take torch's one kernel for packed sequences on a GPU; `self_check.py` decides, since
+        older
+            versions of torch and older GPUs have none.
     """
+
+    fused_packed = False
 
     def __init__(
         self,
@@ -43,7 +58,7 @@ class TorchCoreAttention(torch.nn.Module):
         attention_mask: torch.Tensor | None = None,
         attn_mask_type: AttnMaskType | None = None,
         attention_bias: torch.Tensor | None = None,
-        packed_seq_params: object | None = None,
+        packed_seq_params: PackedSeqParams | None = None,
         **_: object,
     ) -> torch.Tensor:
         """Attend.
@@ -61,7 +76,9 @@ class TorchCoreAttention(torch.nn.Module):
             [s, b, heads·d], the dtype of query; packed [t, heads·d].
         """
         if packed_seq_params is not None:
-            return self._attend_packed(query, key, value, packed_seq_params.cu_seqlens_q.tolist())
+            if self.fused_packed and devices.is_gpu(query.device):
+                return self._attend_varlen(query, key, value, packed_seq_params)
+            return self._attend_packed(query, key, value, ends_of(packed_seq_params))
         if self.cp > 1:
             return self._attend_gathered(query, key, value)
         return self._attend(query, key, value, attention_mask)
@@ -92,6 +109,16 @@ class TorchCoreAttention(torch.nn.Module):
             hidden = hidden_keys(len(part), end, query.device)
             parts.append(self._attend(part, key[:end], value[:end], hidden))
         return torch.cat(parts)
+
+    def _attend_varlen(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: PackedSeqParams
+    ) -> torch.Tensor:
+        """All sequences in one kernel (torch's flash attention for sequences of several lengths)."""
+        bounds, longest = packed.cu_seqlens_q, packed.max_seqlen_q
+        options = {"scale": self.scale, "enable_gqa": key.size(1) != query.size(1)}
+        causal = (-1, 0)  # no limit to the left, nothing to the right
+        out = varlen_attn(query, key, value, bounds, bounds, longest, longest, window_size=causal, **options)
+        return out.flatten(1)
 
     def _attend_packed(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int]

@@ -1,7 +1,7 @@
 """A layer's element-wise parts on torch, in few passes over memory: norm, rotary positions, SwiGLU.
 
-Transformer Engine fuses them on a GPU. Without it each pass is a kernel of its own, and on a CPU they cost as
-much as the matrix products they stand between.
+Transformer Engine fuses them on a GPU. Without it each pass is a kernel of its own. On a CPU they cost as
+much as the matrix products between them. On a GPU torch's fused norm and compiled functions take their place.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from megatron.core.fusions.fused_bias_swiglu import bias_swiglu_impl
+from megatron.core.jit import jit_fuser
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from elm_megatron.model import device as devices
+from elm_megatron.model.packed import PackedRow
 
 
 class _NormFunction(torch.autograd.Function):
@@ -60,6 +63,8 @@ class RMSNorm(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., hidden] → the same shape and dtype; the mean square is taken in fp32."""
+        if devices.is_gpu(x.device):  # one kernel; the few passes below are for a CPU
+            return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
         return _NormFunction.apply(x, self.weight, self.eps)
 
 
@@ -77,7 +82,15 @@ class _Rotation(torch.autograd.Function):
         return _rotated(gradient, cos, -sin), None, None
 
 
+@jit_fuser
+def _rotated_fused(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    if devices.is_gpu(x.device):
+        return _rotated_fused(x, cos, sin)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     (a, b), (first, second) = x.chunk(2, -1), out.chunk(2, -1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1.0)
@@ -95,14 +108,30 @@ def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     Returns:
         The shape and dtype of x.
     """
-    half = angles[..., : angles.size(-1) // 2]
-    return _Rotation.apply(x, half.cos().to(x.dtype), half.sin().to(x.dtype))
+    return _Rotation.apply(x, *_turns.of(angles, x.dtype))
+
+
+class _Turns:
+    """Cosines and sines of the last angles asked for: queries and keys of all layers ask for the same."""
+
+    _known: tuple[torch.Tensor, torch.dtype, torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, angles: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the first half of the angles, [s, 1, 1, d / 2] each, in `dtype`."""
+        if self._known is None or self._known[0] is not angles or self._known[1] != dtype:
+            half = angles[..., : angles.size(-1) // 2]
+            self._known = angles, dtype, half.cos().to(dtype), half.sin().to(dtype)
+        return self._known[2:]
+
+
+_turns = _Turns()
 
 
 class TorchSelfAttention(SelfAttention):
     """megatron-core's self-attention, which turns queries and keys as soon as they are there.
 
-    Packed sequences are left to megatron-core, whose positions begin anew in each of them.
+    On a CPU, packed sequences are left to megatron-core, which turns each by itself. It reads their ends from
+    the device for that, so on a GPU they are turned here, by the angles of every token.
     """
 
     _angles: torch.Tensor | None = None
@@ -119,8 +148,15 @@ class TorchSelfAttention(SelfAttention):
         """As megatron-core's: [s, b, h] → ([s, b, h], bias)."""
         if packed_seq_params is None:
             self._angles, rotary_pos_emb = rotary_pos_emb, None
+        elif rotary_pos_emb is not None and self.turns_packed(packed_seq_params, hidden_states):
+            self._angles, rotary_pos_emb = packed_seq_params.angles(rotary_pos_emb), None
         kwargs |= {"rotary_pos_emb": rotary_pos_emb, "packed_seq_params": packed_seq_params}
         return super().forward(hidden_states, attention_mask, *args, **kwargs)
+
+    @staticmethod
+    def turns_packed(packed: Any, hidden_states: torch.Tensor) -> bool:
+        """Whether packed sequences are turned here."""
+        return isinstance(packed, PackedRow) and devices.is_gpu(hidden_states.device)
 
     def get_query_key_value_tensors(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """Query, key and value, the first two turned."""
@@ -153,6 +189,8 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(x: torch.Tensor) -> torch.Tensor:
     """[..., 2f], the gate's channels and then the linear ones, → silu(gate) · up, [..., f]."""
+    if devices.is_gpu(x.device):
+        return bias_swiglu_impl(x, None)  # megatron-core's, compiled to one kernel
     return _SwiGLU.apply(x)
 
 
