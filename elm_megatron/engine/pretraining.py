@@ -43,7 +43,8 @@ class Pretraining(Task):
         self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed, config.data)
         # Where ranks may hold unlike numbers of the tokens that count, their sums are divided by all of them.
         self.per_token_loss = config.data.eod_mask_loss or config.parallel.cp > 1
-        self.keep_apart = self.manifest.tokenizer.eos_id if config.data.reset_attention_mask else None
+        self.packed = config.data.reset_attention_mask
+        self.keep_apart = self.manifest.tokenizer.eos_id if self.packed else None
 
     def steps_of_epochs(self) -> int:
         """Whole updates; says how many samples are left over."""

@@ -16,6 +16,10 @@ from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.metrics import Metrics
 from elm_megatron.engine.saver import Saver
 from elm_megatron.engine.task import Task
+from elm_megatron.model import device as devices
+from elm_megatron.model.kernels import Kernel, record
+from elm_megatron.model.kernels import notes as kernel_notes
+from elm_megatron.model.kernels import summary as kernel_summary
 from elm_megatron.run.folder import RunFolder, Superseded, append_jsonl
 from elm_megatron.run.world import Outcome
 
@@ -31,10 +35,19 @@ class Reporter:
         steps: updates of the whole run.
         energy: what this rank's device uses.
         saver: knows how long training has waited for checkpoints.
+        kernels: what serves each operation.
     """
 
-    def __init__(self, task: Task, run: RunFolder, steps: int, energy: EnergyMeter, saver: Saver):
-        self._task, self._run, self._steps = task, run, steps
+    def __init__(
+        self,
+        task: Task,
+        run: RunFolder,
+        steps: int,
+        energy: EnergyMeter,
+        saver: Saver,
+        kernels: list[Kernel],
+    ):
+        self._task, self._run, self._steps, self._kernels = task, run, steps, kernels
         self._energy, self._saver = energy, saver
         self._metrics: Metrics | None = None
         self._costs: Costs | None = None
@@ -57,6 +70,7 @@ class Reporter:
             **self._task.facts(step),
             world_size=self._task.world.world_size,
             parameters=self._task.config.model.parameters(),
+            kernels=record(self._kernels),
             started=self._run.read().get("started", time.time()),
             **self._so_far(),
         )
@@ -68,7 +82,9 @@ class Reporter:
             f"{task.config.run.name}: {task.world.world_size} ranks (tp={parallel.tp} pp={parallel.pp} "
             f"vpp={parallel.vpp} dp={task.dp}), {self._steps} steps, {len(task.train_set):,} samples"
         )
-        for note in task.settings.notes(task.group):
+        task.log(f"kernels: {kernel_summary(self._kernels)}")
+        device = "gpu" if devices.is_gpu(task.device) else "cpu"
+        for note in [*task.settings.notes(task.group), *kernel_notes(device, self._kernels)]:
             task.log(f"note: {note}")
         if checkpoint is not None:
             task.log(f"resumed from step {checkpoint.step}; {lost} logged steps after it are done again")

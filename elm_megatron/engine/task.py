@@ -37,6 +37,7 @@ class Task(ABC):
         reported: sums that a forward step reports; the first two are Σ loss in nats and what it counts.
         patience: stop after this many validations without a better one; None is never.
         transformer_engine: whether the model's layers may be those of Transformer Engine.
+        packed: whether rows hold several sequences that do not see each other.
         per_token_loss: whether megatron-core divides the gradients by the tokens of the global batch.
         train_set: samples by id, with `ids(consumed, count)`.
         valid_sets: the datasets measured on, by language; one named "" where there are no languages.
@@ -47,6 +48,7 @@ class Task(ABC):
     reported = 2
     patience: int | None = None
     transformer_engine = True
+    packed = False
     per_token_loss = False
     train_set: Any
     valid_sets: dict[str, Any]

@@ -43,7 +43,7 @@ from elm_megatron.engine.signals import Request, Signals
 from elm_megatron.engine.task import Task
 from elm_megatron.engine.validation import Validator
 from elm_megatron.model import device as devices
-from elm_megatron.model import llama
+from elm_megatron.model import llama, self_check
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import Outcome
@@ -63,6 +63,7 @@ class Trainer:
         chunks: this rank's model chunks.
         optimizer: theirs.
         distributed_optimizer: the optimizer's state is spread over the ranks with the same weights.
+        kernels: what serves each operation, compared with torch before the first step.
     """
 
     def __init__(self, task: Task):
@@ -82,7 +83,7 @@ class Trainer:
         self.validator = Validator(task, self.passes, self.signals)
         self.saver = Saver(task, run, self.chunks, self.optimizer, self.distributed_optimizer)
         energy = EnergyMeter(devices.nvml_name(device), world.local_rank)
-        self.reporter = Reporter(task, run, self.steps, energy, self.saver)
+        self.reporter = Reporter(task, run, self.steps, energy, self.saver, self.kernels)
         self.guard = Guard(settings.spike_factor)
         self.meter = Meter(config.model, settings, world, device, energy)
         self.heartbeat = Heartbeat(world, settings.stall_seconds)
@@ -90,7 +91,9 @@ class Trainer:
 
     def _build_model(self, data_parallel_size: int) -> None:
         task, train = self.task, self.settings
-        engine = task.transformer_engine and uses_transformer_engine(self.device, train.precision)
+        engine = task.transformer_engine and uses_transformer_engine(
+            self.device, train.precision, task.packed
+        )
         mcore = llama.transformer_config(
             task.config.model, task.config.parallel, train.precision, train.recompute, engine
         )
@@ -98,6 +101,7 @@ class Trainer:
         modules = task.modules(mcore, engine)
         for module in modules:
             module.z_loss = train.z_loss
+        self.kernels = self_check.verify(modules, mcore, self.device, task.packed)
         spread = self.distributed_optimizer
         self.chunks = wrapped(modules, mcore, self.device, data_parallel_size, spread, self.busy.stop)
         self.optimizer = Optimizer(self.chunks, train, spread)

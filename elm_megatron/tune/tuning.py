@@ -54,7 +54,7 @@ class Tuning(Task):
 
     def __init__(self, config: FinetuneConfig, world: World, device: torch.device):
         super().__init__(config, config.tune, world, device)
-        self.patience = config.tune.patience
+        self.patience, self.packed = config.tune.patience, config.tune.packing
         self.run = RunFolder(config.run.dir, [world.job_id, world.restart])
         self.open_base()
         self.corpus = self.read_corpus(self.base.tokenizer)

@@ -40,6 +40,26 @@ def train_refused(world: World, config: PretrainConfig) -> str:
         distributed.leave()
 
 
+def train_with_wrong_kernel(world: World, config: PretrainConfig) -> str:
+    """Train with a cross entropy whose gradients are divided by the rows; returns the refusal's text."""
+    import torch
+
+    from elm_megatron.model import cross_entropy
+
+    original = cross_entropy.linear_cross_entropy
+
+    def wrong(hidden: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        losses = original(hidden, *arguments, **options)
+        share = losses / len(hidden)
+        return share + (losses - share).detach()  # the value is right
+
+    cross_entropy.linear_cross_entropy = wrong
+    try:
+        return train_refused(world, config)
+    finally:
+        cross_entropy.linear_cross_entropy = original
+
+
 def train_with_a_straggler(world: World, config: PretrainConfig, slow: int) -> str:
     """Train; one rank is slow in its forward passes."""
     import time
