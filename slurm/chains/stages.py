@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from conf.schema.pipeline import PipelineConfig
+from conf.schema.tune import FinetuneConfig, SftConfig
 from data_prep.dataset import open_dataset
 from data_prep.job import Preprocess
 from elm_megatron.engine.job import Train
 from elm_megatron.evaluate.job import Eval
 from elm_megatron.hf.job import Export
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.places import run_config
 from elm_megatron.tune.tasks import tuning
 from slurm.chains import chain
 from slurm.jobs import record
+
+HELD_OUT_BEFORE = (
+    0.05  # of the chat data, in chains made before finetune.py's default was that of a chain too
+)
+
+
+def _as_begun(tune: FinetuneConfig) -> FinetuneConfig:
+    """Let a chain that was begun with the earlier default go on with it."""
+    run = RunFolder(tune.run.dir)
+    begun = run_config(run).get("sft") if run.config.exists() else None
+    asked, default = tune.sft.valid_fraction, SftConfig().valid_fraction
+    if begun and begun.get("valid_fraction") == HELD_OUT_BEFORE and asked == default:
+        return replace(tune, sft=replace(tune.sft, valid_fraction=HELD_OUT_BEFORE))
+    return tune
 
 
 def stages(config: PipelineConfig) -> list[chain.Stage]:
     """The links of the chain, each with what it reads and writes."""
     build, train = config.preprocessing(), config.pretraining()
-    tune, export = config.tuning(), config.exporting()
+    tune, export = _as_begun(config.tuning()), config.exporting()
     trained, tuned, exported = (RunFolder(part.run.dir) for part in (train, tune, export))
     manifest, model = Path(config.data.dir) / "manifest.json", Path(export.run.dir) / "model"
 
