@@ -52,6 +52,7 @@ class SiteConfig:
         gpu_hour_rate: budget units for an hour of one GPU; a job pays the largest share of what it holds.
         core_hour_rate: budget units for an hour of one core.
         budget_unit: what the site calls them.
+        slurm_cluster: ClusterName of its slurm.conf, for a rate of a partition that other sites have too.
         scratch: folder whose files are deleted when they are not used.
         scratch_days: after how many days.
     """
@@ -66,6 +67,7 @@ class SiteConfig:
     gpu_hour_rate: float | None = None
     core_hour_rate: float | None = None
     budget_unit: str = "SBU"
+    slurm_cluster: str | None = None
     scratch: str | None = None
     scratch_days: int | None = None
 

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,11 +156,13 @@ def _report(arguments: argparse.Namespace) -> int:
         raise InputError(f"--html: the folder {arguments.html.absolute().parent} does not exist")
     history, failure = _synced_history((now - begin) / DAY)
     try:
-        nodes = poll.picture().nodes
+        picture = poll.picture()
+        nodes, runaways = picture.nodes, history.runaways(picture)
     except Unreachable:
-        nodes = []
+        nodes, runaways = [], []
     rates = Rates(arguments.sites)
-    page = report.page(summary.summarize(history, rates, begin, now), rates, nodes, failure)
+    found = summary.summarize(history, rates, begin, now, runaways)
+    page = report.page(found, rates, nodes, failure)
     _write_or_refuse("--html", arguments.html, page, 0o600)
     print(f"{arguments.html}: written{', with stale figures' if failure else ''}")
     return 0
@@ -182,8 +185,11 @@ def _budget(arguments: argparse.Namespace) -> int:
     picture = poll.picture()
     history, failure = _synced_history(days)
     rates, now = Rates(arguments.sites), time.time()
+    runaways = history.runaways(picture)
     found = budget.accounts(history, picture.jobs, rates, days, now)
     print(budget.text(found, rates, days, grants))
+    if runaways:
+        print(budget.runaway_line([one.shown_id for one in runaways]))
     if failure:
         print(_stale(history, failure))
     print(listing.mark(picture))
@@ -229,13 +235,16 @@ def _synced_history(days: float = 0) -> tuple[History, str | None]:
     from slurm.tracker.history import FIRST_DAYS, History
 
     history = History()
+    failure = None
     try:
         history.sync(max(days, FIRST_DAYS))
     except Unreachable as error:
         if history.synced is None:
             raise
-        return history, escaped(str(error))
-    return history, None
+        failure = escaped(str(error))
+    with suppress(Unreachable):
+        history.learn(poll.picture().jobs)
+    return history, failure
 
 
 def _stale(history: History, failure: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from conf.errors import InputError
@@ -54,13 +57,17 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("eff", help="how well finished jobs used what they held")
     one.add_argument("ids", nargs="*", help="job ids; none: my jobs of the period")
-    one.add_argument("--since", default="1d", help="period, as 12h, 7d or 4w (default: %(default)s)")
+    one.add_argument("--since", default="1d", help="period, as 12h, 7d, 4w or a date (default: %(default)s)")
 
     one = commands.add_parser("history", help="read accounting into the history file and say what it holds")
-    one.add_argument("--since", default="90d", help="how far it is to go back (default: 90d)")
+    one.add_argument(
+        "--since", default="90d", help="how far it is to go back, as 90d or a date (default: 90d)"
+    )
 
     one = commands.add_parser("report", help="a page about a period")
-    one.add_argument("--since", default="7d", help="period up to now (default: %(default)s)")
+    one.add_argument(
+        "--since", default="7d", help="period up to now, as 7d, 4w or a date (default: %(default)s)"
+    )
     one.add_argument("--html", type=Path, required=True, help="file to write")
 
     one = commands.add_parser("budget", help="spent, committed and forecast per account")
@@ -101,12 +108,22 @@ def check_id(wanted: str) -> str:
     return match[1]
 
 
-def period(text: str) -> float:
-    """Seconds of `12h`, `7d`, `4w`."""
+def period(text: str, now: float | None = None) -> float:
+    """Seconds of `12h`, `7d`, `4w`, or since a local day or moment: `2026-01-31`, `2026-01-31T12:00`."""
     match = re.fullmatch(r"(\d{1,4})([hdw])", text)
-    if not match or int(match[1]) == 0:
-        raise InputError(f"--since: found {text!r}; allowed are hours, days or weeks, as 12h, 7d or 4w")
-    return int(match[1]) * {"h": 3600, "d": DAY, "w": 7 * DAY}[match[2]]
+    if match and int(match[1]):
+        return int(match[1]) * {"h": 3600, "d": DAY, "w": 7 * DAY}[match[2]]
+    now = time.time() if now is None else now
+    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?", text):
+        with suppress(ValueError, OverflowError, OSError):
+            begin = datetime.fromisoformat(text).timestamp()
+            if begin < now:
+                return now - begin
+            raise InputError(f"--since: found {text}, which has not come yet")
+    raise InputError(
+        f"--since: found {text!r}; allowed are hours, days or weeks, as 12h, 7d or 4w, "
+        "or a date, as 2026-01-31"
+    )
 
 
 def states(text: str) -> str:

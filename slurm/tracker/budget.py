@@ -7,9 +7,10 @@ its running jobs may still use up to their time limit and what its waiting jobs 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slurm.tracker.history import DAY, History
+from slurm.tracker.history import DAY, HELD, RUNNING, History
 from slurm.tracker.rates import Rates
 from slurm.tracker.show import quantity, table
 from slurm.tracker.squeue import Job
@@ -44,9 +45,9 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
     """Every account with a job in the last `days` days or in the queue, the dearest first."""
     found: dict[str, Account] = {}
     begin = now - days * DAY
-    for name, partition, gpus, cpus, memory, start, seconds, end in _held(history, begin, now):
+    for cluster, name, partition, gpus, cpus, memory, start, seconds, end in _held(history, begin, now):
         account = found.setdefault(name, Account(name))
-        units = rates.units(partition, gpus, cpus, memory, seconds)
+        units = rates.units(partition, gpus, cpus, memory, seconds, cluster)
         if units is None:
             account.unpriced += 1
             continue
@@ -57,7 +58,7 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
     for job in jobs:
         account = found.setdefault(job.account, Account(job.account))
         left = job.limit if job.pending else None if job.limit is None else max(0, job.limit - job.elapsed)
-        units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, left)
+        units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, left, job.cluster)
         if job.pending:
             account.waiting += (units or 0.0) * job.tasks
             account.unpriced += units is None
@@ -67,17 +68,15 @@ def accounts(history: History, jobs: list[Job], rates: Rates, days: float, now: 
 
 
 def _held(history: History, begin: float, now: float) -> list[tuple]:
-    """(account, partition, gpus, cpus, memory, start, elapsed, end) of attempts since `begin`.
+    """(cluster, account, partition, gpus, cpus, memory, start, elapsed, end) of attempts since `begin`.
 
     An attempt that still runs is counted up to `now`.
     """
     return history.connection.execute(
-        """
-        SELECT account, partition, gpus, cpus, memory_mib, start,
-               CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
-               coalesce("end", :now)
+        f"""
+        SELECT cluster, account, partition, gpus, cpus, memory_mib, start, {HELD}, coalesce("end", :now)
         FROM attempts
-        WHERE start IS NOT NULL AND ("end" IS NULL AND state IN ('RUNNING', 'SUSPENDED') OR "end" >= :begin)
+        WHERE start IS NOT NULL AND ({RUNNING} OR "end" >= :begin)
         """,
         {"begin": begin, "now": int(now)},
     ).fetchall()
@@ -110,4 +109,13 @@ def text(
         lines.append(
             f"{unpriced} job(s) in partitions without a rate or without a time limit are not counted"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *rates.notes()])
+
+
+def runaway_line(ids: Sequence[str]) -> str:
+    """A sentence on attempts that accounting never closed."""
+    named = ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
+    return (
+        f"{len(ids)} runaway job(s) are not counted: {named}. They run in accounting and are unknown to the "
+        "controller; an admin closes them with sacctmgr show runawayjobs."
+    )

@@ -11,6 +11,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 DROPPED = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN", "LC_", "LANG", "TZ")
@@ -61,12 +62,25 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
             text = output.read().decode(errors="replace")
     except FileNotFoundError:
         raise Unreachable(f"{argv[0]} is not installed here") from None
+    except OSError as error:
+        raise Unreachable(f"{argv[0]} cannot be run here ({error.strerror})") from None
     except subprocess.TimeoutExpired:
         raise Unreachable(f"{argv[0]} gave no answer within {timeout:.0f} s") from None
     if result.returncode != 0:
         said = _complaint(result.stderr.decode(errors="replace")) or f"exit status {result.returncode}"
         raise Unreachable(f"{argv[0]}: {said}")
     return text
+
+
+@cache
+def cluster_name() -> str:
+    """The cluster that Slurm's commands speak to by default, "" when it does not say."""
+    try:
+        text = run(["scontrol", "show", "config"])
+    except Unreachable:
+        return ""
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _complaint(stderr: str) -> str:

@@ -6,10 +6,11 @@ known. The key is (cluster, job id, submit time): a requeued job keeps its id an
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
@@ -17,8 +18,11 @@ from pathlib import Path
 
 from conf.errors import InputError
 from slurm.tracker import cache, command, poll, sacct
+from slurm.tracker.command import Unreachable
+from slurm.tracker.poll import Picture
 from slurm.tracker.runs import folder_of, progress_of
 from slurm.tracker.sacct import Attempt
+from slurm.tracker.squeue import Job
 
 SCHEMA = 2
 FROM_SCHEMA_1 = (
@@ -32,10 +36,28 @@ DAY = 86400
 FIRST_DAYS = 90
 # Read again before the last time: slurmdbd may hear of a job's end a little later than it happened.
 OVERLAP_SECONDS = 900
-# One sacct call for so many days, so that a long history does not become one huge text.
+# One sacct call for so many days, so that a long history does not become one huge text; more days where they
+# hold few attempts.
 CHUNK_SECONDS = 7 * DAY
+FEW = 5000
+# A job that accounting says runs, and that the queue does not know, may have ended a moment ago.
+RUNAWAY_SECONDS = 600
 
 COLUMNS = tuple(field.name for field in fields(Attempt))
+# What is read again replaces what was known, except what only the queue knew.
+UPDATE = ", ".join(
+    {
+        "gpus": "gpus = max(gpus, excluded.gpus)",
+        "comment": "comment = CASE excluded.comment WHEN '' THEN comment ELSE excluded.comment END",
+    }.get(name, f'"{name}" = excluded."{name}"')
+    for name in COLUMNS
+)
+# Attempts that hold nodes now, in SQL.
+RUNNING = """("end" IS NULL AND state IN ('RUNNING', 'SUSPENDED')
+    AND attempts.rowid NOT IN (SELECT number FROM temp.runaway))"""
+# Seconds that an attempt held its nodes up to :now, in SQL: one that runs cannot run beyond its limit.
+HELD = """CASE WHEN "end" IS NULL THEN min(max(elapsed, :now - start), coalesce("limit", 1e18))
+    ELSE elapsed END"""
 INTEGERS = frozenset(
     {"submit", "eligible", "start", "end", "elapsed", "limit", "nodes", "cpus", "gpus"}
     | {"memory_mib", "energy_joules"}
@@ -103,6 +125,7 @@ class History:
                 "CREATE INDEX IF NOT EXISTS energy_folder ON energy (folder, taken)",
             ):
                 connection.execute(line)
+        connection.execute("CREATE TEMP TABLE runaway (number INTEGER PRIMARY KEY)")
 
     def _meta(self, key: str) -> float | None:
         row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -138,11 +161,17 @@ class History:
         return count
 
     def _read(self, begin: float, end: float | None, known: dict[str, float]) -> int:
-        """Read a span, up to now where `end` is None, piece by piece, and then note what is `known`."""
-        count, last = 0, time.time() if end is None else end
+        """Read a span, up to now where `end` is None, piece by piece, and then note what is `known`.
+
+        A piece that brought few attempts is followed by one twice as long, so that years before the first job
+        cost few questions.
+        """
+        count, last, step = 0, time.time() if end is None else end, CHUNK_SECONDS
         while begin < last:
-            after = begin + CHUNK_SECONDS
-            count += self.add(read(begin, end if after >= last else after))
+            after = begin + step
+            brought = self.add(read(begin, end if after >= last else after))
+            step = step * 2 if brought < FEW else CHUNK_SECONDS
+            count += brought
             begin = after
         with self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", known.items())
@@ -153,14 +182,56 @@ class History:
         places = ", ".join("?" * len(COLUMNS))
         with self.connection:
             self.connection.executemany(
-                f"INSERT OR REPLACE INTO attempts VALUES ({places})",
-                (astuple(attempt) for attempt in attempts),
+                f"INSERT INTO attempts VALUES ({places}) ON CONFLICT DO UPDATE SET {UPDATE}",
+                map(astuple, attempts),
             )
-        for comment, user in {
-            (attempt.comment, attempt.user) for attempt in attempts if folder_of(attempt.comment)
-        }:
+        for comment, user in {(one.comment, one.user) for one in attempts if folder_of(one.comment)}:
             self._add_energy(comment, user)
         return len(attempts)
+
+    def learn(self, jobs: Iterable[Job]) -> None:
+        """Keep what the queue knows and accounting may not: comments, and GPUs where no site tracks them.
+
+        Slurm's default accounting keeps neither; the attempt is the newest one of the job.
+        """
+        told = [
+            (job.gpus, job.comment, str(job.job_id), job.submit)
+            for job in jobs
+            if job.submit and (job.gpus or folder_of(job.comment))
+        ]
+        with self.connection:
+            self.connection.executemany(
+                "UPDATE attempts SET gpus = max(gpus, ?1), "
+                "comment = CASE comment WHEN '' THEN ?2 ELSE comment END WHERE job_id = ?3 AND submit = ?4",
+                told,
+            )
+
+    def runaways(self, picture: Picture) -> list[Attempt]:
+        """Attempts that run for ever in accounting, because it never heard of their end; counted nowhere.
+
+        Their jobs are unknown to the controller, also among those that ended in the last minutes.
+        """
+        local = {job.cluster for job in picture.jobs if job.cluster} or {command.cluster_name()}
+        known = {(str(job.job_id), job.submit) for job in picture.jobs}
+        rows = self.connection.execute(
+            """SELECT rowid, cluster, job_id, submit FROM attempts
+            WHERE "end" IS NULL AND state IN ('RUNNING', 'SUSPENDED') AND start < ?""",
+            (picture.taken - RUNAWAY_SECONDS,),
+        )
+        lost = [
+            (number, job_id) for number, cluster, job_id, submit in rows
+            if cluster in local and (job_id, submit) not in known
+        ]  # fmt: skip
+        if lost and picture.failure is None:
+            try:
+                listed = command.run(["squeue", "--all", "--noheader", "--states=all", "-O", "JobID"]).split()
+            except Unreachable:
+                return []
+            numbers = [(number,) for number, job_id in lost if job_id not in listed]
+            with self.connection:
+                self.connection.execute("DELETE FROM temp.runaway")
+                self.connection.executemany("INSERT INTO temp.runaway VALUES (?)", numbers)
+        return self.attempts("rowid IN (SELECT number FROM temp.runaway)")
 
     def _add_energy(self, comment: str, user: str) -> None:
         run = progress_of(comment, user)
@@ -191,20 +262,23 @@ class History:
         )
         return [Attempt(*row) for row in rows]
 
-    def waits(self, partition: str, nodes: int, limit: int | None, since: float) -> list[int]:
+    def waits(self, partitions: str, nodes: int, limit: int | None, since: float) -> list[int]:
         """Sorted waits in seconds of started jobs like this one.
 
-        Alike are jobs of the same partition with at most 1.5 times more or fewer nodes and at most twice the
-        time limit or no less than half of it.
+        Alike are jobs of one of the partitions with at most 1.5 times more or fewer nodes and at most twice
+        the time limit or no less than half of it.
         """
         rows = self.connection.execute(
             """
             SELECT max(0, start - eligible) FROM attempts
-            WHERE partition = ? AND start >= ? AND eligible IS NOT NULL
+            WHERE partition IN (SELECT value FROM json_each(?)) AND start >= ? AND eligible IS NOT NULL
               AND nodes BETWEEN ? AND ? AND "limit" BETWEEN ? AND ?
             ORDER BY 1
             """,
-            (partition, since, nodes / 1.5, nodes * 1.5, (limit or 0) / 2, limit * 2 if limit else 2**62),
+            (
+                json.dumps(partitions.split(",")),
+                *(since, nodes / 1.5, nodes * 1.5, (limit or 0) / 2, limit * 2 if limit else 2**62),
+            ),
         )
         return [row[0] for row in rows]
 

@@ -8,10 +8,12 @@ account), of a group or of one (`Grp`, `Max`, `Min`), of what (`Cpu`, `Node`, `G
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from slurm.tracker import command
-from slurm.tracker.fields import host_names, mebibytes, tres
+from slurm.tracker.command import Unreachable
+from slurm.tracker.fields import host_names, mebibytes, number, pairs, tres, word
 from slurm.tracker.squeue import Job
 
 RESOURCES = {
@@ -77,31 +79,106 @@ def limit_of(reason: str) -> Limit | None:
     return Limit(column, entry, what, group, per_what)
 
 
-def association_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
-    """Where the limit is set for this job, nearest first: (whose, value) for user, account and those above.
+@dataclass(frozen=True)
+class Level:
+    """One place where a limit is set for a job.
+
+    Attributes:
+        whose: in words, as `account eur`.
+        value: as sacctmgr writes it.
+        covers: whether another job counts under it.
+    """
+
+    whose: str
+    value: str
+    covers: Callable[[Job], bool]
+
+
+def association_levels(job: Job, limit: Limit) -> list[Level]:
+    """Where the limit is set for this job: its user in its account, the account, and those above.
+
+    A limit of a group counts at every level, with the jobs of all accounts below. Any other limit is
+    inherited: the nearest level that sets it counts alone.
 
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = _table("assoc", ("Account", "User", "ParentName", limit.column))
+    columns = ("Cluster", "Account", "User", "Partition", "ParentName", limit.column)
+    cluster = job.cluster or command.cluster_name()
+    rows = [row for row in _table("assoc", columns) if cluster in ("", row["Cluster"])]
     accounts = {row["Account"]: row for row in rows if not row["User"]}
     own = [row for row in rows if row["Account"] == job.account and row["User"] == job.user]
-    path = [(f"user {job.user} in account {job.account}", row) for row in own]
-    name = job.account
-    while name in accounts and len(path) < 30:
-        path.append((f"account {name}", accounts[name]))
+    own = [row for row in own if row["Partition"] in job.partition.split(",")] or [
+        row for row in own if not row["Partition"]
+    ]
+    found = [
+        Level(f"user {job.user} in account {job.account}", value, _of_user(job))
+        for row in own[:1]
+        if (value := value_of(row, limit))
+    ]
+    name, seen = job.account, set()
+    while name in accounts and name not in seen:
+        seen.add(name)
+        if value := value_of(accounts[name], limit):
+            found.append(Level(f"account {name}", value, _of_accounts(_below(name, accounts))))
         name = accounts[name]["ParentName"]
-    return [(whose, value) for whose, row in path if (value := value_of(row, limit))]
+    return found if limit.column.startswith("Grp") else found[:1]
 
 
-def qos_limits(job: Job, limit: Limit) -> list[tuple[str, str]]:
-    """The same for the job's QOS.
+def _of_user(job: Job) -> Callable[[Job], bool]:
+    return lambda other: (other.user, other.account) == (job.user, job.account)
+
+
+def _of_accounts(names: frozenset[str]) -> Callable[[Job], bool]:
+    return lambda other: other.account in names
+
+
+def _below(top: str, accounts: dict[str, dict[str, str]]) -> frozenset[str]:
+    """The account and all accounts under it."""
+    names, added = {top}, True
+    while added:
+        more = {name for name, row in accounts.items() if row["ParentName"] in names} - names
+        added = bool(more)
+        names |= more
+    return frozenset(names)
+
+
+def qos_levels(job: Job, limit: Limit) -> list[Level]:
+    """Where QOS set the limit: the partition's QOS and the job's, the one that Slurm asks first.
+
+    A partition's QOS goes first, unless the job's QOS has the flag OverPartQOS; the second one counts where
+    the first does not set the limit (slurm.conf's manual, "Resource Limits").
 
     Raises:
         Unreachable: sacctmgr does not answer.
     """
-    rows = _table("qos", ("Name", limit.column))
-    return [(f"QOS {job.qos}", v) for row in rows if row["Name"] == job.qos and (v := value_of(row, limit))]
+    rows = {row["Name"]: row for row in _table("qos", ("Name", "Flags", limit.column))}
+    of_partition = _partition_qos()
+    found = []
+    for partition in job.partition.split(","):
+        name = of_partition.get(partition, "")
+        if value := value_of(rows.get(name, {}), limit):
+            inside = frozenset(one for one, qos in of_partition.items() if qos == name)
+            found.append(Level(f"QOS {name} of partition {partition}", value, _in_partitions(inside)))
+    own = rows.get(job.qos, {})
+    if value := value_of(own, limit):
+        level = Level(f"QOS {job.qos}", value, lambda other: other.qos == job.qos)
+        found.insert(0 if "OverPartQOS" in own.get("Flags", "") else len(found), level)
+    return found[:1] if len(job.partition.split(",")) == 1 else found
+
+
+def _in_partitions(names: frozenset[str]) -> Callable[[Job], bool]:
+    return lambda other: not names.isdisjoint(other.partition.split(","))
+
+
+def _partition_qos() -> dict[str, str]:
+    """The QOS of each partition that has one."""
+    try:
+        lines = command.run(["scontrol", "show", "partition", "--oneliner"]).splitlines()
+    except Unreachable:
+        return {}
+    rows = map(pairs, lines)
+    return {row["PartitionName"]: qos for row in rows if (qos := word(row.get("QoS", "")))}
 
 
 def _table(what: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -137,23 +214,35 @@ def amount(job: Job, limit: Limit) -> int | None:
     }.get(limit.entry)
 
 
-def held(job: Job, limit: Limit, jobs: list[Job], by_qos: bool) -> int | None:
-    """How much running jobs under the same limit hold together; waiting ones too where handing in counts."""
+def held(job: Job, limit: Limit, level: Level, jobs: list[Job]) -> int | None:
+    """How much the running jobs under a level hold together; waiting ones too where handing in counts."""
     submitted = "Submit" in limit.column
     total = 0
     for other in jobs:
-        same = other.qos == job.qos if by_qos else other.account == job.account
-        if limit.per == "user":
-            same = same and other.user == job.user
-        if limit.per == "account":
-            same = same and other.account == job.account
-        if not same or not (other.running or submitted):
+        if limit.per == "user" and other.user != job.user:
+            continue
+        if limit.per == "account" and other.account != job.account:
+            continue
+        if not level.covers(other) or not (other.running or submitted):
             continue
         part = amount(other, limit)
         if part is None:
             return None
         total += part
     return total
+
+
+def exceeded(job: Job, limit: Limit, level: Level, jobs: list[Job]) -> bool:
+    """Whether the job goes over the limit at this level, as far as the picture tells."""
+    most, wanted = number(level.value), amount(job, limit)
+    if limit.entry == "mem":
+        most = mebibytes(level.value)
+    if most is None or wanted is None:
+        return False
+    if limit.column.startswith("Min"):
+        return wanted < most
+    one = 1 if limit.column.startswith(("GrpJobs", "MaxJobs")) else wanted
+    return one + ((held(job, limit, level, jobs) or 0) if limit.group else 0) > most
 
 
 def allowed(value: str, limit: Limit) -> str:

@@ -86,7 +86,7 @@ def rows(picture: Picture, filters: Filters, rates: Rates) -> list[Row]:
 def _row(job: Job, now: float, rates: Rates, run: Progress | None) -> Row:
     """Join one job with its cost so far (running) or at its full time limit (waiting)."""
     seconds = job.limit if job.pending else job.elapsed
-    units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, seconds)
+    units = rates.units(job.partition, job.gpus, job.cpus, job.memory_mib, seconds, job.cluster)
     if units is not None and job.pending:
         units *= job.tasks
     return Row(

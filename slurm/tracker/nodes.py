@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
+from slurm.tracker import command as command_
 from slurm.tracker.command import records
-from slurm.tracker.fields import gpus_of_gres, number, word
+from slurm.tracker.fields import gpus_of_gres, number, seconds, word
 
 FIELDS = (
     "NodeList",
@@ -108,3 +110,19 @@ def parse(text: str, separator: str) -> list[Node]:
             reason=word(values["Reason"]),
         )
     return list(nodes.values())
+
+
+@cache
+def default_limits() -> dict[str, int]:
+    """Seconds that a job without a time limit gets in each partition: its DefaultTime, else its MaxTime."""
+    separator = command_.separator()
+    fields = ("PartitionName", "DefaultTime", "Time")
+    try:
+        text = command_.run(
+            ["sinfo", "--all", "--noheader", "-O", ",".join(f"{field}:{separator}" for field in fields)]
+        )
+    except command_.Unreachable:
+        return {}
+    rows = records(text, separator, len(fields))
+    limits = ((name.strip().rstrip("*"), seconds(default) or seconds(most)) for name, default, most in rows)
+    return {name: limit for name, limit in limits if limit}

@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from data_prep import charts, pages
+from slurm.tracker.budget import runaway_line
 from slurm.tracker.history import DAY
 from slurm.tracker.nodes import Node
 from slurm.tracker.rates import Rates
@@ -57,7 +58,7 @@ def page(summary: Summary, rates: Rates, nodes: Sequence[Node], failure: str | N
         title=f"Queue report {begin:%d %b %Y} – {end:%d %b %Y}",
         synced="" if summary.synced is None else span(summary.end - summary.synced),
         failure=failure,
-        notes=_notes(summary),
+        notes=_notes(summary, rates),
         figures=_figures(summary, rates, nodes),
         sections=[
             _use(summary, labels),
@@ -70,8 +71,8 @@ def page(summary: Summary, rates: Rates, nodes: Sequence[Node], failure: str | N
     )
 
 
-def _notes(summary: Summary) -> list[str]:
-    return []
+def _notes(summary: Summary, rates: Rates) -> list[str]:
+    return ([runaway_line(summary.runaways)] if summary.runaways else []) + rates.notes()
 
 
 def _figures(summary: Summary, rates: Rates, nodes: Sequence[Node]) -> list[tuple[str, str]]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from slurm.tracker.command import records
 from slurm.tracker.fields import epoch, gpus_of_tres, mebibytes, number, tres, word
+from slurm.tracker.nodes import default_limits
 
-# Names of `sacct --format`, the same in 22.05, 23.11 and 24.05.
+# Names of `sacct --format`, the same in 22.05, 23.11, 24.05 and 25.05.
 FIELDS = (
     "Cluster",
     "JobIDRaw",
@@ -115,6 +116,9 @@ def _attempt_of(row: dict[str, str]) -> Attempt | None:
         start = None
     energy = number(row["ConsumedEnergyRaw"])
     limit = number(row["TimelimitRaw"])
+    limit = None if limit is None else limit * 60
+    if row["TimelimitRaw"].strip().lower() == "partition_limit":
+        limit = default_limits().get(word(row["Partition"]))
     return Attempt(
         cluster=word(row["Cluster"]),
         job_id=row["JobIDRaw"].strip(),
@@ -130,7 +134,7 @@ def _attempt_of(row: dict[str, str]) -> Attempt | None:
         start=start,
         end=end,
         elapsed=number(row["ElapsedRaw"]) or 0,
-        limit=None if limit is None else limit * 60,
+        limit=limit,
         nodes=number(row["NNodes"]) or 0,
         cpus=number(row["NCPUS"]) or 0,
         gpus=gpus_of_tres(allocated) or 0,

@@ -19,7 +19,7 @@ from slurm.tracker.fields import (
     word,
 )
 
-# Names of `squeue -O`, the same in 22.05, 23.11 and 24.05.
+# Names of `squeue -O`, the same in 22.05, 23.11, 24.05 and 25.05.
 FIELDS = (
     "JobID",
     "JobArrayID",
@@ -42,6 +42,10 @@ FIELDS = (
     "NumCPUs",
     "tres-alloc",
     "tres-per-node",
+    "tres-per-job",
+    "tres-per-task",
+    "NumTasks",
+    "Cluster",
     "PriorityLong",
     "RestartCnt",
     "NodeList",
@@ -97,6 +101,7 @@ class Job:
     licences: str
     stdout: str
     comment: str
+    cluster: str
 
     @property
     def pending(self) -> bool:
@@ -157,7 +162,13 @@ def parse(text: str, separator: str) -> list[Job]:
         map(_elapsed, column["TimeUsed"]),
         map(_count, column["NumNodes"]),
         map(_count, column["NumCPUs"]),
-        map(_gpus, column["tres-alloc"], column["tres-per-node"], column["NumNodes"]),
+        map(
+            _gpus,
+            column["tres-alloc"],
+            column["tres-per-job"],
+            map(_times, column["tres-per-node"], column["NumNodes"]),
+            map(_times, column["tres-per-task"], column["NumTasks"]),
+        ),
         map(_memory, column["tres-alloc"]),
         map(_count, column["PriorityLong"]),
         map(_count, column["RestartCnt"]),
@@ -168,6 +179,7 @@ def parse(text: str, separator: str) -> list[Job]:
         map(word, column["Licenses"]),
         map(word, column["STDOUT"]),
         map(word, column["Comment"]),
+        map(word, column["Cluster"]),
     )
     return list(map(Job, *attributes))
 
@@ -185,10 +197,14 @@ def _array_of(array_id: str, task_id: str) -> int | None:
     return number(array_id) if word(task_id) else None
 
 
+def _gpus(allocated: str, per_job: str, by_node: int, by_task: int) -> int:
+    """GPUs of the whole job: from its TRES, or from its request where the site does not track gres/gpu."""
+    return gpus_of_tres(allocated) or gpus_of_gres(per_job) or by_node or by_task
+
+
 @often
-def _gpus(allocated: str, per_node: str, nodes: str) -> int:
-    """GPUs of the whole job: from its TRES, or from its request per node where TRES do not list them."""
-    return gpus_of_tres(allocated) or gpus_of_gres(per_node) * _count(nodes)
+def _times(each: str, how_often: str) -> int:
+    return gpus_of_gres(each) * max(1, _count(how_often))
 
 
 @often

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from slurm.tracker.history import DAY, History
+from slurm.tracker.history import DAY, HELD, RUNNING, History
 from slurm.tracker.rates import Rates
+from slurm.tracker.sacct import Attempt
 
 JOULES_PER_KWH = 3.6e6
 # A page is read by people: more rows than these are added up as "others".
@@ -58,6 +59,7 @@ class Summary:
         run_kwh: energy that our own runs reported, None without any.
         unpriced: attempts in partitions without a rate.
         synced: how new the history is.
+        runaways: attempts that accounting never closed; they are counted nowhere.
     """
 
     begin: float
@@ -75,10 +77,13 @@ class Summary:
     run_kwh: float | None = None
     unpriced: int = 0
     synced: float | None = None
+    runaways: list[str] = field(default_factory=list)
 
 
-def summarize(history: History, rates: Rates, begin: float, end: float) -> Summary:
-    """Count the period [begin, end)."""
+def summarize(
+    history: History, rates: Rates, begin: float, end: float, runaways: Iterable[Attempt] = ()
+) -> Summary:
+    """Count the period [begin, end); the attempts that `history.runaways` named are left out."""
     days = day_starts(begin, end)
     summary = Summary(
         begin=begin,
@@ -92,6 +97,7 @@ def summarize(history: History, rates: Rates, begin: float, end: float) -> Summa
         states=_ended_states(history, begin, end),
         waits_by_day=[],
         synced=history.synced,
+        runaways=[one.shown_id for one in runaways],
     )
     _add_use(summary, history, rates)
     _add_energy(summary, history)
@@ -116,7 +122,7 @@ def _ended_states(history: History, begin: float, end: float) -> dict[str, int]:
 
 
 # Who, at what price: the columns by which use is added up.
-Key = tuple[str, str, str, int, int, int]
+Key = tuple[str, str, str, str, int, int, int]
 
 
 def _add_use(summary: Summary, history: History, rates: Rates) -> None:
@@ -157,18 +163,16 @@ class Codes(dict[Key, int]):
 
 
 def _overlapping(history: History, begin: float, end: float) -> Iterator[list[tuple]]:
-    """Pieces of (start, stop, elapsed, wait or -1, and the six of `Key`) of attempts that ran in the period.
+    """Pieces of (start, stop, elapsed, wait or -1, and the seven of `Key`) of attempts in the period.
 
     Reading the table from end to end beats an index that jumps to each of a million rows.
     """
     cursor = history.connection.execute(
-        """
-        SELECT start, coalesce("end", :now),
-               CASE WHEN "end" IS NULL THEN max(elapsed, :now - start) ELSE elapsed END,
-               coalesce(max(0, start - eligible), -1),
-               user, account, partition, gpus, cpus, coalesce(memory_mib, 0)
+        f"""
+        SELECT start, coalesce("end", :now), {HELD}, coalesce(max(0, start - eligible), -1),
+               user, account, partition, cluster, gpus, cpus, coalesce(memory_mib, 0)
         FROM attempts NOT INDEXED
-        WHERE start < :to AND ("end" >= :from OR "end" IS NULL AND state IN ('RUNNING', 'SUSPENDED'))
+        WHERE start < :to AND ("end" >= :from OR {RUNNING})
         """,
         {"from": begin, "to": end, "now": int(end)},
     )
@@ -179,8 +183,8 @@ def _overlapping(history: History, begin: float, end: float) -> Iterator[list[tu
 def _add_totals(
     summary: Summary, rates: Rates, keys: list[Key], seconds: np.ndarray, jobs: np.ndarray
 ) -> None:
-    for number, (user, account, partition, gpus, cpus, memory) in enumerate(keys):
-        price = rates.units(partition, gpus, cpus, memory, 1)
+    for number, (user, account, partition, cluster, gpus, cpus, memory) in enumerate(keys):
+        price = rates.units(partition, gpus, cpus, memory, 1, cluster)
         count = int(jobs[number])
         summary.unpriced += count if price is None else 0
         held = float(seconds[:, number].sum())

@@ -18,45 +18,46 @@ from slurm.tracker.squeue import Job
 
 def association(job: Job, picture: Picture) -> Explanation:
     """A limit of an account or of the user in it."""
-    return _limited(job, picture, f"account {job.account or 'unknown'}", limits.association_limits, False)
+    return _limited(job, picture, f"account {job.account or 'unknown'}", limits.association_levels)
 
 
 def qos(job: Job, picture: Picture) -> Explanation:
     """A limit of a QOS: of the job or of its partition."""
-    return _limited(job, picture, f"QOS {job.qos or 'unknown'}", limits.qos_limits, True)
+    return _limited(job, picture, f"QOS {job.qos or 'unknown'}", limits.qos_levels)
 
 
 def _limited(
-    job: Job,
-    picture: Picture,
-    owner: str,
-    look_up: Callable[[Job, limits.Limit], list[tuple[str, str]]],
-    by_qos: bool,
+    job: Job, picture: Picture, owner: str, look_up: Callable[[Job, limits.Limit], list[limits.Level]]
 ) -> Explanation:
     limit = limits.limit_of(job.reason)
     if limit is None:
         return Explanation(f"A limit of {owner} stops it.", ["which limit is unknown"], WAIT_OR_ASK)
     evidence = []
     try:
-        found = look_up(job, limit)
+        levels = look_up(job, limit)
     except Unreachable as error:
-        found = []
+        levels = []
         evidence.append(f"the limit's value is unknown ({error})")
     else:
-        if not found:
+        if not levels:
             evidence.append(f"the limit's value is unknown: sacctmgr shows no {limit.column} for {owner}")
-    evidence += [
-        f"{whose} has {limit.column} = {limits.allowed(value, limit)}"
-        + (f" per {limit.per}" if limit.per and not limit.column.endswith(("PU", "PA")) else "")
-        for whose, value in found
-    ]
-    wanted, used = limits.amount(job, limit), limits.held(job, limit, picture.jobs, by_qos)
+    # The level that the job goes over; else the only one there is.
+    over = [level for level in levels if limits.exceeded(job, limit, level, picture.jobs)]
+    if over or len(levels) == 1:
+        owner = (over or levels)[0].whose
+    evidence += [_level_line(job, limit, level, picture) for level in levels]
+    wanted = limits.amount(job, limit)
     if wanted is not None:
-        unit = "MiB" if limit.entry == "mem" else limit.what
-        together = f"; running jobs under it hold {used}" if limit.group and used is not None else ""
-        evidence.append(f"this job asks for {wanted} {unit}{together}")
+        evidence.append(f"this job asks for {wanted} {'MiB' if limit.entry == 'mem' else limit.what}")
     sentence = f"A limit of {owner} on {limit.what}{f' per {limit.per}' if limit.per else ''} stops it."
     return Explanation(sentence, evidence, WAIT_OR_ASK)
+
+
+def _level_line(job: Job, limit: limits.Limit, level: limits.Level, picture: Picture) -> str:
+    per = f" per {limit.per}" if limit.per and not limit.column.endswith(("PU", "PA")) else ""
+    used = limits.held(job, limit, level, picture.jobs) if limit.group else None
+    together = "" if used is None else f"; running jobs under it hold {used}"
+    return f"{level.whose} has {limit.column} = {limits.allowed(level.value, limit)}{per}{together}"
 
 
 WAIT_OR_ASK = (

@@ -6,14 +6,17 @@ import re
 import runpy
 import sqlite3
 import time
+from dataclasses import astuple
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from conf.errors import InputError
-from slurm.tracker import budget, eta, report, summary
+from slurm.tracker import budget, command, eta, report, summary
 from slurm.tracker.command import Unreachable
-from slurm.tracker.history import DAY, History
+from slurm.tracker.history import COLUMNS, DAY, History
+from slurm.tracker.poll import Picture
 from slurm.tracker.rates import Rates
 from slurm.tracker.runs import Progress
 from slurm.tracker.sacct import Attempt
@@ -87,7 +90,7 @@ def test_sync_reads_only_what_is_new(history: History, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr("slurm.tracker.history.read", lambda begin, end: asked.append((begin, end)) or [])
     history.sync(days=20)
-    assert len(asked) == 3, "in pieces of a week"
+    assert len(asked) == 2, "a week, and twice as long after a week without a job"
     assert asked[0][1] == asked[1][0]
     assert asked[-1][1] is None
     asked.clear()
@@ -135,6 +138,80 @@ def test_a_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
         connection.execute("UPDATE meta SET value = 9 WHERE key = 'schema'")
     with pytest.raises(InputError, match=r"schema 9.*reads schema 2"):
         History(tmp_path / "newer")
+
+
+def test_ten_years_are_few_questions(history: History, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("slurm.tracker.history.read", lambda begin, end: asked.append((begin, end)) or [])
+    history.sync(days=3640)
+    assert len(asked) < 12
+    assert all(before[1] == after[0] for before, after in pairwise(asked)), "without a gap"
+
+
+def test_the_file_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    """The tables as commit 62c88f5 made them."""
+    columns = ", ".join(f'"{name}"' for name in COLUMNS)
+    with sqlite3.connect(tmp_path / "old.sqlite") as connection:
+        connection.execute(f"CREATE TABLE lives ({columns}, PRIMARY KEY (cluster, job_id, submit))")
+        connection.execute('CREATE INDEX lives_end ON lives ("end", state, energy_joules)')
+        connection.execute("CREATE INDEX lives_start ON lives (partition, start)")
+        connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value REAL)")
+        connection.execute("INSERT INTO meta VALUES ('schema', 1), ('synced', 5)")
+        connection.execute(f"INSERT INTO lives VALUES ({', '.join('?' * len(COLUMNS))})", astuple(attempt()))
+    connection.close()
+    found = History(tmp_path / "old.sqlite")
+    assert found.attempts() == [attempt()]
+    assert found.synced == 5
+    assert History(tmp_path / "old.sqlite").attempts() == [attempt()], "once"
+
+
+def queue_of(*jobs: Job) -> Picture:
+    return Picture(list(jobs), [], taken=NOW, seconds=0.1)
+
+
+def test_a_runaway_job_is_named_and_not_spent(history: History, rates: Rates, monkeypatch) -> None:
+    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: "3\n")
+    command.cluster_name.cache_clear()
+    monkeypatch.setattr(command, "cluster_name", lambda: "c")
+    since = NOW - 300 * DAY
+    forgotten = {
+        "submit": since,
+        "eligible": since,
+        "start": since,
+        "end": None,
+        "elapsed": 9,
+        "state": "RUNNING",
+    }
+    unlimited = forgotten | {"limit": None}
+    history.add(
+        [attempt("1"), attempt("2", **unlimited), attempt("3", **unlimited), attempt("4", **unlimited)]
+    )
+    alive = waiting(JobID="4", State="RUNNING", SubmitTime="2025-04-08T02:40:00")
+    alive.submit = since
+    lost = history.runaways(queue_of(alive))
+    assert [one.job_id for one in lost] == ["2"], "3 is known to the controller, 4 runs"
+    (found,) = budget.accounts(history, [], rates, days=30, now=NOW)
+    assert found.spent == pytest.approx(768 + 2 * 30 * 24 * 768)
+    summary_ = summarize(history, rates, NOW - DAY, NOW, lost)
+    assert summary_.total.gpu_hours == pytest.approx(4 + 2 * 24 * 4)
+    page = report.page(summary_, rates, [])
+    assert "1 runaway job(s) are not counted: 2." in page
+
+
+def test_a_running_job_costs_no_more_than_its_limit(history: History, rates: Rates) -> None:
+    history.add([attempt(start=NOW - 9 * DAY, end=None, elapsed=5, state="RUNNING", limit=7200)])
+    assert summarize(history, rates, NOW - 30 * DAY, NOW).total.gpu_hours == pytest.approx(8)
+
+
+def test_the_queue_tells_what_accounting_does_not_keep(history: History) -> None:
+    unknown = attempt(end=None, state="RUNNING", gpus=0, comment="")
+    history.add([unknown])
+    job = waiting(JobID="1", State="RUNNING", Comment="elm:/runs/tiny")
+    job.submit, job.gpus = NOW - 7200, 8
+    history.learn([job])
+    history.add([attempt(gpus=0, comment="")])
+    (found,) = history.attempts()
+    assert (found.gpus, found.comment, found.state) == (8, "elm:/runs/tiny", "COMPLETED")
 
 
 # ---- report
@@ -278,6 +355,33 @@ def test_a_job_pays_its_largest_share(rates: Rates) -> None:
     assert rates.units("low", gpus=0, cpus=1, memory_mib=360 * 1024, seconds=3600) == pytest.approx(384)
     assert rates.units("other,low", gpus=4, cpus=1, memory_mib=None, seconds=1800) == pytest.approx(384)
     assert rates.units("other", 4, 1, None, 1) is None
+
+
+def test_two_sites_may_have_a_partition_of_the_same_name(tmp_path: Path) -> None:
+    def site(name: str, rate: int, cluster: str = "") -> None:
+        values = f"gpus: 4, gpu_hour_rate: {rate}" + (f", slurm_cluster: {cluster}" if cluster else "")
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\npartition: gpu\nsite: {{{values}}}\n")
+
+    site("delft", 100)
+    site("leiden", 200, "alice")
+    found = Rates(tmp_path)
+    assert [found.units("gpu", 4, 1, 0, 3600, name) for name in ("alice", "delft", "elsewhere")] == [
+        800,
+        400,
+        400,
+    ]
+    assert found.units("gpu", 4, 1, 0, 3600) is None
+    assert found.notes() == [
+        "partition gpu has different rates in delft.yaml and leiden.yaml: name the Slurm cluster of each in "
+        "site.slurm_cluster"
+    ]
+
+
+@pytest.mark.parametrize("value", ["192 SBU", "[1]", "-3", ".nan"])
+def test_a_rate_with_a_unit_is_one_sentence(tmp_path: Path, value: str) -> None:
+    (tmp_path / "one.yaml").write_text(f"partition: gpu\nsite: {{gpus: 4, gpu_hour_rate: {value}}}\n")
+    with pytest.raises(InputError, match=r"one.yaml: site.gpu_hour_rate: found .*; allowed is a number"):
+        Rates(tmp_path)
 
 
 def test_a_site_inherits_and_prices_its_cpu_partition(tmp_path: Path) -> None:

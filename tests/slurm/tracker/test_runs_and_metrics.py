@@ -203,6 +203,49 @@ def test_earlier_attempts_count_against_the_advice_on_time() -> None:
     assert not any("a shorter limit" in line for line in first.advice + last.advice)
 
 
+@pytest.mark.parametrize("state", ["NODE_FAIL", "BOOT_FAIL"])
+def test_a_lost_nodes_attempt_is_not_advised_less(state: str) -> None:
+    steps = {"JobIDRaw": "7.0", "MaxRSS": "1024K", "TRESUsageInTot": "cpu=00:00:01,mem=1024K"}
+    (found,) = efficiency.parse(steps_text(JOB | {"State": state, "TotalCPU": "00:00:00"}, steps), "|")
+    assert (found.cpu, found.memory) == (None, None)
+    assert found.advice == ["its node was lost, and with it what it used"]
+
+
+def test_a_job_whose_other_attempt_was_lost_keeps_its_memory() -> None:
+    lost = JOB | {"State": "NODE_FAIL"}
+    step = {"JobIDRaw": "7.0", "MaxRSS": "1024000K"}
+    _, last = efficiency.parse(steps_text(lost, JOB, step), "|")
+    assert not any("MiB" in line for line in last.advice)
+
+
+def test_a_processor_time_of_zero_is_taken_from_the_steps() -> None:
+    zero = JOB | {"TotalCPU": "00:00:00"}
+    step = {"JobIDRaw": "7.0", "TRESUsageInTot": "cpu=09:00:00,mem=8000M"}
+    (found,) = efficiency.parse(steps_text(zero, step), "|")
+    assert found.cpu == pytest.approx(0.9)
+    assert not any("cores" in line for line in found.advice)
+    (nothing,) = efficiency.parse(steps_text(zero), "|")
+    assert nothing.cpu is None
+    assert not any("cores" in line for line in nothing.advice)
+
+
+def test_a_partitions_default_time_is_the_limit(monkeypatch) -> None:
+    monkeypatch.setattr(efficiency, "default_limits", lambda: {"low": 7200})
+    (found,) = efficiency.parse(
+        steps_text(JOB | {"Partition": "low", "TimelimitRaw": "Partition_Limit"}), "|"
+    )
+    assert found.limit == 7200
+
+
+def test_efficiency_as_json_and_csv() -> None:
+    found = efficiency.parse(steps_text(JOB | {"JobName": "=1+1"}), "|")
+    (row,) = json.loads(efficiency.json_text(found))
+    assert (row["cpu_share"], row["name"], row["limit"]) == (0.25, "=1+1", 36000)
+    header, line = efficiency.csv_list(found).splitlines()
+    assert header.startswith("id,job_id,cluster,name")
+    assert "'=1+1" in line
+
+
 # ---- metrics
 
 

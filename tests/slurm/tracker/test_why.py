@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from slurm.tracker import limits, poll, why
+from slurm.tracker import command, limits, poll, why
 from slurm.tracker.command import Unreachable
 from slurm.tracker.nodes import Node
 from slurm.tracker.poll import Picture
@@ -234,13 +235,130 @@ def test_a_reason_names_sacctmgrs_column(reason: str, column: str, entry: str, g
     assert (found.column, found.entry, found.group) == (column, entry, group)
 
 
-def test_the_limit_of_a_parent_account_is_found(picture: Picture, monkeypatch) -> None:
-    rows = "\n".join(["root|||", "eur||root|node=4", "lab||eur|", "lab|anna||"])
-    monkeypatch.setattr("slurm.tracker.command.run", lambda argv, timeout=60: rows)
-    one = job(picture, "AssocGrpNodeLimit")
+def slurm_says(monkeypatch, **answers: str) -> None:
+    """Let each Slurm command, named by its words joined with an underscore, answer with a text."""
+
+    def run(argv, timeout=60):
+        for words, answer in answers.items():
+            if set(words.split("_")) <= set(argv):
+                return answer
+        raise Unreachable(f"{argv[0]} is silent")
+
+    monkeypatch.setattr("slurm.tracker.command.run", run)
+    command.cluster_name.cache_clear()
+
+
+# Cluster, Account, User, Partition, ParentName and the limit: two clusters on one slurmdbd.
+ASSOCIATIONS = """\
+here|root||||
+here|eur|||root|{eur}
+here|lab|||eur|{lab}
+here|sister|||eur|
+here|lab|anna|||{anna}
+there|lab|||root|node=1
+there|eur|||root|node=1
+"""
+CONFIG = "Configuration data\nClusterName             = here\n"
+
+
+def limited(picture: Picture, monkeypatch, reason: str, **limits_: str) -> str:
+    """Explain job 5 of anna in account lab; job 1 of ben runs on one node in its sister account."""
+    levels = {"eur": "", "lab": "", "anna": ""} | limits_
+    slurm_says(monkeypatch, sacctmgr_assoc=ASSOCIATIONS.format(**levels), scontrol_config=CONFIG)
+    one = job(picture, reason)
     one.account = "lab"
-    found = why.explain(one, picture)
-    assert "account eur has GrpTRES = 4 nodes" in found.evidence
+    picture.jobs[0].account, picture.jobs[0].user = "sister", "ben"
+    return why.text(one, why.explain(one, picture))
+
+
+def test_a_parents_limit_counts_the_jobs_of_all_accounts_under_it(picture: Picture, monkeypatch) -> None:
+    found = limited(picture, monkeypatch, "AssocGrpNodeLimit", eur="node=1", lab="node=5")
+    assert "A limit of account eur on nodes stops it." in found
+    assert "account eur has GrpTRES = 1 nodes; running jobs under it hold 1" in found
+    assert "account lab has GrpTRES = 5 nodes; running jobs under it hold 0" in found
+
+
+def test_another_cluster_of_the_same_slurmdbd_is_not_asked(picture: Picture, monkeypatch) -> None:
+    found = limited(picture, monkeypatch, "AssocGrpNodeLimit")
+    assert "the limit's value is unknown: sacctmgr shows no GrpTRES for account lab" in found
+
+
+def test_a_limit_of_one_job_is_inherited_from_the_nearest_level(picture: Picture, monkeypatch) -> None:
+    found = limited(picture, monkeypatch, "AssocMaxNodePerJobLimit", eur="node=9", anna="node=1")
+    assert "A limit of user anna in account lab on nodes per job stops it." in found
+    assert "account eur" not in found
+
+
+QOS_ROWS = "normal|{flags}|cpu=64\nnarrow||cpu=16\n"
+PARTITIONS = "PartitionName=low QoS=narrow State=UP\nPartitionName=high QoS=N/A State=UP\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"), [("", "QOS narrow of partition low"), ("DenyOnLimit,OverPartQOS", "QOS normal")]
+)
+def test_the_qos_of_the_partition_goes_first(picture: Picture, monkeypatch, flags: str, level: str) -> None:
+    slurm_says(
+        monkeypatch,
+        sacctmgr_qos=QOS_ROWS.format(flags=flags),
+        scontrol_partition=PARTITIONS,
+        scontrol_config=CONFIG,
+    )
+    one = job(picture, "QOSGrpCpuLimit")
+    text = why.text(one, why.explain(one, picture))
+    assert f"A limit of {level} on cores stops it." in text
+    assert f"{level} has GrpTRES = " in text
+
+
+def test_a_maintenance_says_what_time_limit_fits_before_it(picture: Picture, monkeypatch) -> None:
+    begin, end = (
+        datetime.fromtimestamp(picture.taken + hours * 3600, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        for hours in (0.5, 4)
+    )
+    line = (
+        f"ReservationName=update StartTime={begin} EndTime={end} Duration=03:30:00 Nodes=n[1-2] NodeCnt=2 "
+        "Flags=MAINT,SPEC_NODES,ALL_NODES State=INACTIVE Users=root\n"
+    )
+    slurm_says(monkeypatch, scontrol_reservation=line, scontrol_config=CONFIG)
+    one = job(picture, "ReqNodeNotAvail, Reserved for maintenance")
+    text = why.text(one, why.explain(one, picture))
+    assert "It would not end before the maintenance update of its nodes begins at" in text
+    assert "A time limit below 3" in text or "A time limit below 29:" in text
+    assert "maintenance update takes n[1-2] from" in text
+    assert "maintenance update takes n[1-2]" in why.text(one, why.explain(job(picture, "Resources"), picture))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("inval", "node n2 is inval, it registered with less than slurm.conf says it has"),
+        ("reserved", "node n2 is reserved, it is in a reservation"),
+        ("idle*", "node n2 is idle*, it does not answer"),
+    ],
+)
+def test_the_state_of_a_node_has_its_sentence(picture: Picture, state: str, words: str) -> None:
+    node = next(node for node in picture.nodes if node.name == "n2")
+    node.state, node.reason = state, ""
+    assert not node.available
+    one = job(picture, "ReqNodeNotAvail, UnavailableNodes:n2")
+    assert words in why.text(one, why.explain(one, picture))
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("SPECIAL_EXIT", "declared special, and Slurm holds it"),
+        ("REQUEUE_HOLD", "It was requeued and is held"),
+        ("SUSPENDED", "It does not run at the moment: it is suspended on n1"),
+        ("COMPLETING", "ended 16:40 ago, but its nodes have not confirmed the end on n1"),
+    ],
+)
+def test_a_state_that_is_neither_waiting_nor_running_is_explained(
+    picture: Picture, state: str, sentence: str
+) -> None:
+    one = job(picture, "None", 1)
+    one.state, one.end = state, int(picture.taken) - 999
+    picture.taken = one.end + 1000
+    assert sentence in why.text(one, why.explain(one, picture))
 
 
 @pytest.mark.parametrize(
