@@ -8,8 +8,10 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from conf.errors import InputError
+from slurm.tracker.listing import Filters, me
 from slurm.tracker.rates import SITES
 
 DAY = 86400
@@ -30,6 +32,18 @@ STATES = {
     "SPECIAL_EXIT": "SE",
     "RESV_DEL_HOLD": "RD",
 }
+ENDED = {
+    "COMPLETED": "CD",
+    "FAILED": "F",
+    "CANCELLED": "CA",
+    "TIMEOUT": "TO",
+    "PREEMPTED": "PR",
+    "NODE_FAIL": "NF",
+    "OUT_OF_MEMORY": "OOM",
+    "BOOT_FAIL": "BF",
+    "DEADLINE": "DL",
+    "REVOKED": "RV",
+}
 DESCRIPTION = """What waits, why, until when, at what cost, and how well it ran.
 
 Reads squeue, sinfo and sacct; needs no root and no daemon. Everyone who asks within thirty seconds shares one
@@ -41,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     top = argparse.ArgumentParser(prog="elm-queue", description=DESCRIPTION)
     top.add_argument("--sites", type=_folder, default=SITES, help="folder of cluster YAMLs with the rates")
+    top.add_argument(
+        "--cluster", default="", help="Slurm cluster, or several separated by commas (sacctmgr show cluster)"
+    )
     commands = top.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("list", help="what waits and runs")
@@ -55,9 +72,26 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("eta", help="when a job starts and ends")
     one.add_argument("id", help="job id as shown by list")
 
-    one = commands.add_parser("eff", help="how well finished jobs used what they held")
-    one.add_argument("ids", nargs="*", help="job ids; none: my jobs of the period")
+    one = commands.add_parser("priority", help="of which parts a waiting job's priority is made")
+    one.add_argument("id", help="job id as shown by list")
+    one.add_argument("--json", action="store_true")
+
+    one = commands.add_parser("nodes", help="nodes with their reasons, reservations, coming maintenance")
+    one.add_argument("--partition", default="", help="one or several, separated by commas")
+    one.add_argument("--closed", action="store_true", help="only nodes that take no jobs")
+    one.add_argument("--json", action="store_true")
+
+    _add_run_verbs(commands)
+
+    one = commands.add_parser("eff", help="how well jobs used what they held")
+    one.add_argument("ids", nargs="*", metavar="ID|RUN", help="job ids or runs; none: jobs of the period")
     one.add_argument("--since", default="1d", help="period, as 12h, 7d, 4w or a date (default: %(default)s)")
+    one.add_argument("--user", default="", help="whose jobs of the period: a user, or all (default: mine)")
+    one.add_argument("--state", default="", help="one or several, separated by commas, as completed,timeout")
+    one.add_argument("--file", type=Path, help="file with a job id or a name as slurm-4711.out on each line")
+    form = one.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--csv", action="store_true")
 
     one = commands.add_parser("history", help="read accounting into the history file and say what it holds")
     one.add_argument(
@@ -85,6 +119,37 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_run_verbs(commands: Any) -> None:
+    """The commands about one run or job."""
+    for name, words in (
+        ("status", "where a run is: queue, run.json, progress"),
+        ("log", "the end of a log, and what is added to it"),
+        ("save", "let a running run save; it is requeued and goes on"),
+        ("stop", "let a running run save and end"),
+        ("cancel", "cancel a job"),
+        ("retry", "start a job again without the nodes that failed it"),
+    ):
+        one = commands.add_parser(name, help=words)
+        one.add_argument("run", metavar="RUN|ID", help="a run's name or folder, or a job id")
+        if name == "status":
+            one.add_argument("--json", action="store_true")
+        if name == "log":
+            one.add_argument(
+                "-n", "--lines", type=_count, default=40, help="of its end (default: %(default)s)"
+            )
+            one.add_argument("--no-follow", action="store_true", help="do not wait for more")
+        if name == "retry":
+            one.add_argument(
+                "--without", default="", metavar="NODES", help="default: the nodes that were lost"
+            )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed is a whole number from 0 on")
+    return int(text)
+
+
 def _add_filters(one: argparse.ArgumentParser) -> None:
     one.add_argument("--me", action="store_true", help="only my jobs")
     for name in ("user", "account", "partition", "state"):
@@ -96,16 +161,6 @@ def _folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"found {text!r}, which is no folder")
     return Path(text)
-
-
-def check_id(wanted: str) -> str:
-    """Refuse what is no job id; return it without its array task or heterogeneous part."""
-    match = re.fullmatch(r"([0-9]+)([_+][0-9]+)?", wanted)
-    if not match:
-        raise InputError(
-            f"id: found {wanted!r}; allowed are a job id, id_task or id+part, as 4711, 4711_3 or 4711+1"
-        )
-    return match[1]
 
 
 def period(text: str, now: float | None = None) -> float:
@@ -126,14 +181,26 @@ def period(text: str, now: float | None = None) -> float:
     )
 
 
-def states(text: str) -> str:
-    """The states that `--state` names, in squeue's long words: `pd,running` is `PENDING,RUNNING`."""
-    long = {short: name for name, short in STATES.items()}
+def states(text: str, ended: bool = False) -> str:
+    """The states that `--state` names, in Slurm's long words: `pd,running` is `PENDING,RUNNING`.
+
+    Args:
+        text: words separated by commas.
+        ended: states of jobs that ended are allowed too.
+    """
+    allowed = STATES | (ENDED if ended else {})
+    long = {short: name for name, short in allowed.items()}
     wanted = [word.strip().upper() for word in text.split(",") if word.strip()]
     for word in wanted:
-        if word not in STATES and word not in long:
-            raise InputError(f"--state: found {word.lower()!r}; allowed are {', '.join(STATES).lower()}")
+        if word not in allowed and word not in long:
+            raise InputError(f"--state: found {word.lower()!r}; allowed are {', '.join(allowed).lower()}")
     return ",".join(long.get(word, word) for word in wanted)
+
+
+def filters_of(arguments: argparse.Namespace) -> Filters:
+    """The filters of `list` and `top`."""
+    user = me() if arguments.me else arguments.user
+    return Filters(user, arguments.account, arguments.partition, states(arguments.state), arguments.name)
 
 
 def grant(text: str) -> tuple[str, float]:

@@ -1,9 +1,9 @@
 """`elm-queue eff`: how much of what a job held it used, and what to ask for next time.
 
 Cores and memory come from the job's steps as accounting sampled them, for a running job from `sstat`; GPUs
-only where the site records their use (Slurm 23.02 and later with AutoDetect). A job that was requeued has a line
-for each of its attempts. What is not known gives no advice: an attempt whose node was lost has no figures, and a
-processor time of zero, which Slurm 25.05 may write, is taken from the steps instead.
+only where the site records their use (Slurm 23.02 and later with AutoDetect). A job that was requeued has a
+line for each of its attempts. What is not known gives no advice: an attempt whose node was lost has no
+figures, and a processor time of zero, which Slurm 25.05 may write, is taken from the steps instead.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +44,11 @@ def _chosen(wanted: str, value: str) -> bool:
 
 
 def me() -> str:
-    """The name of the user who asks."""
-    return getpass.getuser()
+    """The name of the user who asks; the number of one whom the machine has no name for."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 @dataclass(slots=True)

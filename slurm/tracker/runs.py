@@ -40,6 +40,8 @@ class Progress:
         kwh: energy so far, None when unknown.
         updated: when the last step was logged, UTC epoch seconds.
         reason: why it is in that state, "" when run.json gives none.
+        mfu: share of the peak, last logged.
+        memory_bytes: of the rank that used most, last logged.
     """
 
     folder: Path
@@ -52,6 +54,8 @@ class Progress:
     kwh: float | None
     updated: float | None
     reason: str = ""
+    mfu: float | None = None
+    memory_bytes: float | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -68,14 +72,19 @@ def folder_of(comment: str) -> Path | None:
     return Path(comment.removeprefix(PREFIX))
 
 
-def progress_of(comment: str, user: str) -> Progress | None:
-    """The progress of the run that the comment of `user`'s job names; None when there is none to read."""
+def progress_of(comment: str, user: str | None) -> Progress | None:
+    """The progress of the run that a job's comment names; None when there is none to read.
+
+    Args:
+        comment: `elm:<run folder>`.
+        user: owner of the job, and therefore of the files; None for a folder that its reader named.
+    """
     folder = folder_of(comment)
     if folder is None:
         return None
     run = RunFolder(folder)
     try:
-        owner = pwd.getpwnam(user).pw_uid
+        owner = _uid(user) if user is not None else run.run_json.lstat().st_uid
         if not _readable(run.run_json, owner):
             return None
         record = run.read()
@@ -83,6 +92,11 @@ def progress_of(comment: str, user: str) -> Progress | None:
     except (OSError, KeyError, InputError, ValueError):
         return None
     return _progress(folder, record, rows)
+
+
+def _uid(user: str) -> int:
+    """The number of a user; squeue shows the number itself of one whom the machine has no name for."""
+    return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
 
 
 def _progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) -> Progress:
@@ -102,6 +116,8 @@ def _progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) 
         kwh=_figure(record.get("kwh", record.get("kWh"))),
         updated=_figure(last.get("time")),
         reason=str(record.get("reason") or ""),
+        mfu=_figure(last.get("mfu")),
+        memory_bytes=_figure(last.get("memory_bytes")),
     )
 
 

@@ -7,7 +7,6 @@ after a question; q leaves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -21,6 +20,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static
 
 from slurm.tracker import command, listing, poll, why
+from slurm.tracker.actions import job_argument
 from slurm.tracker.command import Unreachable
 from slurm.tracker.listing import COLUMNS, RUN_COLUMNS, VALUES, Filters, Row
 from slurm.tracker.logs import log_tail
@@ -294,8 +294,7 @@ class QueueTop(App[None]):
         """Run the command after a yes, and say what came of it."""
         if not answer:
             return
-        # The waiting tasks of an array alone, without its limit on running ones: 4711_[3-9%2] is 4711_[3-9].
-        line = [*argv, re.sub(r"%\d+", "", job.shown_id)]
+        line = [*argv, job_argument(job)]
         try:
             command.run(line)
         except Unreachable as error:

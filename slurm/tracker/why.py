@@ -62,9 +62,9 @@ FAMILIES = (
     Family(
         "requeue_hold",
         "requeued and held",
-        r"",
+        r"job requeued in held state",
         Says(
-            "It was requeued and is held: scontrol requeuehold put it back into the queue.",
+            "It was put back into the queue and is held, by scontrol requeuehold or by its own batch script.",
             ("restarts so far: {restarts}", "its log: {log}"),
             RELEASE,
         ),

@@ -57,6 +57,7 @@ def job(picture: Picture, reason: str, job_id: int = 5) -> Job:
         ("DependencyNeverSatisfied", "never"),
         ("BeginTime", "begin"),
         ("JobHeldUser", "held_user"),
+        ("job requeued in held state", "requeue_hold"),
         ("JobHeldAdmin", "held_admin"),
         ("JobHoldMaxRequeue", "requeue_held"),
         ("launch failed requeued held", "requeue_held"),
@@ -347,7 +348,7 @@ def test_the_state_of_a_node_has_its_sentence(picture: Picture, state: str, word
     ("state", "sentence"),
     [
         ("SPECIAL_EXIT", "declared special, and Slurm holds it"),
-        ("REQUEUE_HOLD", "It was requeued and is held"),
+        ("REQUEUE_HOLD", "It was put back into the queue and is held"),
         ("SUSPENDED", "It does not run at the moment: it is suspended on n1"),
         ("COMPLETING", "ended 16:40 ago, but its nodes have not confirmed the end on n1"),
     ],
