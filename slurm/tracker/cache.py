@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -62,18 +62,11 @@ def keep(path: Path, content: str | bytes) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One process at a time, where the file system has locks and none is held for longer than a minute."""
-    with suppress(OSError, files.Taken):
-        # Entered by hand: what happens inside the block must not look like a lock that cannot be had.
-        lock = files.locked(path, LOCK_SECONDS)
-        descriptor = lock.__enter__()
-        with suppress(OSError):
+    with ExitStack() as held:
+        with suppress(OSError, files.Taken):
+            descriptor = held.enter_context(files.locked(path, LOCK_SECONDS))
             os.fchmod(descriptor, file_mode(path.parent))
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
-        return
-    yield
+        yield
 
 
 def on_network(path: Path) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,9 +45,10 @@ def _chosen(wanted: str, value: str) -> bool:
 
 def me() -> str:
     """The name of the user who asks; the number of one whom the machine has no name for."""
+    named = next(filter(None, map(os.environ.get, ("LOGNAME", "USER"))), None)
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return named or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 
@@ -139,6 +140,8 @@ def text(found: list[Row], rates: Rates, picture: Picture) -> str:
 def grid(found: list[Row], rates: Rates) -> str:
     """The table alone; budget and run columns only where a job has a rate or a run."""
     columns = dict(COLUMNS)
+    if len({r.job.cluster for r in found}) > 1:
+        columns = {"CLUSTER": lambda r: r.job.cluster} | columns
     if any(r.units is not None for r in found):
         columns[rates.unit] = lambda r: quantity(r.units)
     if any(r.run for r in found):
@@ -150,6 +153,7 @@ def grid(found: list[Row], rates: Rates) -> str:
 VALUES: dict[str, Callable[[Row], Any]] = {
     "id": lambda r: r.job.shown_id,
     "job_id": lambda r: r.job.job_id,
+    "cluster": lambda r: r.job.cluster,
     "tasks": lambda r: r.job.tasks,
     "name": lambda r: r.job.name,
     "user": lambda r: r.job.user,

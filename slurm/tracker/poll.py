@@ -20,6 +20,8 @@ from slurm.tracker.command import Unreachable
 from slurm.tracker.nodes import Node
 from slurm.tracker.squeue import Job
 
+PICTURE = "picture"
+TEXTS = ("squeue", "sinfo")
 MAX_AGE_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 TIMEOUT_SECONDS = 60.0
@@ -90,7 +92,7 @@ def picture(oldest: float | None = None) -> Picture:
 
 def _ask(folder: Path | None) -> dict[str, Any]:
     """Ask squeue and sinfo, keep the answer in the cache folder and return it."""
-    kept = folder and folder / "picture.json"
+    kept = folder and folder / PICTURE
     timeout = TIMEOUT_WITH_PICTURE_SECONDS if kept and kept.exists() else TIMEOUT_SECONDS
     separator = command.separator()
     begin = time.time()
@@ -100,25 +102,41 @@ def _ask(folder: Path | None) -> dict[str, Any]:
     }
     answer = {"separator": separator, "taken": begin, "seconds": time.time() - begin, **texts}
     if kept:
-        # In one piece: `json.dump` writes piece by piece and takes three times as long.
-        cache.keep(kept, json.dumps(answer))
+        cache.keep(kept, _packed(answer))
         kept.with_name("failure.json").unlink(missing_ok=True)
     return answer
 
 
 def _read(folder: Path, oldest: float = float("inf")) -> dict[str, Any] | None:
     """The kept answer, or None when there is none, it is older than `oldest`, or it cannot be read."""
-    file = folder / "picture.json"
+    file = folder / PICTURE
     try:
         # Its file is younger than the answer, and a queue of ten thousand jobs takes a while to read.
         if time.time() - file.stat().st_mtime > oldest:
             return None
-        answer = json.loads(file.read_bytes())
+        answer = _unpacked(file.read_bytes())
         age = time.time() - answer["taken"]
         # A clock set back must not make an old picture young for ever.
         return answer if (age if age >= 0 else float("inf")) <= oldest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _packed(answer: dict[str, Any]) -> bytes:
+    """A line of JSON, then the texts as they are: to quote a long queue as JSON takes long."""
+    texts = [answer[name].encode() for name in TEXTS]
+    head = {name: value for name, value in answer.items() if name not in TEXTS}
+    return b"".join([json.dumps(head | {"lengths": [*map(len, texts)]}).encode(), b"\n", *texts])
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    """The answer of `_packed`; a ValueError when it was cut off."""
+    line, _, rest = data.partition(b"\n")
+    answer = json.loads(line)
+    if sum(answer["lengths"]) != len(rest):
+        raise ValueError("cut off")
+    first = answer.pop("lengths")[0]
+    return answer | {"squeue": rest[:first].decode(), "sinfo": rest[first:].decode()}
 
 
 def _parsed(answer: dict[str, Any], failure: str | None = None) -> Picture:

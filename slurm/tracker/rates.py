@@ -82,7 +82,8 @@ class Rates:
         units = sorted({priced.rate.unit for found in self.by_partition.values() for priced in found})
         self.unit = units[0] if len(units) == 1 else "/".join(units) or "units"
         self.unclear: dict[str, list[str]] = {}
-        self._chosen: dict[tuple[str, str], Rate | None] = {}
+        # Thousands of jobs ask for the same.
+        self._per_hour: dict[tuple[str, str, int, int, int | None], float | None] = {}
 
     def _add(self, file: Path) -> None:
         values = _read(file)
@@ -118,12 +119,13 @@ class Rates:
         """
         if seconds is None:
             return None
-        for name in partition.split(","):
-            if (name, cluster) not in self._chosen:
-                self._chosen[name, cluster] = self._choose(name, cluster)
-            if rate := self._chosen[name, cluster]:
-                return rate.per_hour(gpus, cpus, memory_mib) * seconds / 3600
-        return None
+        key = (partition, cluster, gpus, cpus, memory_mib)
+        if key not in self._per_hour:
+            rates = (self._choose(name, cluster) for name in partition.split(","))
+            rate = next(filter(None, rates), None)
+            self._per_hour[key] = rate and rate.per_hour(gpus, cpus, memory_mib)
+        price = self._per_hour[key]
+        return None if price is None else price * seconds / 3600
 
     def _choose(self, partition: str, cluster: str) -> Rate | None:
         known = self.by_partition.get(partition, [])

@@ -77,7 +77,12 @@ def _aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
 
     Users, partitions and states come again in every line, so each different text is looked at once.
     """
-    shown = {text: fitted(escaped(text), widest) for text in set(column)}
+    shown = {text: text for text in column}
+    everything = "".join(shown)
+    if everything.isascii() and everything.isprintable():
+        shown = {text: text if len(text) <= widest else fitted(text, widest) for text in shown}
+    else:
+        shown = {text: fitted(escaped(text), widest) for text in shown}
     room = max(map(cells, (title, *shown.values())))
     pad = str.rjust if shown and all(map(_is_number, shown.values())) else str.ljust
     # A letter of two cells takes one from the blanks.
@@ -86,7 +91,7 @@ def _aligned(title: str, column: Sequence[str], widest: int) -> list[str]:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()
+    return cell.isdigit() or cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -112,11 +117,20 @@ def span(seconds: float | None) -> str:
     """`3d 04:05`, `2:03:04`, `3:04`: days and hours, or down to the second under a day; `-` for None."""
     if seconds is None:
         return "-"
-    minutes, rest = divmod(int(seconds), 60)
+    whole = int(seconds)
+    return _days(whole // 60) if whole >= 86400 else _clock(whole)
+
+
+@lru_cache(maxsize=65536)
+def _days(minutes: int) -> str:
     hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02d}:{minutes:02d}"
+    return f"{hours // 24}d {hours % 24:02d}:{minutes:02d}"
+
+
+@lru_cache(maxsize=65536)
+def _clock(whole: int) -> str:
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 

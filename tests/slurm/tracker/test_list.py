@@ -80,7 +80,7 @@ def test_the_cache_is_private(fake_slurm, rows, own_cache) -> None:
     poll.picture()
     (folder,) = own_cache.iterdir()
     assert folder.stat().st_mode & 0o077 == 0
-    assert (folder / "picture.json").stat().st_mode & 0o077 == 0
+    assert (folder / "picture").stat().st_mode & 0o077 == 0
 
 
 # ---- no answer
