@@ -102,14 +102,11 @@ def retry(target: Target, without: str = "") -> str:
 
 
 def _lost_nodes(job_id: str) -> str:
-    """The nodes of the attempts that lost one, by accounting; a single one where it can be told."""
-    text = command.run(["sacct", "-X", "-D", "-n", "-P", "-j", job_id, "--format=State,NodeList,FailedNode"])
-    found = []
-    for line in text.splitlines():
-        state, nodes, failed = (*line.split("|"), "", "")[:3]
-        if state.split(" ")[0] in BAD_NODE_STATES:
-            found.append(failed if host_names(failed) and failed != "Unknown" else _down(nodes))
-    return ",".join(dict.fromkeys(filter(None, found)))
+    """The nodes that attempts of a job lost, by accounting."""
+    text = command.run(["sacct", "-X", "-D", "-n", "-P", "-j", job_id, "--format=State,NodeList"])
+    rows = (line.partition("|") for line in text.splitlines())
+    found = [_down(nodes) for state, _, nodes in rows if state.split(" ")[0] in BAD_NODE_STATES]
+    return ",".join(dict.fromkeys(found))
 
 
 def _down(nodes: str) -> str:

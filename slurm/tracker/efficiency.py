@@ -172,17 +172,13 @@ def _add_step(job: Efficiency, values: dict[str, str]) -> None:
 
 def _add_live(job: Efficiency) -> None:
     """What the steps of a running job used so far, by node where Slurm says it; nothing without sstat."""
-    separator = command.separator()
+    # sstat has no other separator; none of these fields holds a name that a user chose.
+    argv = ["sstat", "--allsteps", "--noheader", "--parsable", f"--format={','.join(SSTAT_FIELDS)}"]
     try:
-        text = command.run(
-            [
-                *("sstat", "--allsteps", "--noheader", "--parsable", f"--delimiter={separator}"),
-                *(f"--format={','.join(SSTAT_FIELDS)}", "-j", job.job_id),
-            ]
-        )
+        text = command.run([*argv, "-j", job.job_id])
     except Unreachable:
         return
-    for row in records(text, separator, len(SSTAT_FIELDS)):
+    for row in records(text, "|", len(SSTAT_FIELDS)):
         values = dict(zip(SSTAT_FIELDS, row, strict=True))
         if values["JobID"].endswith(".extern"):
             continue

@@ -24,13 +24,12 @@ from slurm.tracker.runs import folder_of, progress_of
 from slurm.tracker.sacct import Attempt
 from slurm.tracker.squeue import Job
 
-SCHEMA = 2
-FROM_SCHEMA_1 = (
-    "ALTER TABLE lives RENAME TO attempts",
-    "DROP INDEX lives_end",
-    "DROP INDEX lives_start",
-    "UPDATE meta SET value = 2 WHERE key = 'schema'",
-)
+SCHEMA = 3
+# Schema → what makes the next one of it.
+CHANGES = {
+    1: ("ALTER TABLE lives RENAME TO attempts", "DROP INDEX lives_end", "DROP INDEX lives_start"),
+    2: ("ALTER TABLE attempts ADD COLUMN kind INTEGER",),
+}
 DAY = 86400
 # How far the first filling goes back, where nobody asks for more.
 FIRST_DAYS = 90
@@ -44,6 +43,9 @@ FEW = 5000
 RUNAWAY_SECONDS = 600
 
 COLUMNS = tuple(field.name for field in fields(Attempt))
+NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+# Whose, where and how large: what a report adds up by.
+KIND = "user, account, partition, cluster, gpus, cpus, memory_mib"
 # What is read again replaces what was known, except what only the queue knew.
 UPDATE = ", ".join(
     {
@@ -68,7 +70,7 @@ class History:
     """The history file; made when it is missing.
 
     Args:
-        path: the file, `default_path()` when None.
+        path: the file; None for the user's own, or that of the group's folder.
 
     Raises:
         InputError: the file was written by a newer version or is no SQLite file.
@@ -111,14 +113,18 @@ class History:
             connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL)")
             connection.execute(f"INSERT OR IGNORE INTO meta VALUES ('schema', {SCHEMA})")
             (schema,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-            if schema == 1:
-                for line in FROM_SCHEMA_1:
+            while schema in CHANGES:
+                for line in CHANGES[schema]:
                     connection.execute(line)
-                schema = 2
+                schema += 1
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (schema,))
             if schema != SCHEMA:
                 raise InputError(f"{self.path}: schema {schema:g}, this version reads schema {SCHEMA}")
             for line in (
-                f"CREATE TABLE IF NOT EXISTS attempts ({columns}, PRIMARY KEY (cluster, job_id, submit))",
+                f"CREATE TABLE IF NOT EXISTS attempts ({columns}, kind INTEGER, "
+                "PRIMARY KEY (cluster, job_id, submit))",
+                f"CREATE TABLE IF NOT EXISTS kinds (number INTEGER PRIMARY KEY, {KIND}, UNIQUE ({KIND}))",
+                "CREATE INDEX IF NOT EXISTS attempts_new ON attempts (kind) WHERE kind IS NULL",
                 'CREATE INDEX IF NOT EXISTS attempts_end ON attempts ("end", state, energy_joules)',
                 "CREATE INDEX IF NOT EXISTS attempts_start ON attempts (partition, start)",
                 "CREATE TABLE IF NOT EXISTS energy (folder TEXT, taken INTEGER, kwh REAL)",
@@ -182,12 +188,32 @@ class History:
         places = ", ".join("?" * len(COLUMNS))
         with self.connection:
             self.connection.executemany(
-                f"INSERT INTO attempts VALUES ({places}) ON CONFLICT DO UPDATE SET {UPDATE}",
+                f"INSERT INTO attempts ({NAMES}) VALUES ({places}) "
+                f"ON CONFLICT DO UPDATE SET {UPDATE}, kind = NULL",
                 map(astuple, attempts),
             )
+        self._sort_by_kind()
         for comment, user in {(one.comment, one.user) for one in attempts if folder_of(one.comment)}:
             self._add_energy(comment, user)
         return len(attempts)
+
+    def _sort_by_kind(self) -> None:
+        """Give each new attempt the number of its kind, so that a report adds up numbers and not names."""
+        names = KIND.removesuffix(", memory_mib").split(", ")
+        same = " AND ".join(f"kinds.{name} = attempts.{name}" for name in names)
+        same += " AND kinds.memory_mib = coalesce(attempts.memory_mib, 0)"
+        with self.connection:
+            self.connection.execute(
+                f"INSERT OR IGNORE INTO kinds ({KIND}) SELECT DISTINCT user, account, partition, cluster, "
+                "gpus, cpus, coalesce(memory_mib, 0) FROM attempts WHERE kind IS NULL"
+            )
+            self.connection.execute(
+                f"UPDATE attempts SET kind = (SELECT number FROM kinds WHERE {same}) WHERE kind IS NULL"
+            )
+
+    def kinds(self) -> dict[int, tuple]:
+        """(user, account, partition, cluster, gpus, cpus, MiB) of each kind by its number."""
+        return {number: tuple(kind) for number, *kind in self.connection.execute("SELECT * FROM kinds")}
 
     def learn(self, jobs: Iterable[Job]) -> None:
         """Keep what the queue knows and accounting may not: comments, and GPUs where no site tracks them.
@@ -195,16 +221,19 @@ class History:
         Slurm's default accounting keeps neither; the attempt is the newest one of the job.
         """
         told = [
-            (job.gpus, job.comment, str(job.job_id), job.submit)
+            (job.gpus, job.comment, job.cluster or command.cluster_name(), str(job.job_id), job.submit)
             for job in jobs
             if job.submit and (job.gpus or folder_of(job.comment))
         ]
         with self.connection:
             self.connection.executemany(
-                "UPDATE attempts SET gpus = max(gpus, ?1), "
-                "comment = CASE comment WHEN '' THEN ?2 ELSE comment END WHERE job_id = ?3 AND submit = ?4",
+                "UPDATE attempts SET gpus = max(gpus, ?1), kind = NULL, "
+                "comment = CASE comment WHEN '' THEN ?2 ELSE comment END "
+                "WHERE cluster = ?3 AND job_id = ?4 AND submit = ?5 "
+                "AND (gpus < ?1 OR comment = '' AND ?2 != '')",
                 told,
             )
+        self._sort_by_kind()
 
     def runaways(self, picture: Picture) -> list[Attempt]:
         """Attempts that run for ever in accounting, because it never heard of their end; counted nowhere.
@@ -258,7 +287,7 @@ class History:
     def attempts(self, where: str = "1", parameters: tuple[object, ...] = ()) -> list[Attempt]:
         """The attempts that fit an SQL condition, oldest submission first."""
         rows = self.connection.execute(
-            f"SELECT * FROM attempts WHERE {where} ORDER BY submit, job_id", parameters
+            f"SELECT {NAMES} FROM attempts WHERE {where} ORDER BY submit, job_id", parameters
         )
         return [Attempt(*row) for row in rows]
 

@@ -121,8 +121,8 @@ def _ended_states(history: History, begin: float, end: float) -> dict[str, int]:
     return dict(rows)
 
 
-# Who, at what price: the columns by which use is added up.
-Key = tuple[str, str, str, str, int, int, int]
+# As `History.kinds` gives them.
+Kinds = dict[int, tuple[str, str, str, str, int, int, int]]
 
 
 def _add_use(summary: Summary, history: History, rates: Rates) -> None:
@@ -131,59 +131,46 @@ def _add_use(summary: Summary, history: History, rates: Rates) -> None:
     The part of an attempt's `elapsed` inside a span is its share of start to end there, so a suspension is
     spread evenly. Attempts that still run are counted up to the period's end.
     """
-    codes = Codes()
+    kinds = history.kinds()
     edges = [*summary.days, summary.end]
-    # seconds[day][code], jobs[code]
-    seconds = np.zeros((len(summary.days), 0))
-    jobs = np.zeros(0, dtype=np.int64)
+    # seconds[day][kind], jobs[kind]
+    size = max(kinds, default=0) + 1
+    seconds, jobs = np.zeros((len(summary.days), size)), np.zeros(size, dtype=np.int64)
     waits = []
     for rows in _overlapping(history, summary.begin, summary.end):
-        columns = list(zip(*rows, strict=True))
-        start, stop, elapsed, wait = np.array(columns[:4], dtype=np.float64)
-        code = np.array([codes[key] for key in zip(*columns[4:], strict=True)], dtype=np.int64)
-        seconds = np.pad(seconds, ((0, 0), (0, len(codes) - seconds.shape[1])))
-        jobs = np.pad(jobs, (0, len(codes) - len(jobs)))
+        start, stop, elapsed, wait, number = np.array(rows, dtype=np.float64).T
+        kind = number.astype(np.int64)
         pace = elapsed / np.maximum(1, stop - start)
         for day in range(len(summary.days)):
             inside = np.minimum(stop, edges[day + 1]) - np.maximum(start, edges[day])
-            seconds[day] += np.bincount(code, np.maximum(0, inside) * pace, len(codes))
-        jobs += np.bincount(code, minlength=len(codes))
+            seconds[day] += np.bincount(kind, np.maximum(0, inside) * pace, size)
+        jobs += np.bincount(kind, minlength=size)
         begun = (start >= summary.begin) & (wait >= 0)
-        waits.append(np.stack([code[begun], start[begun], wait[begun]]))
-    _add_totals(summary, rates, list(codes), seconds, jobs)
-    _add_waits(summary, list(codes), np.concatenate(waits, axis=1) if waits else np.zeros((3, 0)))
-
-
-class Codes(dict[Key, int]):
-    """Numbers keys in the order in which they are first seen."""
-
-    def __missing__(self, key: Key) -> int:
-        self[key] = len(self)
-        return self[key]
+        waits.append(np.stack([kind[begun], start[begun], wait[begun]]))
+    used = {number: kinds[number] for number in np.flatnonzero(jobs).tolist()}
+    _add_totals(summary, rates, used, seconds, jobs)
+    _add_waits(summary, kinds, np.concatenate(waits, axis=1) if waits else np.zeros((3, 0)))
 
 
 def _overlapping(history: History, begin: float, end: float) -> Iterator[list[tuple]]:
-    """Pieces of (start, stop, elapsed, wait or -1, and the seven of `Key`) of attempts in the period.
+    """Pieces of (start, stop, elapsed, wait or -1, number of its kind) of attempts in the period.
 
     Reading the table from end to end beats an index that jumps to each of a million rows.
     """
     cursor = history.connection.execute(
         f"""
-        SELECT start, coalesce("end", :now), {HELD}, coalesce(max(0, start - eligible), -1),
-               user, account, partition, cluster, gpus, cpus, coalesce(memory_mib, 0)
+        SELECT start, coalesce("end", :now), {HELD}, coalesce(max(0, start - eligible), -1), kind
         FROM attempts NOT INDEXED
         WHERE start < :to AND ("end" >= :from OR {RUNNING})
         """,
         {"from": begin, "to": end, "now": int(end)},
     )
-    while rows := cursor.fetchmany(10_000):
+    while rows := cursor.fetchmany(50_000):
         yield rows
 
 
-def _add_totals(
-    summary: Summary, rates: Rates, keys: list[Key], seconds: np.ndarray, jobs: np.ndarray
-) -> None:
-    for number, (user, account, partition, cluster, gpus, cpus, memory) in enumerate(keys):
+def _add_totals(summary: Summary, rates: Rates, kinds: Kinds, seconds: np.ndarray, jobs: np.ndarray) -> None:
+    for number, (user, account, partition, cluster, gpus, cpus, memory) in kinds.items():
         price = rates.units(partition, gpus, cpus, memory, 1, cluster)
         count = int(jobs[number])
         summary.unpriced += count if price is None else 0
@@ -199,21 +186,25 @@ def _add_totals(
             totals.add(0, part * gpus, part * cpus, part * (price or 0.0))
 
 
-def _add_waits(summary: Summary, keys: list[Key], waits: np.ndarray) -> None:
+def _add_waits(summary: Summary, kinds: Kinds, waits: np.ndarray) -> None:
     """The waits per day and per partition.
 
     Args:
         summary: takes them in.
-        keys: what a code stands for.
-        waits: (3, n): code, start and wait of each attempt that started in the period.
+        kinds: by number.
+        waits: (3, n): kind, start and wait of each attempt that started in the period.
     """
     day = np.searchsorted(np.array(summary.days), waits[1], side="right") - 1
     summary.waits_by_day = [_wait_of(waits[2, day == number]) for number in range(len(summary.days))]
-    partition_of = np.array([key[2] for key in keys] or [""])[waits[0].astype(np.int64)]
-    for name in np.unique(partition_of):
-        found = _wait_of(waits[2, partition_of == name])
-        assert found is not None
-        summary.waits_by_partition[str(name)] = found
+    names = sorted({kind[2] for kind in kinds.values()})
+    number_of = np.zeros(max(kinds, default=0) + 1, dtype=np.int64)
+    for number, kind in kinds.items():
+        number_of[number] = names.index(kind[2])
+    partition = number_of[waits[0].astype(np.int64)]
+    for number, name in enumerate(names):
+        found = _wait_of(waits[2, partition == number])
+        if found:
+            summary.waits_by_partition[name] = found
 
 
 def _wait_of(waits: np.ndarray) -> Wait | None:

@@ -136,7 +136,7 @@ def test_a_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
     History(tmp_path / "newer")
     with sqlite3.connect(tmp_path / "newer") as connection:
         connection.execute("UPDATE meta SET value = 9 WHERE key = 'schema'")
-    with pytest.raises(InputError, match=r"schema 9.*reads schema 2"):
+    with pytest.raises(InputError, match=r"schema 9.*reads schema 3"):
         History(tmp_path / "newer")
 
 
@@ -207,7 +207,7 @@ def test_the_queue_tells_what_accounting_does_not_keep(history: History) -> None
     unknown = attempt(end=None, state="RUNNING", gpus=0, comment="")
     history.add([unknown])
     job = waiting(JobID="1", State="RUNNING", Comment="elm:/runs/tiny")
-    job.submit, job.gpus = NOW - 7200, 8
+    job.submit, job.gpus, job.cluster = NOW - 7200, 8, "c"
     history.learn([job])
     history.add([attempt(gpus=0, comment="")])
     (found,) = history.attempts()
