@@ -60,6 +60,7 @@ HEAVY += ("spacy", "gliner", "python_calamine", "prometheus_client", "euroeval",
 # Other imports inside functions, each with its reason.
 LATE = {
     "slurm.tracker.__main__": "elm-queue list is asked all the time: a command loads what it shows, no more",
+    "slurm.tracker.commands": "numpy, textual and prometheus_client load for the commands that need them",
     "elm_megatron.evaluate.prompts → readline": "importing it changes how input() reads from the terminal",
 }
 
