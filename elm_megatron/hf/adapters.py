@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,18 @@ def of_checkpoint(reader: Reader, tune: Any) -> Adapter:
 
 
 def write(folder: Path, adapter: Adapter, facts: dict[str, Any], template: Template) -> None:
-    """Write a PEFT folder; its files appear whole, the configuration last."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
+    """Write a PEFT folder, or a new version of one in its place; at every moment one of them is whole."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed one
+    temporary.mkdir(mode=0o700, parents=True)
+    _write_files(temporary, adapter, facts, template)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_file() and not (temporary / path.name).exists():  # somebody's notes
+            shutil.copy2(path, temporary / path.name)
+    files.replace_folder(temporary, folder)
+
+
+def _write_files(folder: Path, adapter: Adapter, facts: dict[str, Any], template: Template) -> None:
     tensors = {
         peft_name(layer, target, matrix): tensor.contiguous()
         for (layer, target), pair in adapter.tensors.items()

@@ -13,11 +13,11 @@ import hashlib
 import json
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from conf.names import MODEL_FOLDER
 from conf.schema.hf import ExportConfig
+from data_prep import files
 from elm_megatron.card import card
 from elm_megatron.hf import gate, hf_folder
 from elm_megatron.run.folder import RunFolder
@@ -93,7 +93,7 @@ def _write(config: ExportConfig, source: ModelSource, run: RunFolder) -> dict[st
     }
     if config.format == "hf":
         card.write(temporary, config, source, figures)
-    replace(temporary, run.path / name)
+    files.replace_folder(temporary, run.path / name)
     return figures
 
 
@@ -101,17 +101,6 @@ def _remove_leftovers(run: RunFolder) -> None:
     """Remove what an export that ended early, this one or a killed one, wrote."""
     for leftover in run.path.glob(f".{MODEL_FOLDER}*.tmp"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def replace(temporary: Path, final: Path) -> None:
-    """Give a finished folder or file its name; an older one of that name goes."""
-    if not final.is_dir():
-        temporary.replace(final)
-        return
-    old = final.with_name(f".{final.name}.{time.time_ns()}.old.tmp")
-    final.rename(old)
-    temporary.rename(final)
-    shutil.rmtree(old)
 
 
 def _key(config: ExportConfig, source: ModelSource) -> str:

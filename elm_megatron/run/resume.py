@@ -5,6 +5,7 @@ Torch-free, so that a launcher refuses before anything starts.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from conf.deciding import CARRIED_OUT, EVERY, LOOPS
@@ -36,13 +37,14 @@ def is_free(key: str) -> bool:
     return key.startswith(FREE_PREFIXES) or in_loop in FREE_IN_LOOPS or key.endswith(EVERY)
 
 
-def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None:
+def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str, moved: Collection[str] = ()) -> None:
     """Refuse to go on with a run under a configuration that is not the same run.
 
     Args:
         old: the run folder's config.yaml, nested.
         new: the configuration asked for now, nested.
         run_dir: named in the refusal.
+        moved: keys whose paths differ and whose content is the same.
 
     Raises:
         InputError: naming the first key that differs and may not.
@@ -50,7 +52,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str) -> None
     before, after = flatten(without_removed(old)), flatten(new)
     for key in sorted(before.keys() | after.keys()):
         was, wants = before.get(key), after.get(key)
-        if was == wants or is_free(key):
+        if was == wants or is_free(key) or key in moved:
             continue
         if key not in before and not wants:
             continue  # an option younger than the run, and not in use

@@ -108,10 +108,18 @@ def sources_of(asked: dict[str, Any]) -> list[Path]:
     return [_resolved(text) for text in [*sorted(texts), *filter(None, [asked.get("adapter")])]]
 
 
-def is_moved(run: RunFolder, source: str) -> bool:
-    """Whether a source is the one a run was made from: its path, or its path from the run, is the same."""
-    before = run.read().get(MADE_FROM) or []
-    return bool(before) and _same(run, before[:1], [_resolved(split_step(source)[0])])
+def is_moved(run: RunFolder, before: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether the source of a tuning run is the one it was made from, under another path.
+
+    Args:
+        run: its record knows the folder.
+        before: its config.yaml.
+        asked: the configuration of this command, as plain values.
+    """
+    known, was, wants = run.read().get(MADE_FROM), before.get("source"), asked.get("source")
+    if not known or not isinstance(was, str) or not isinstance(wants, str):
+        return False
+    return split_step(was)[1] == split_step(wants)[1] and _same(run, known, sources_of(asked))
 
 
 def _resolved(text: str) -> Path:

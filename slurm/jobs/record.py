@@ -23,9 +23,11 @@ from conf.errors import InputError
 from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from data_prep import files
+from elm_megatron.run import inputs
 from elm_megatron.run.folder import OWNER, RunFolder, git_commit
 from elm_megatron.run.resume import check_resume, require_known_steps
 from elm_megatron.run.steps import committed
+from elm_megatron.sources import ownership
 from elm_megatron.sources.places import run_config
 
 PACKAGES = (
@@ -62,7 +64,11 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
         return None
     name = asked["run"]["name"]
     if run.config.exists():
-        check_resume(run_config(run), asked, asked["run"]["dir"])
+        old = run_config(run)
+        moved = inputs.moved(run, old, asked)
+        if ownership.is_moved(run, old, asked):
+            moved.add("source")
+        check_resume(old, asked, asked["run"]["dir"], moved)
     before = record.get("manifest_sha256")
     if None not in (before, manifest_sha256) and before != manifest_sha256:
         raise InputError(
@@ -118,7 +124,9 @@ def write(
     """
     job_ids = [*run.read().get("job_ids", []), job_id]
     run.update(**description, **({OWNER: owner} if owner else {}), job_ids=job_ids)
-    files.write(run.config, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(asked, sort_keys=False, allow_unicode=True)
+    with files.full_disk_named(run.path, len(text.encode()), run.config.name):
+        files.write(run.config, text)
 
 
 def close(run: RunFolder, status: int) -> None:
@@ -201,8 +209,10 @@ def local_lock(folder: Path) -> Iterator[int | None]:
         except OSError:  # some network file systems are mounted without locks
             descriptor = None
         if descriptor is not None:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+            with files.full_disk_named(folder, len(text), path.name):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, text)
         yield descriptor
 
 

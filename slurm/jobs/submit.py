@@ -18,6 +18,7 @@ from conf.errors import EXIT_INPUT, InputError
 from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
+from elm_megatron.run import inputs
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import ownership
 from slurm.jobs import allocation, batch, container, local, notes, queue_state, record, task
@@ -214,7 +215,7 @@ class Submission:
     def _record(self, job_id: str, owner: list[Any] | None = None) -> None:
         """Write config.yaml, and run.json for the time until the first rank starts."""
         description = record.describe(self.name, self.cluster, self.verb)
-        description |= ownership.facts(self.run, self.asked)
+        description |= ownership.facts(self.run, self.asked) | inputs.facts(self.asked)
         record.write(self.run, self.asked, description, job_id, owner)
 
 

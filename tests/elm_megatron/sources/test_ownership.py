@@ -147,3 +147,16 @@ def test_a_folder_that_is_no_run_is_refused(name: str) -> None:
     (run.path / name).write_text("somebody's")
     with pytest.raises(InputError, match=f"is no run's, it holds '{name}'"):
         ownership.refuse_others(run, "export", {"run": {"name": "mine"}, "source": "a/model"})
+
+
+def test_the_source_of_a_tuning_run_may_move_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made("finetune", "tuned", source=str(project / "a" / "model"))
+    before = {"source": str(project / "a" / "model")}
+    moved = project.with_name("moved")
+    shutil.move(project, moved)
+    monkeypatch.chdir(moved)
+    run = RunFolder("runs/tuned")
+    assert ownership.is_moved(run, before, {"source": str(moved / "a" / "model")})
+    assert ownership.is_moved(run, before, {"source": "a/model"})
+    assert not ownership.is_moved(run, before, {"source": "b/model"})
+    assert not ownership.is_moved(run, before, {"source": "a/model@3"})
