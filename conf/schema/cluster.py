@@ -55,6 +55,9 @@ class SiteConfig:
         slurm_cluster: ClusterName of its slurm.conf, for a rate of a partition that other sites have too.
         scratch: folder whose files are deleted when they are not used.
         scratch_days: after how many days.
+        scratch_files: how many files you may have there.
+        home_gb: your quota in your home folder, GiB.
+        home_files: how many files you may have there.
     """
 
     max_time: Duration | None = None
@@ -70,6 +73,9 @@ class SiteConfig:
     slurm_cluster: str | None = None
     scratch: str | None = None
     scratch_days: int | None = None
+    scratch_files: int | None = None
+    home_gb: float | None = None
+    home_files: int | None = None
 
 
 @dataclass

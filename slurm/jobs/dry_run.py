@@ -23,6 +23,7 @@ from conf.schema.data import TrainingData
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
+from elm_megatron.planner import storage
 from elm_megatron.planner.length import Length, estimate, no_peak
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import ownership
@@ -59,13 +60,36 @@ def show(config: Any) -> int:
         f"vpp={parallel.vpp} cp={parallel.cp} sp={str(parallel.sp).lower()} dp={config.dp}",
     )
     line("memory", memory(found, config) + ("; tuning takes less" if verb == "finetune" else ""))
+    guess = None
+    trained = found["parameters"]
+    if verb == "finetune":
+        trained = config.tune.trainable_parameters(config.model)
     if verb == "pretrain":
         guess = estimate(config)
         line("length", f"{guess.steps:,} steps, {guess.tokens:,} tokens ({guess.basis})")
         line("time", _hours(guess, config))
         line("budget", _budget(guess, config))
+    _show_storage(config, loop, trained, guess.steps if guess else loop.steps)
     show_start(config, config.world_size, verb)
     return 0
+
+
+def _show_storage(config: Any, loop: TrainConfig, trained: int, steps: int | None) -> None:
+    """What the run will write beside what there is room for, and what the site will delete.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    site, run = config.cluster.site, RunFolder(config.run.dir)
+    wanted = storage.need(trained, loop, steps, config.world_size)
+    line("storage", storage.describe(wanted, storage.require_fits(wanted, run.path, site)))
+    data = getattr(config, "data", None)
+    for folder in [run.path, *([Path(data.dir)] if data else [])]:
+        if date := storage.expiry(folder, site):
+            line(
+                "note",
+                f"{folder}: {site.scratch} deletes its files from {date:%Y-%m-%d} on, unless they are used",
+            )
 
 
 def show_plain(config: Any, ranks: int, verb: str, what: str) -> int:
