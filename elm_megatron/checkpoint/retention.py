@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from elm_megatron.checkpoint.manifest import Checkpoint
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, step_name
 
-NEEDED = "needed-by"  # folder of marker files: {"step": 200, "run": the run whose adapter needs that step}
+RUNS = Path("runs")  # of the folder the command was given in
 
 
 @dataclass(frozen=True)
@@ -75,26 +74,23 @@ def remove(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
-def mark_needed(base: RunFolder, step: int, run: Path) -> None:
-    """Leave a marker file with a base run: a finetune run's adapter needs the weights of this step.
-
-    The base's retention then keeps the step. Deleting the marker file lets go of it.
-
-    Raises:
-        OSError: the base's folder cannot be written.
-    """
-    folder = base.checkpoints / NEEDED
-    folder.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(str(run).encode()).hexdigest()[:16]
-    files.write(folder / f"{step_name(step)}-{name}.json", json.dumps({"step": step, "run": str(run)}))
-
-
 def needed_steps(run: RunFolder) -> set[int]:
-    """Steps of a run that adapters need, by its marker files."""
+    """Steps of a run that adapters need: those that finetune runs beside it, or in runs/, began with.
+
+    The base's own folder is not written to by those runs, so their records are looked at.
+    """
     steps = set()
-    for path in (run.checkpoints / NEEDED).glob("*.json"):
-        try:
-            steps.add(int(json.loads(path.read_text(encoding="utf-8"))["step"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # not ours
+    for folder in {run.path.parent.resolve(), RUNS.resolve()}:
+        for path in folder.glob("*/run.json"):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record.get("base_step") is not None and _is_base(run, Path(record["base"])):
+                    steps.add(int(record["base_step"]))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue  # no record of ours
     return steps
+
+
+def _is_base(run: RunFolder, base: Path) -> bool:
+    """Whether a recorded base is a run; a project that was moved has its runs beside each other still."""
+    return base.resolve() == run.path.resolve() or (not base.exists() and base.name == run.path.name)

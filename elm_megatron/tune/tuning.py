@@ -21,7 +21,6 @@ from conf.schema.tune import FinetuneConfig, TuneConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Template
 from elm_megatron.checkpoint.manifest import Checkpoint
-from elm_megatron.checkpoint.retention import mark_needed
 from elm_megatron.engine import distributed
 from elm_megatron.engine.task import Task
 from elm_megatron.hf import adapters
@@ -68,20 +67,6 @@ class Tuning(Task):
         """Open what `source=` names."""
         self.source = base_for(self.config.source, self.run)
         self.base = Base.open(self.source)
-        self._keep_base()
-
-    def _keep_base(self) -> None:
-        """Leave a marker file with the base's run, so that its retention keeps the step of this adapter."""
-        run, step = self.source.stored.run, self.base.weights.step
-        if self.world.rank != 0 or run is None or step is None:
-            return
-        try:
-            mark_needed(run, step, self.run.path)
-        except OSError as problem:
-            self.log(
-                f"note: {run.checkpoints} cannot be written ({problem.strerror}): its retention may "
-                f"remove step {step}, which this adapter needs"
-            )
 
     @abstractmethod
     def read_corpus(self, tokenizer: Tokenizer) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from data_prep import files
 from elm_megatron.checkpoint.manifest import SCHEMA
-from elm_megatron.checkpoint.retention import Retention, mark_needed, needed_steps, remove
+from elm_megatron.checkpoint.retention import Retention, needed_steps, remove
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, leftovers
 from tests.elm_megatron.checkpoint.saved_steps import saved
@@ -31,18 +31,29 @@ def test_retention_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> None
 
 
 def test_steps_that_adapters_need_stay(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path / "runs" / "base")
+    run.create()
     for step in (1, 2):
         saved(run, step, last=1)
-    mark_needed(run, 2, tmp_path / "finetune")
-    mark_needed(run, 2, tmp_path / "another")
-    (run.checkpoints / "needed-by" / "notes.json").write_text("not ours")
+
+    def tuned(name: str, base: Path, step: int | None) -> RunFolder:
+        other = RunFolder(tmp_path / "runs" / name)
+        other.create()
+        other.update(state="done", base=str(base), base_step=step)
+        return other
+
+    adapter = tuned("finetune", run.path, 2)
+    tuned("of-another-base", tmp_path / "runs" / "of-another-base", 3)
+    tuned("of-an-export", run.path, None)
+    (tmp_path / "runs" / "notes").mkdir()
+    (tmp_path / "runs" / "notes" / "run.json").write_text("[1]")
     for step in (3, 4, 5):
         saved(run, step, last=1)
     assert [folder.name for folder in committed(run)] == ["step-00000005", "step-00000002"]
     assert needed_steps(run) == {2}
-    for path in (run.checkpoints / "needed-by").glob("step-*"):
-        path.unlink()
+    adapter.update(base="/moved/away/runs/base")  # the project was moved
+    assert needed_steps(run) == {2}
+    shutil.rmtree(adapter.path)
     saved(run, 6, last=1)
     assert [folder.name for folder in committed(run)] == ["step-00000006"]
 
