@@ -393,25 +393,36 @@ CHECKS: dict[str, Callable[[Bench], Iterator[Compared]]] = {
 }
 
 
-def main() -> None:
-    """Check the kernels of a small model on this machine's best device, and print a line each."""
-    name = devices.best()
+def of_this_machine(name: str) -> list[Kernel]:
+    """Check the kernels of a small model on a device, "cpu" or "gpu", in a world of one.
+
+    Raises:
+        WrongKernel: one computes something else than torch.
+    """
     device = devices.prepare(name, 0)
     parallel = ParallelConfig()
     model = ModelConfig("check", 128, 256, 1, 4, 2, 64, 64)
+    precision = "bf16" if name == "gpu" else "fp32"
     with tempfile.TemporaryDirectory() as folder:
         store = dist.FileStore(f"{folder}/store", 1)
         dist.init_process_group(devices.backend(device), store=store, rank=0, world_size=1)
-        parallel_state.initialize_model_parallel()
-        tensor_parallel.model_parallel_cuda_manual_seed(0)
-        precision = "bf16" if name == "gpu" else "fp32"
-        engine = kernels.uses_transformer_engine(device, precision)
-        config = llama.transformer_config(model, parallel, precision, transformer_engine=engine)
-        modules = [module.to(device) for module in llama.build(model, parallel, config, engine)]
-        for kernel in verify(modules, config, device, packed=True):
-            checked = "checked" if kernel.checked else ""
-            print(f"{kernel.operation:<26}{kernel.provider:<40}{checked:<9}{kernel.reason}")
-        dist.destroy_process_group()
+        try:
+            parallel_state.initialize_model_parallel()
+            tensor_parallel.model_parallel_cuda_manual_seed(0, force_reset_rng=True)
+            engine = kernels.uses_transformer_engine(device, precision, packed=True)
+            config = llama.transformer_config(model, parallel, precision, transformer_engine=engine)
+            modules = [module.to(device) for module in llama.build(model, parallel, config, engine)]
+            return verify(modules, config, device, packed=True)
+        finally:
+            parallel_state.destroy_model_parallel()
+            dist.destroy_process_group()
+
+
+def main() -> None:
+    """Check the kernels of this machine's best device, and print a line each."""
+    for kernel in of_this_machine(devices.best()):
+        checked = "checked" if kernel.checked else ""
+        print(f"{kernel.operation:<26}{kernel.provider:<40}{checked:<9}{kernel.reason}")
 
 
 if __name__ == "__main__":
