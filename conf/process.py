@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import locale
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from conf.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, InputError
 
+PLAINER = "elm-plainer"
 AGAIN = "ELM_STARTED_AGAIN"  # keeps a Python that has no UTF-8 mode from starting for ever
 
 
@@ -42,8 +44,9 @@ def in_utf8() -> None:
 
     Names of files and arguments are bytes that Python decodes by the locale before any of our code runs, so
     in another locale the command starts itself again in Python's UTF-8 mode (PEP 540). What the terminal
-    cannot show is written as an escape; nothing fails over it.
+    cannot show is written plainer; nothing fails over it.
     """
+    codecs.register_error(PLAINER, plainer)
     again = os.environ.pop(AGAIN, None)
     if sys.getfilesystemencoding().lower() != "utf-8" and again is None:
         os.environ[AGAIN] = os.environ["PYTHONUTF8"] = "1"
@@ -51,4 +54,23 @@ def in_utf8() -> None:
     os.environ["PYTHONUTF8"] = "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding=locale.getencoding() if again else None, errors="backslashreplace")
+            stream.reconfigure(encoding=locale.getencoding() if again else None, errors=PLAINER)
+
+
+def plainer(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that an encoding does not have (PEP 293).
+
+    Frames of tables become `+`, `-` and `|`, arrows and dots ASCII, other characters Python's escapes.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_plain(char) for char in error.object[error.start : error.end]), error.end
+
+
+def _plain(char: str) -> str:
+    known = (
+        dict.fromkeys("─━═", "-") | dict.fromkeys("│┃║", "|") | {"→": "->", "…": "...", "·": ".", "×": "x"}
+    )
+    if char in known or not "\u2500" <= char <= "\u257f":
+        return known.get(char, char.encode("ascii", "backslashreplace").decode())
+    return "+"
