@@ -23,7 +23,7 @@ from data_prep import files, lock, tombstones
 from data_prep.account import Account
 from data_prep.binarize import binarize
 from data_prep.comm import Comm, on_first
-from data_prep.documents import DOCUMENTS, merge_parts
+from data_prep.documents import DOCUMENTS, DROPPED, merge_parts
 from data_prep.finish import commit, finish
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import Manifest
@@ -34,6 +34,7 @@ from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer, given
 from data_prep.train_tokenizer import json_differences, to_json, train, training_texts
 
 ACCOUNT = "account.json"
+KEY = "key"  # of the dataset that the work folder is for
 
 
 def build(config: PreprocessConfig, comm: Comm, progress: Progress) -> Manifest:
@@ -57,7 +58,7 @@ def build(config: PreprocessConfig, comm: Comm, progress: Progress) -> Manifest:
             try:
                 manifest = _stages(config, plan, comm, progress)
             except InputError:
-                if comm.rank == 0:
+                if comm.rank == 0 and not (plan.work / ACCOUNT).exists():  # cleaned works are kept
                     shutil.rmtree(plan.work, ignore_errors=True)
                 raise
     except InputError:
@@ -116,6 +117,7 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
             if other != work:
                 shutil.rmtree(other)
         (work / "parts").mkdir(parents=True, exist_ok=True, mode=0o700)
+        _forget_others(work, plan.key)
     comm.bcast(None)
     if not comm.bcast((work / MANIFEST).exists()):
         account = _documents(config, plan, comm, progress)
@@ -128,6 +130,17 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
     if comm.rank == 0:
         commit(work, data_dir, config.corpus.name)
     return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
+
+
+def _forget_others(work: Path, key: str) -> None:
+    """Keep the cleaned works of a work folder, but nothing that another tokenizer left there."""
+    path = work / KEY
+    if path.exists() and path.read_text() == key:
+        return
+    for item in work.iterdir():
+        if item.is_file() and item.name not in (DOCUMENTS, DROPPED, ACCOUNT):
+            item.unlink()
+    files.write(path, key)
 
 
 def _documents(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress) -> Account:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,11 +123,12 @@ def _own_world() -> dict[str, str]:
 
 def remove(config: PreprocessConfig) -> None:
     """Take a work down and print what that touched."""
-    from data_prep.takedown import take_down
+    from data_prep.takedown import removals, take_down
 
     config.check()
-    for line in take_down(config).lines():
-        print(line)
+    for identifier in removals(config):
+        for line in take_down(replace(config, remove=identifier)).lines():
+            print(line)
 
 
 def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | None = None) -> None:

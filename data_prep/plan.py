@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import InputError
-from conf.schema.preprocess import PreprocessConfig
+from conf.schema.preprocess import SMALLEST_VOCAB, PreprocessConfig
 from data_prep import clean, raw, tombstones
 from data_prep.settings import deciding
 from data_prep.tokenizer import given
@@ -19,6 +19,8 @@ from data_prep.tombstones import Tombstones
 VERSION = 3
 PDF_VERSION = 3  # where a work is a PDF
 WORK = ".build-"
+SMALL = 500  # bytes of raw works for each piece of the vocabulary, below which the works' words are counted
+ADDED = 500  # pieces that placeholders and repaired characters can add
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Plan:
         scan: the works.
         tombstones: of works that were taken down.
         key: hash of inputs and settings; equal keys mean the same dataset.
-        work: the hidden folder in which the dataset is made.
+        work: the hidden folder in which the dataset is made; named by what decides on the documents, so that
+            another tokenizer finds the cleaned works there.
     """
 
     scan: raw.Scan
@@ -54,11 +57,47 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     left_out = [sorted(scan.rejected + scan.refused), sorted(stones.names), stones.signatures]
     pdfs = [PDF_VERSION] if any(work.path.lower().endswith(".pdf") for work in scan.works) else []
     versions = [VERSION, clean.versions(config.clean), pdfs]
-    text = json.dumps([versions, deciding(config), inputs, *left_out], sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()
+    settings = deciding(config)
+    key = _hash([versions, settings, inputs, *left_out])
+    del settings["tokenizer"]
     chunk_mb = float(config.preprocess.chunk_mb)  # moves no id, but cuts the parts
-    work = hashlib.sha256(f"{key} {chunk_mb}".encode()).hexdigest()[:12]
+    work = _hash([versions, settings, inputs, *left_out, chunk_mb])[:12]
+    if config.tokenizer.model is None and not pdfs:
+        _check_vocabulary(config, scan)
     return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_vocabulary(config: PreprocessConfig, scan: raw.Scan) -> None:
+    """Refuse, before anything is cleaned, a vocabulary that the corpus is too small for.
+
+    A piece is part of a word. So the different words of the raw works, letter by letter, are a bound on the
+    pieces; what cleaning adds is less than `ADDED`. Only a small corpus is read for this. One that has too
+    few words for any work to be left is for cleaning to explain.
+    """
+    size = config.tokenizer.vocab_size
+    if sum(work.size for work in scan.works) > SMALL * size:
+        return
+    words: set[str] = set()
+    count = 0
+    for work in scan.works:
+        try:
+            text = raw.read_bytes(config.corpus.folder(), work).decode("utf-8-sig")
+        except (raw.Unreadable, UnicodeDecodeError):
+            return
+        found = text.replace("\\n", "\n").split()
+        count += len(found)
+        words.update(found)
+    most = SMALLEST_VOCAB + ADDED + sum(map(len, words))
+    if count >= (config.clean.quality.min_words or 1) and size > most:
+        raise InputError(
+            f"tokenizer.vocab_size={size} is too large for this corpus, whose words give at most {most} "
+            f"pieces: "
+            "add works or lower it."
+        )
 
 
 def _check_writable(data_dir: Path) -> None:

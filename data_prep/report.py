@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from html import escape
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from data_prep import files
 from data_prep.documents import DOCUMENTS
 from data_prep.manifest import SPLITS, Manifest
+from data_prep.works import works
 
 REPORT = "report.html"
 BINS = 20
+MOST_WORKS = 1000  # listed in the report
 LONGEST_LABEL, CHARACTER = 30, 11  # of a bar: characters, and how wide one is on a phone
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2;
@@ -75,6 +79,7 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
     parts += ["<h2>Personal data replaced</h2>", _counts(manifest.redactions, "replacements")]
     parts += ["<h2>Characters repaired</h2>", _counts(manifest.repairs, "characters")]
+    parts += ["<h2>Works</h2>", _works(folder)]
     if manifest.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in manifest.notes), "</ul>"]
     head = (
@@ -82,7 +87,7 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     )
     title = f"<title>Dataset {escape(manifest.corpus)}</title>"
     text = "\n".join([head, title, f"<style>{STYLE}</style>", *parts, "</html>"])
-    (folder / REPORT).write_text(text, encoding="utf-8")
+    files.write(folder / REPORT, text)
 
 
 def _count(folder: Path) -> tuple[dict[str, dict[str, list[int]]], np.ndarray]:
@@ -101,6 +106,14 @@ def _count(folder: Path) -> tuple[dict[str, dict[str, list[int]]], np.ndarray]:
                 cell[0] += 1
                 cell[1] += tokens
     return groups, np.array(every, np.int64)
+
+
+def _works(folder: Path) -> str:
+    """The works with the numbers by which they can be taken down (``remove=number:…``)."""
+    rows = list(itertools.islice(works(folder, []), MOST_WORKS))
+    more = pq.ParquetFile(folder / DOCUMENTS).metadata.num_rows - len(rows)
+    rest = f"<p>And {more:,} more: python -m data_prep.works shows all of them.</p>" if more else ""
+    return _table(("number", "id", "title"), rows) + rest
 
 
 def _account(manifest: Manifest) -> str:

@@ -1,5 +1,7 @@
 """Taking a work down: ``python launch/preprocess.py corpus=eur remove=<id>``.
 
+An id that the command line cannot hold is given in a file, or by its number in the dataset's report.
+
 Its raw file and its clean text are removed, tombstones keep it out of every later harvest and build, and each
 dataset that holds it is marked to be built again. Datasets, runs and models made from it are listed: what has
 learnt from a work cannot be made to forget it by a program that deletes files, so people must decide.
@@ -32,6 +34,7 @@ from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, FileInfo, Manifest
 from data_prep.raw import Unreadable
 
+FROM_FILE, BY_NUMBER = "file:", "number:"
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 
 
@@ -60,6 +63,48 @@ class Removal:
         yield from (f"not searched      {reason}" for reason in self.skipped)
         if not self.derived:
             yield "no run or model has learnt from it"
+
+
+def removals(config: PreprocessConfig) -> list[str]:
+    """The ids that ``remove`` means: itself, the lines of a file, or the work with a number in the report.
+
+    Raises:
+        InputError: the file cannot be read or has no id; or there is no such number, or the report is of a
+            dataset that has changed since.
+    """
+    value = str(config.remove)
+    if value.startswith(FROM_FILE):
+        return _ids_of_file(value)
+    if value.startswith(BY_NUMBER):
+        return [_id_of_number(value, config.data_dir())]
+    return [value]
+
+
+def _ids_of_file(value: str) -> list[str]:
+    path = Path(value.removeprefix(FROM_FILE)).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"remove={value}: {path} cannot be read ({reason}).") from error
+    ids = [line.removesuffix("\r") for line in lines if line.strip()]
+    if not ids:
+        raise InputError(f"remove={value}: {path} has no id; give one on each line.")
+    return ids
+
+
+def _id_of_number(value: str, data_dir: Path) -> str:
+    manifest = Manifest.load(data_dir)
+    if manifest.stale:
+        raise InputError(
+            f"remove={value}: {manifest.stale} since the report was made, so its numbers are no longer "
+            "right; build the dataset again, or give the id."
+        )
+    ids = pq.read_table(data_dir / DOCUMENTS, columns=["id"])["id"]
+    number = value.removeprefix(BY_NUMBER)
+    if not number.isdecimal() or not 1 <= int(number) <= len(ids):
+        raise InputError(f"remove={value}: must be a number of the report of {data_dir}, 1 to {len(ids)}.")
+    return ids[int(number) - 1].as_py()
 
 
 def take_down(config: PreprocessConfig) -> Removal:

@@ -290,7 +290,8 @@ class PreprocessConfig:
     """Everything `data_prep.job.Preprocess` reads; a launcher adds `run` and `cluster`.
 
     Attributes:
-        remove: id of a work to take down instead of building.
+        remove: id of a work to take down instead of building; ``file:ids.txt`` takes down every id of a file,
+            one a line; ``number:12`` the work with that number in ``report.html``.
         runs_dir: folder of the runs that a take-down searches for lineage.
     """
 

@@ -140,6 +140,26 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path, content, says)
     assert not (tmp_path / "made").exists()
 
 
+def test_a_vocabulary_that_fits_no_corpus_is_refused_before_anything_is_cleaned(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "make_parts", None)  # never called
+    config = settings(tmp_path / "made" / "data", tokenizer__vocab_size=90_000)
+    with pytest.raises(InputError, match=r"tokenizer\.vocab_size=90000 is too large .* at most \d+ pieces"):
+        Preprocess(config)()
+    assert not (tmp_path / "made").exists()
+
+
+def test_another_vocabulary_finds_the_cleaned_works(tmp_path, monkeypatch):
+    config = settings(tmp_path / "data", tokenizer__vocab_size=22_000)  # below the bound, above what fits
+    with pytest.raises(InputError, match=r"tokenizer\.vocab_size=22000 is too large"):
+        Preprocess(config)()
+    config.tokenizer.vocab_size = 512
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "make_parts", None)
+        manifest = make(config)
+    assert verify(manifest.folder) == [] and not list(config.data_dir().glob(".*"))
+    assert hashes(manifest) == hashes(make(settings(tmp_path / "new")))
+
+
 def test_a_given_tokenizer_is_taken_as_it_is(sample, tmp_path):
     """The datasets of a blend share one. Its bytes count, not its place; without one keys are as before."""
     corpus = write_corpus(tmp_path / "corpus", 6, 800)

@@ -1,5 +1,6 @@
 """Verify, take-down and the report."""
 
+import html
 import html.parser
 import itertools
 import json
@@ -17,6 +18,7 @@ from data_prep.lock import held
 from data_prep.manifest import Manifest
 from data_prep.takedown import take_down
 from data_prep.verify import verify
+from data_prep.works import works
 from tests.data_prep.conftest import SAMPLE, settings
 
 
@@ -211,6 +213,46 @@ def test_a_take_down_that_is_killed_anywhere_goes_on(tmp_path, monkeypatch):
     assert Manifest.load(config.data_dir()).works == {"in": 14, "out": 14, "dropped": {}}
     config.remove = "09-central-bank-words"
     assert take_down(config).datasets == []  # what was built since does not hold it
+
+
+@pytest.mark.parametrize(
+    "name", ["a&b", "c#d", "e;f", "g$h", "i<j>k", "l=m", "n o", "p'q", 'r"s', "file:x", "[t]"]
+)
+def test_a_take_down_of_any_id_by_a_file_and_by_number(tmp_path, name):
+    corpus = Path(shutil.copytree(SAMPLE, tmp_path / "raw"))
+    (corpus / "09-central-bank-words.txt").rename(corpus / f"{name}.txt")
+    config = settings(tmp_path / "data" / "sample", corpus__path=str(corpus))
+    Preprocess(config)()
+    report = (config.data_dir() / "report.html").read_text()
+    number = next(number for number, identifier, _ in works(config.data_dir(), []) if identifier == name)
+    assert f"<tr><td>{number}<td>{html.escape(name)}" in report
+    if len(name) % 2:
+        config.remove = f"number:{number}"
+    else:
+        (tmp_path / "ids.txt").write_text(f"{name}\n\n01-port-transition\r\n")
+        config.remove = f"file:{tmp_path / 'ids.txt'}"
+    Preprocess(config)()
+    assert not (corpus / f"{name}.txt").exists()
+    assert (corpus / "01-port-transition.txt").exists() == config.remove.startswith("number")
+    assert name not in [identifier for _, identifier, _ in works(config.data_dir(), [])]
+    config.remove = "number:1"
+    with pytest.raises(InputError, match=r"remove=number:1: .*taken down since the report was made"):
+        Preprocess(config)()
+
+
+@pytest.mark.parametrize(
+    ("remove", "says"),
+    [
+        ("number:99", r"remove=number:99: must be a number of the report of .*, 1 to 15"),
+        ("number:x", r"remove=number:x: must be a number"),
+        ("file:/nowhere/ids", r"remove=file:/nowhere/ids: .* cannot be read \(No such file"),
+        ("file:/dev/null", r"has no id"),
+    ],
+)
+def test_a_take_down_of_nothing_is_refused(built, remove, says):
+    config = settings(built, remove=remove)
+    with pytest.raises(InputError, match=says):
+        Preprocess(config)()
 
 
 def test_a_take_down_passes_over_what_is_no_dataset(tmp_path):
