@@ -67,7 +67,7 @@ class Template:
             names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
             raise InputError(f"tune.template={name}: no such file; allowed are {names}, or a path.")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}).") from error
         keys = {field.name for field in fields(cls)}

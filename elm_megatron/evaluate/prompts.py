@@ -51,7 +51,7 @@ def answer_all(generator: Generator, config: GenerateConfig, lines: Iterable[str
     try:
         for line in lines:
             number += 1
-            prompt = line.rstrip("\n")
+            prompt = line.rstrip("\r\n").removeprefix("\ufeff")  # a byte-order mark is no text
             print(prompt, end="\n" if generator.chats(config) else "", flush=True)
             generator.complete(prompt, config, show=sys.stdout)
             print("\n", flush=True)

@@ -27,7 +27,7 @@ from elm_megatron.model import hf_config, hf_names
 from elm_megatron.model.hf_names import Part
 from elm_megatron.sources.places import GGUF_FILE
 from elm_megatron.sources.source import ModelSource
-from elm_megatron.sources.tokenizer_files import TokenizerSource
+from elm_megatron.sources.tokenizer_files import AddedToken, TokenizerSource, added_tokens, chat_template
 from elm_megatron.sources.weights import hf_tensors
 
 DEFAULT_DTYPE = {"fp32": "f32", "bf16": "f16", "fp16": "f16"}
@@ -160,16 +160,20 @@ def _add_settings(writer: gguf.GGUFWriter, model: ModelConfig, dtype: str, name:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource, vocab_size: int) -> None:
-    """SentencePiece's pieces; llama.cpp wants a token for each row of the embedding, also for unused ones."""
+    """SentencePiece's pieces and the tokens added to them.
+
+    llama.cpp wants a token for each row of the embedding, also for unused ones.
+    """
     processor = Tokenizer.load(source.folder).processor
-    ids, unused = range(processor.vocab_size()), range(processor.vocab_size(), vocab_size)
+    ids, more = range(processor.vocab_size()), range(processor.vocab_size(), vocab_size)
+    added = added_tokens(source.folder)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     pieces = [processor.id_to_piece(i).encode() for i in ids]
-    writer.add_token_list([*pieces, *(f"[PAD{i}]".encode() for i in unused)])
-    writer.add_token_scores([*(processor.get_score(i) for i in ids), *(0.0 for _ in unused)])
+    writer.add_token_list([*pieces, *(_added_text(added.get(i), i) for i in more)])
+    writer.add_token_scores([*(processor.get_score(i) for i in ids), *(0.0 for _ in more)])
     kinds = [_token_type(processor, i) for i in ids]
-    writer.add_token_types([*kinds, *(gguf.TokenType.UNUSED for _ in unused)])
+    writer.add_token_types([*kinds, *(_added_type(added.get(i)) for i in more)])
     writer.add_unk_token_id(processor.unk_id())
     for add, value in (
         (writer.add_bos_token_id, source.info.bos_id),
@@ -181,7 +185,18 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: TokenizerSource, vocab_size:
     writer.add_add_bos_token(source.adds_bos)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)
-    writer.add_chat_template(jinja(Template.load(source.template), eos=True))
+    own = None if source.tuned or source.manifest is not None else chat_template(source.folder)
+    writer.add_chat_template(own or jinja(Template.load(source.template), eos=True))
+
+
+def _added_text(token: AddedToken | None, index: int) -> bytes:
+    return (token.text if token else f"[PAD{index}]").encode()
+
+
+def _added_type(token: AddedToken | None) -> gguf.TokenType:
+    if token is None:
+        return gguf.TokenType.UNUSED
+    return gguf.TokenType.CONTROL if token.special else gguf.TokenType.USER_DEFINED
 
 
 def _token_type(processor: Any, index: int) -> gguf.TokenType:

@@ -18,7 +18,7 @@ from conf.schema.hf import ImportConfig
 from data_prep import files
 from elm_megatron.checkpoint import manifest
 from elm_megatron.checkpoint.shards import Shard, write_file
-from elm_megatron.hf import gate
+from elm_megatron.hf import gate, tokenizer_writer
 from elm_megatron.model import hf_config, hf_names
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, step_name
@@ -111,7 +111,6 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
     """Keep the tokenizer's files and config.json, whose ids and dtype an export writes again."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(mode=0o700)
-    for name in ("config.json", *tokenizer_files.COPIED):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    shutil.copyfile(source / "config.json", target / "config.json")
+    tokenizer_writer.copy(source, target)
     tokenizer_files.of_folder(target)

@@ -18,7 +18,15 @@ from elm_megatron.chat.jinja_template import jinja
 from elm_megatron.chat.template import Template
 from elm_megatron.hf.passages import passages
 from elm_megatron.sources.places import TEMPLATE_FILE
-from elm_megatron.sources.tokenizer_files import CONFIG_FILE, COPIED, GENERATION_FILE, TokenizerSource
+from elm_megatron.sources.tokenizer_files import (
+    CHAT_TEMPLATE_FILE,
+    CONFIG_FILE,
+    COPIED,
+    GENERATION_FILE,
+    MORE_TEMPLATES,
+    TokenizerSource,
+    chat_template,
+)
 
 
 def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
@@ -33,9 +41,7 @@ def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
     if source.tuned:
         Template.load(source.template).save(folder / TEMPLATE_FILE)
     if source.manifest is None:
-        for name in COPIED:
-            if (source.folder / name).is_file():
-                shutil.copyfile(source.folder / name, folder / name)
+        copy(source.folder, folder)
         if source.tuned:
             _exchange_chat_template(folder, source.template)
         return
@@ -48,6 +54,15 @@ def write(source: TokenizerSource, folder: Path, max_length: int) -> None:
     ids = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
     generation = {key: getattr(source.info, name) for key, name in ids.items()}
     _write_json(folder / GENERATION_FILE, {**generation, "max_length": max_length, "use_cache": True})
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy the tokenizer files of a foreign model, its added tokens and chat templates with them."""
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if (source / MORE_TEMPLATES).is_dir():
+        shutil.copytree(source / MORE_TEMPLATES, target / MORE_TEMPLATES, dirs_exist_ok=True)
 
 
 def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> dict[str, Any]:
@@ -70,8 +85,12 @@ def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> di
 
 
 def _exchange_chat_template(folder: Path, template: str) -> None:
-    """A tuned model answers to the template it was tuned with, not to the one its base came with."""
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    """A tuned model answers to the template it was tuned with; the one of its base stays under a name."""
+    before = chat_template(folder)
+    if before is not None:
+        (folder / MORE_TEMPLATES).mkdir(exist_ok=True)
+        (folder / MORE_TEMPLATES / "base.jinja").write_text(before, encoding="utf-8")
+    (folder / CHAT_TEMPLATE_FILE).unlink(missing_ok=True)
     path = folder / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     _write_json(path, {**settings, "chat_template": jinja(Template.load(template), eos=False)})

@@ -8,6 +8,7 @@ The last two are ours: which base the adapter was trained on, and with which pro
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,20 +34,34 @@ from elm_megatron.sources.weights import Weights
 TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 MATRICES = ("lora_A", "lora_B")
-# What PEFT can do beyond plain LoRA, with the value that means it was not done.
-PLAIN = {
+NONE = (None, {}, [])
+# The keys of adapter_config.json whose meaning is known, with the values that mean plain LoRA.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "task_type": (None, "CAUSAL_LM"),
     "bias": ("none",),
+    "fan_in_fan_out": (None, False),
+    "init_lora_weights": (None, True, False, "gaussian"),  # PiSSA, OLoRA, CorDA and others change the base
+    "use_rslora": (None, False, True),
     "use_dora": (None, False),
     "lora_bias": (None, False),
-    "fan_in_fan_out": (None, False),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "modules_to_save": (None, []),
-    "layers_to_transform": (None, []),
     "use_qalora": (None, False),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
+    "use_bdlora": (None, False),
+    "ensure_weight_tying": (None, False),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform"), NONE),
+    **dict.fromkeys(("layers_pattern", "trainable_token_indices", "target_parameters"), (*NONE, "")),
+    **dict.fromkeys(
+        ("alora_invocation_tokens", "layer_replication", "loftq_config", "megatron_config"), NONE
+    ),
 }
+# These change nothing about a merge: the tensors themselves say which matrices they belong to.
+FREE = frozenset(
+    (
+        *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "base_model_name_or_path"),
+        *("revision", "inference_mode", "auto_mapping", "peft_version", "megatron_core", "qalora_group_size"),
+    )
+)
+UNUSED = (None, False, {}, [])  # of a key that only a newer PEFT knows
 
 
 class Stored(Protocol):
@@ -152,22 +167,37 @@ def read(folder: Path, model: ModelConfig) -> Adapter:
         InputError: it is not plain LoRA, or its matrices do not fit the model.
     """
     config = read_json(folder / CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"{folder / CONFIG}: peft_type={config.get('peft_type')!r}, allowed is 'LORA'.")
-    for key, allowed in PLAIN.items():
-        if config.get(key, allowed[0]) not in allowed:
-            raise InputError(
-                f"{folder / CONFIG}: {key}={config[key]!r} is not plain LoRA, allowed is {allowed[0]!r}."
-            )
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
-            raise InputError(f"{folder / CONFIG}: {key}={config.get(key)!r}, must be a number above 0.")
+    require_plain(folder / CONFIG, config)
     r, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / r**0.5 if config.get("use_rslora") else alpha / r
     tensors = dict(_read_tensors(folder, model, r))
     facts = adapter_facts(folder)
     targets = tuple(sorted({target for _, target in tensors}, key=list(MEGATRON_OWNER).index))
     return Adapter(r, alpha, float(config.get("lora_dropout") or 0.0), targets, tensors, scale, facts)
+
+
+def require_plain(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that asks for more than plain LoRA, or whose meaning is not known.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if "peft_type" not in config:
+        raise InputError(f"{path}: peft_type is missing, allowed is 'LORA'.")
+    for key, value in config.items():
+        allowed = PLAIN.get(key, UNUSED)
+        if key in FREE or any(value == one and type(value) is type(one) for one in allowed):
+            continue
+        if key == "peft_type":
+            raise InputError(f"{path}: peft_type={value!r}, allowed is 'LORA'.")
+        known = "is not plain LoRA" if key in PLAIN else "is a setting whose meaning is not known here"
+        raise InputError(f"{path}: {key}={value!r} {known}, allowed is {' or '.join(map(repr, allowed))}.")
+    for key in ("r", "lora_alpha"):
+        value = config.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        if not number or (key == "r" and value != int(value)):
+            whole = "whole " * (key == "r" and bool(number))
+            raise InputError(f"{path}: {key}={value!r}, must be a {whole}number above 0.")
 
 
 def merge(base: Stored, folder: Path, search: bool = False) -> Weights:

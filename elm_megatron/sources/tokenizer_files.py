@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,15 @@ from elm_megatron.sources.places import (
     TEMPLATE_FILE,
     TOKENIZER_FOLDER,
     is_hf_folder,
+    read_json,
     recorded_folder,
     run_config,
 )
 
 PUBLISHED_TEMPLATE = "alpaca"  # the prompt that the published model was tuned with
 CONFIG_FILE = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"  # folder of templates by name
 GENERATION_FILE = "generation_config.json"
 COPIED = (
     *(MODEL_FILE, JSON_FILE, CONFIG_FILE, GENERATION_FILE),
@@ -54,16 +56,24 @@ class TokenizerSource:
     def adds_bos(self) -> bool:
         """Whether a program puts BOS before a text: what tokenizer_config.json says; ours say no."""
         path = self.folder / CONFIG_FILE
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            return settings.get("add_bos_token") is True
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+        return (read_json(path) if path.is_file() else {}).get("add_bos_token") is True
 
     @property
     def first_id(self) -> int:
-        """The id a text is predicted from: BOS where texts begin with it, else the end of another text."""
-        return self.info.bos_id if self.adds_bos else self.info.eos_id
+        """The id a text is predicted from: BOS where texts begin with it, else the end of another text.
+
+        Raises:
+            InputError: the model has neither.
+        """
+        first, second = self.info.eos_id, self.info.bos_id
+        if self.adds_bos:
+            first, second = second, first
+        found = first if first is not None else second
+        if found is None:
+            raise InputError(
+                f"{self.folder}: names no id that ends or begins a text; put eos_token_id into config.json."
+            )
+        return found
 
     def load(self) -> Tokenizer:
         """The SentencePiece tokenizer itself, with the ids a sequence begins with.
@@ -72,6 +82,8 @@ class TokenizerSource:
             InputError: the folder holds none.
         """
         tokenizer = Tokenizer.load(self.folder)
+        if self.info.eos_id is not None:
+            tokenizer.eos_id = self.info.eos_id  # a chat model's own, which may be an added token
         if self.adds_bos:
             tokenizer.begin = [tokenizer.bos_id]
         return tokenizer
@@ -150,20 +162,97 @@ def of_folder(folder: Path) -> TokenizerSource:
     if not files:
         raise InputError(f"{folder}: holds neither {MODEL_FILE} nor {JSON_FILE}.")
     raw = hf_config.read_config(folder)
-    eos = raw.get("eos_token_id")
     pieces, held = _pieces(folder), raw.get("vocab_size")
     if not isinstance(held, int) or pieces > held:  # fewer are fine: a vocabulary may be padded
         raise InputError(f"{folder}: {files[0].name} has {pieces} pieces, config.json says {held}.")
     info = TokenizerInfo(
         sha256=sha256(files[0]),
         vocab_size=pieces,
-        bos_id=raw.get("bos_token_id"),
-        eos_id=eos[0] if isinstance(eos, list) else eos,
-        pad_id=raw.get("pad_token_id"),
+        bos_id=_special_id(folder, raw, "bos", held),
+        eos_id=_special_id(folder, raw, "eos", held),
+        pad_id=_special_id(folder, raw, "pad", held),
     )
+    for index, token in added_tokens(folder).items():
+        if index >= held:
+            raise InputError(
+                f"{folder}: the added token {token.text!r} has the id {index}, config.json's vocab_size is "
+                f"{held}."
+            )
     if (folder / TEMPLATE_FILE).is_file():
         return TokenizerSource(folder, info, None, str(folder / TEMPLATE_FILE), tuned=True)
     return TokenizerSource(folder, info, None)
+
+
+def _special_id(folder: Path, raw: dict[str, Any], name: str, vocab_size: int) -> int | None:
+    """A special id: of config.json, else of generation_config.json, else of the tokenizer's own files.
+
+    Raises:
+        InputError: the end or the beginning of texts is no row of the embedding.
+    """
+    key = f"{name}_token_id"
+    found = raw.get(key)
+    path = folder / GENERATION_FILE
+    if found is None and path.is_file():
+        found = read_json(path).get(key)
+    if isinstance(found, list):
+        found = found[0] if found else None
+    if found is None:
+        found = _named_id(folder, name)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < vocab_size:
+        if name == "pad":
+            return None  # it stands in no text
+        raise InputError(f"{folder}: {key}={found!r} is no row of the vocabulary of {vocab_size}.")
+    return found
+
+
+def _named_id(folder: Path, name: str) -> int | None:
+    """The id of the token that tokenizer_config.json calls BOS, EOS or PAD, else SentencePiece's own."""
+    path = folder / CONFIG_FILE
+    token = (read_json(path) if path.is_file() else {}).get(f"{name}_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    if text:
+        for index, added in added_tokens(folder).items():
+            if added.text == text:
+                return index
+    if (folder / MODEL_FILE).is_file():
+        found = getattr(Tokenizer.load(folder), f"{name}_id")
+        return found if found >= 0 else None
+    return None if text is None else _fast(folder).token_to_id(text)
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token put in after the tokenizer was trained, such as <|im_end|>."""
+
+    text: str
+    special: bool
+
+
+def added_tokens(folder: Path) -> dict[int, AddedToken]:
+    """{id: token} of the tokens that were added to a tokenizer, from whichever of its files lists them."""
+    found: dict[int, AddedToken] = {}
+    if (path := folder / "added_tokens.json").is_file():
+        found |= {int(i): AddedToken(str(text), True) for text, i in read_json(path).items()}
+    if (path := folder / JSON_FILE).is_file():
+        for entry in read_json(path).get("added_tokens") or []:
+            found[int(entry["id"])] = AddedToken(str(entry["content"]), bool(entry.get("special")))
+    if (path := folder / CONFIG_FILE).is_file():
+        for index, entry in (read_json(path).get("added_tokens_decoder") or {}).items():
+            found[int(index)] = AddedToken(str(entry["content"]), bool(entry.get("special")))
+    return found
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template that came with a folder, Jinja; None where there is none."""
+    if (path := folder / CHAT_TEMPLATE_FILE).is_file():
+        return path.read_text(encoding="utf-8-sig")
+    path = folder / CONFIG_FILE
+    found = (read_json(path) if path.is_file() else {}).get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+    return found
 
 
 def _pieces(folder: Path) -> int:

@@ -147,11 +147,27 @@ class FolderWeights:
                 )
         return tensors
 
+    def _require_tied_head(self) -> None:
+        """Refuse an output head that config.json says is the embedding, and is not."""
+        if hf_names.HF_HEAD not in self._file_of:
+            return
+        head, embedding = (
+            tensor_of(self.folder / self._file_of[name], name)
+            for name in (hf_names.HF_HEAD, hf_names.HF_EMBEDDING)
+        )
+        if not torch.equal(head, embedding):
+            raise InputError(
+                f"{self.folder / 'config.json'}: tie_word_embeddings=True, and the weights hold another "
+                f"{hf_names.HF_HEAD}; set it to false where that head is the model's, else remove the head."
+            )
+
     def _check_names(self) -> None:
         wanted = {
             name for part in hf_names.parts(self.model) for name in hf_names.hf_shapes(self.model, part)
         }
         missing = sorted(wanted - self._file_of.keys())
+        if self.model.tie_embeddings and not missing:
+            self._require_tied_head()
         # Older folders carry a buffer that is computed, and a tied head that repeats the embedding.
         known = {name for name in self._file_of if name.endswith("rotary_emb.inv_freq")}
         known |= {hf_names.HF_HEAD} if self.model.tie_embeddings else set()
@@ -159,6 +175,12 @@ class FolderWeights:
         if missing or extra:
             what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which no Llama has"
             raise InputError(f"{self.folder}: {what}.")
+
+
+def tensor_of(path: Path, name: str) -> torch.Tensor:
+    """One tensor of a safetensors file, in memory of its own."""
+    with _opened(path) as file:
+        return file.get_tensor(name).clone()
 
 
 def identity(folder: Path) -> str:
