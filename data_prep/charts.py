@@ -3,12 +3,14 @@
     bars(title, labels, values, unit)          one upright bar per label, for days or bins
     ranked(title, labels, values, unit)        one lying bar per label with its number, for names
     lines(title, labels, series, axis_ends)    one or two lines over the same labels
+    curves(title, series, axis)                one or two lines through points, for what is logged by step
 
 A chart has no colours: `templates/page.html` gives them, for light and dark. Texts are escaped here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup, escape
@@ -16,6 +18,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 640, 220  # of bars and lines, in SVG units
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 28  # margins of bars and lines
 MOST_LABELS = 10  # under the horizontal axis
+MOST_POINTS = 600  # of one curve
 ROW = 30  # height of a lying bar's row
 CHARACTER = 11  # width of a character on a phone, where the text is larger
 LONGEST_NAME = 24  # characters of a lying bar's name
@@ -127,6 +130,45 @@ def lines(
             for points in unbroken
             if len(points) > 1
         ]
+    return _closed(parts)
+
+
+def curves(title: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], axis: str) -> Markup:
+    """One or two lines through points, both axes from the smallest to the largest value.
+
+    Args:
+        title: for screen readers.
+        series: name and (x, y) of each point, x ascending; at most two, drawn in the page's two colours.
+        axis: what x is.
+    """
+    points = [point for _, line in series for point in line if math.isfinite(point[1])]
+    low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
+    low_y, high_y = min(y for _, y in points), max(y for _, y in points)
+    if low_y == high_y:
+        low_y, high_y = low_y - (abs(low_y) or 1.0) / 2, high_y + (abs(high_y) or 1.0) / 2
+    ends = [f"{low_y + (high_y - low_y) * part / 2:.3g}" for part in range(3)]
+    labels = [f"{axis} {low_x:g}", *([f"{high_x:g}"] if high_x > low_x else [])]
+    parts = _frame(title, [], ends)
+    for text, x, anchor in zip(labels, (LEFT, WIDTH - RIGHT), ("start", "end"), strict=False):
+        parts.append(f'<text x="{x}" y="{HEIGHT - 8}" text-anchor="{anchor}">{escape(text)}</text>')
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - low_x) / (high_x - low_x) if high_x > low_x else 0.5
+        up = (y - low_y) / (high_y - low_y)
+        return LEFT + (WIDTH - LEFT - RIGHT) * across, HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * up
+
+    for index, (name, line) in enumerate(series):
+        finite = [point for point in line if math.isfinite(point[1])]
+        kept = finite[:: max(1, -(-len(finite) // MOST_POINTS))]
+        kept += finite[-1:] if finite[-1:] != kept[-1:] else []
+        shown = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in kept))
+        parts.append(f'<polyline class="s{index}" points="{shown}"/>')
+        for x, y in kept if len(kept) <= 40 else []:
+            cx, cy = place(x, y)
+            parts.append(
+                f'<circle class="s{index}" cx="{cx:.1f}" cy="{cy:.1f}" r="3">'
+                f"<title>{escape(name)}, {escape(axis)} {x:g}: {y:.5g}</title></circle>"
+            )
     return _closed(parts)
 
 

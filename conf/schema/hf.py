@@ -29,6 +29,19 @@ class DatasetChoice:
 
 
 @dataclass
+class TaskData:
+    """Data of tasks that come from elsewhere, and what is asked of every item.
+
+    Attributes:
+        task_data: folder with data sets of the hub, each <owner>/<name>/ with .jsonl or .parquet files.
+        decontaminate: look for each item in the training documents; results are given with and without.
+    """
+
+    task_data: str | None = None
+    decontaminate: bool = True
+
+
+@dataclass
 class ExportConfig(Command):
     """Everything of `python launch/export.py`.
 
@@ -133,7 +146,8 @@ class EvalConfig(Command):
         split: the documents to measure on, train or valid; null skips perplexity.
         max_documents: the first so many of them; null is all.
         window: tokens a prediction sees at most; null is the model's longest sequence.
-        tasks: names of tasks in elm_megatron/evaluate/tasks/, or paths of lm-eval task files; [] skips them.
+        tasks: names of tasks in elm_megatron/evaluate/tasks/ or of lm-eval, or paths of task files; [] skips
+            them.
         limit: items per task; null is all.
         batch_size: items at a time.
         data: the dataset with the documents; null is the one the first model was trained on.
@@ -147,6 +161,7 @@ class EvalConfig(Command):
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     limit: Count | None = None
     batch_size: Count = 8
+    eval: TaskData = field(default_factory=TaskData)
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
@@ -166,3 +181,20 @@ class EvalConfig(Command):
     def job_cluster(self) -> ClusterConfig:
         """One process, on a GPU where the cluster has any."""
         return self.cluster.for_one_process()
+
+
+@dataclass
+class ReportConfig:
+    """Everything of `python launch/report.py`.
+
+    Attributes:
+        source: the run to report, its name or folder.
+        out: the HTML file; null is <run>/report.html.
+    """
+
+    source: str
+    out: str | None = None
+
+    def check(self) -> None:
+        """Refuse values of another type."""
+        typed.check(self)

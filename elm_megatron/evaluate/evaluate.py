@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from conf.schema.hf import EvalConfig
 from data_prep import files
 from data_prep.manifest import Manifest
 from elm_megatron.card import card
-from elm_megatron.evaluate import generate, perplexity, tasks_run
+from elm_megatron.evaluate import decontaminate, generate, perplexity, task_files, tasks_run
 from elm_megatron.hf import tokenizer_writer
 from elm_megatron.model import device as devices
 from elm_megatron.run.folder import RunFolder
@@ -20,6 +21,7 @@ from elm_megatron.sources.lineage import dataset_of, stages_of
 from elm_megatron.sources.source import ModelSource, resolve, side_by_side
 from elm_megatron.sources.tokenizer_files import TokenizerSource
 
+CONTAMINATED = "contaminated.jsonl"  # the items of tasks that are in the training data
 Results = dict[str, dict[str, Any]]  # {model: {"perplexity": {group: …}, "tasks": {task: …}}}
 
 
@@ -31,14 +33,17 @@ def evaluate(config: EvalConfig) -> Results:
     """
     run = RunFolder(config.run.dir)
     run.update(state="running")
-    for task in config.tasks:
-        tasks_run.load(task)
+    tasks = _tasks(config)
     models = {name: resolve(source) for name, source in side_by_side(config.sources).items()}
     manifest = dataset(config, next(iter(models.values()))) if config.split else None
     works = perplexity.documents(manifest, config.split, config.max_documents) if manifest else []
     results: Results = {}
     for name, source in models.items():
-        results[name] = _measure(config, source, works, run.path / ".cache")
+        results[name] = _measure(config, source, works, tasks, run.path / ".cache")
+        if manifest is not None and config.eval.decontaminate:
+            _decontaminate(results[name]["tasks"], manifest, run.path / CONTAMINATED)
+        for figures in results[name]["tasks"].values():
+            figures.pop("samples")
         one = {name: results[name]}
         print(f"{markdown(one)}\n", flush=True)
         card.put_evaluation(source.folder, _card_section(config, manifest, one))
@@ -51,7 +56,50 @@ def evaluate(config: EvalConfig) -> Results:
     return results
 
 
-def _measure(config: EvalConfig, source: ModelSource, works: list[Any], cache: Path) -> dict[str, Any]:
+def _tasks(config: EvalConfig) -> list[str]:
+    """The tasks that can be run; what they need is said where lm-eval is not installed.
+
+    Raises:
+        InputError: a task is unknown, its data are missing, or nothing is left to measure.
+    """
+    if not config.tasks:
+        return []
+    if not tasks_run.is_installed():
+        if config.split is None:
+            raise InputError("tasks: lm-eval is not installed; pip install -e .[eval], or give split=valid.")
+        print(tasks_run.missing_extra(config.tasks), file=sys.stderr, flush=True)
+        return []
+    for task in config.tasks:
+        task_files.load(task, config.eval.task_data)
+    return config.tasks
+
+
+def _decontaminate(tasks: dict[str, dict[str, Any]], manifest: Manifest, listing: Path) -> None:
+    """Count, for each task, the items that are in the training documents, and measure without them."""
+    documents = decontaminate.training_documents(manifest)
+    if documents is None or not tasks:
+        return
+    items = {task: [sample.get("doc") for sample in figures["samples"]] for task, figures in tasks.items()}
+    found = decontaminate.contaminated(items, documents)
+    rows = []
+    for task, figures in tasks.items():
+        metric = (figures["metric"] or "").split(" (")[0]
+        figures["contaminated"] = {
+            "items": len(found[task]),
+            "numbers": sorted(found[task]),
+            "value_without": decontaminate.without(figures["samples"], metric, found[task]),
+        }
+        rows += [
+            {"task": task, "number": n, "document": document, "item": items[task][n]}
+            for n, document in sorted(found[task].items())
+        ]
+    text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    files.write(listing, text)
+
+
+def _measure(
+    config: EvalConfig, source: ModelSource, works: list[Any], tasks: list[str], cache: Path
+) -> dict[str, Any]:
     device = devices.named(config.cluster.device)
     model, tokenizer = generate.load(source, device), source.tokenizer
     model = model.eval().to(device)
@@ -59,13 +107,14 @@ def _measure(config: EvalConfig, source: ModelSource, works: list[Any], cache: P
     if works:
         first = tokenizer.first_id
         result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
-    if config.tasks:
+    if tasks:
         with TemporaryDirectory() as scratch:
             settings = source.folder if source.run is None else Path(scratch)
             if source.run is not None:
                 _write_tokenizer(model, tokenizer, settings)
-            figures = tasks_run.run(model, settings, config.tasks, config.limit, config.batch_size, cache)
-        result["tasks"] = figures
+            result["tasks"] = tasks_run.run(
+                model, settings, tasks, config.limit, config.batch_size, cache, config.eval.task_data
+            )
     return result
 
 
@@ -91,13 +140,17 @@ def dataset(config: EvalConfig, first: ModelSource) -> Manifest:
 
 def rows(results: Results) -> list[tuple[str, list[float | None]]]:
     """(what is measured, its figure for each model or None)."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for model, result in results.items():
         for group, figures in result["perplexity"].items():
             found.setdefault(f"perplexity, {group}", {})[model] = figures["perplexity"]
             found.setdefault(f"bits per byte, {group}", {})[model] = figures["bits_per_byte"]
         for task, figures in result["tasks"].items():
-            found.setdefault(f"{task}, accuracy", {})[model] = figures["accuracy"]
+            what = f"{task}, {'accuracy' if 'accuracy' in figures else figures['metric']}"
+            found.setdefault(what, {})[model] = figures["value"]
+            seen = figures.get("contaminated")
+            if seen and seen["items"]:
+                found.setdefault(f"{what}, without contaminated items", {})[model] = seen["value_without"]
     return [(what, [figures.get(model) for model in results]) for what, figures in found.items()]
 
 
@@ -116,9 +169,19 @@ def _card_section(config: EvalConfig, manifest: Manifest | None, results: Result
             f"{config.split} split of `{manifest.corpus}` (manifest sha256 `{manifest.sha256}`)."
         )
     if result["tasks"]:
-        sizes = ", ".join(f"{task} {figures['items']} items" for task, figures in result["tasks"].items())
-        notes.append(f"Tasks choose one of four answers, so that chance is 0.25: {sizes}.")
+        sizes = ", ".join(f"{task} {figures['items']}" for task, figures in result["tasks"].items())
+        notes.append(f"Items: {sizes}. A choice of one of four answers is right by chance 0.25 of the time.")
+        notes += _contamination(result["tasks"])
     return f"{markdown(results)}\n\n{' '.join(notes)}"
+
+
+def _contamination(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    """What is known of items in the training data, as sentences."""
+    checked = {task: figures["contaminated"] for task, figures in tasks.items() if "contaminated" in figures}
+    if not checked:
+        return ["Whether items are in the training data is unknown."]
+    counts = ", ".join(f"{task} {seen['items']}" for task, seen in checked.items())
+    return [f"Items of which 13 words in a row are in the training data: {counts}."]
 
 
 def draw(results: Results, path: Path) -> None:
@@ -129,10 +192,12 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     panels = [
-        (title, [(what.split(", ", 1)[cut], figures) for what, figures in rows(results) if key in what])
-        for title, key, cut in (("bits per byte", "bits per byte", 1), ("accuracy", ", accuracy", 0))
+        (title, [(what.split(", ", 1)[cut], figures) for what, figures in rows(results) if key(what)])
+        for title, key, cut in (("bits per byte", _is_bits, 1), ("accuracy", _is_accuracy, 0))
     ]
     panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        return
     figure, axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), squeeze=False)
     for axis, (title, bars) in zip(axes[0], panels, strict=True):
         width = 0.8 / len(results)
@@ -149,3 +214,11 @@ def draw(results: Results, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _is_bits(what: str) -> bool:
+    return what.startswith("bits per byte")
+
+
+def _is_accuracy(what: str) -> bool:
+    return what.endswith(", accuracy")

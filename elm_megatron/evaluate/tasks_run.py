@@ -1,82 +1,130 @@
-"""Runs lm-eval's tasks on an exported folder, offline, with data that lie beside the task files."""
+"""Runs lm-eval's tasks on a model, offline, and says of each what it measured, whatever its kind."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from conf.errors import InputError
+from elm_megatron.evaluate.task_files import EXTRA, load
 
-FOLDER = Path(__file__).parent / "tasks"
+# The figure that stands for a task, the first it has; lm-eval gives others their place behind these.
+FIRST = (
+    "acc_norm",
+    "acc",
+    "exact_match",
+    "em",
+    "f1",
+    "rouge1",
+    "bleu",
+    "chrf",
+    "bits_per_byte",
+    "word_perplexity",
+)
 
 
-def load(name: str) -> dict[str, Any]:
-    """A task file as the mapping lm-eval takes, the paths of its data made absolute.
+def is_installed() -> bool:
+    """Whether lm-eval is here; it comes with the extra `eval`."""
+    return find_spec("lm_eval") is not None
 
-    Raises:
-        InputError: there is no such task, or its data are missing.
-    """
-    path = FOLDER / f"{name}.yaml"
-    path = path if path.is_file() else Path(name).expanduser()
-    try:
-        task = yaml.safe_load(path.read_text(encoding="utf-8"))
-        files = task["dataset_kwargs"]["data_files"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
-        raise InputError(
-            f"tasks={name}: not a task with local data; allowed are {known}, or a path."
-        ) from error
-    for split, file in files.items():
-        data = (path.parent / file).absolute()
-        if not data.is_file():
-            raise InputError(f"{path}: {data} does not exist.")
-        files[split] = str(data)
-    return task
+
+def missing_extra(tasks: list[str]) -> str:
+    """What is said of tasks that cannot be run."""
+    return f"note: the tasks {', '.join(tasks)} are left out, lm-eval is not installed; {EXTRA} brings it"
 
 
 def run(
-    model: Any, folder: Path, tasks: list[str], limit: int | None, batch_size: int, cache: Path
+    model: Any,
+    folder: Path,
+    tasks: list[str],
+    limit: int | None,
+    batch_size: int,
+    cache: Path,
+    task_data: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """{task: {"accuracy", "error", "items"}}; accuracy by the likelihood per byte of each answer.
+    """{task: figures}; see `figures`. Each also holds its `samples`, lm-eval's record of every item.
 
     Args:
         model: a causal language model of transformers.
         folder: holds its tokenizer.
+        tasks: names or paths.
         limit: items per task, None is all.
+        batch_size: items at a time.
         cache: folder for the tables lm-eval makes of the data.
+        task_data: folder of the data sets of tasks from elsewhere.
 
     Raises:
-        InputError: lm-eval is not installed, or a task is unknown.
+        InputError: a task is unknown, or lm-eval cannot run it.
     """
-    configs = [load(name) for name in tasks]
+    configs = [load(name, task_data) for name in tasks]
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[variable] = "1"
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-    except ImportError as error:
-        raise InputError("tasks: lm-eval is not installed; pip install -e .[eval], or tasks=[].") from error
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    for config in configs:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    results: dict[str, dict[str, Any]] = {}
+    for name, config in zip(tasks, configs, strict=True):
         config["dataset_kwargs"]["cache_dir"] = str(cache)
-    wrapped = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=batch_size)
-    found = lm_eval.simple_evaluate(
-        model=wrapped, tasks=configs, limit=limit, bootstrap_iters=0, log_samples=False, verbosity="ERROR"
-    )
-    return {
-        name: {
-            "accuracy": result["acc_norm,none"],
-            "error": _standard_error(result["acc_norm,none"], found["n-samples"][name]["effective"]),
-            "items": found["n-samples"][name]["effective"],
-        }
-        for name, result in found["results"].items()
+        try:
+            found = lm_eval.simple_evaluate(
+                model=wrapped,
+                tasks=[config],
+                limit=limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                verbosity="ERROR",
+            )
+        except Exception as error:  # a task file is a program of lm-eval's, with any error of one
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"tasks={name}: lm-eval cannot run it ({type(error).__name__}: {reason})."
+            ) from error
+        for task, result in found["results"].items():
+            items = (found.get("n-samples") or {}).get(task, {}).get("effective")
+            samples = (found.get("samples") or {}).get(task) or []
+            results[task] = {**figures(result, items), "samples": samples}
+    return results
+
+
+def figures(result: Mapping[str, Any], items: int | None) -> dict[str, Any]:
+    """What a task measured: metric, value, error, items, all metrics; `accuracy` where it is one.
+
+    Args:
+        result: lm-eval's {"<metric>,<filter>": value, "<metric>_stderr,<filter>": …, "alias": …}.
+        items: how many items were measured.
+    """
+    numbers = {
+        key: float(value)
+        for key, value in result.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and "," in key
+        and "_stderr," not in key
     }
+    if not numbers:
+        return {"metric": None, "value": None, "error": None, "items": items, "metrics": {}}
+    first = min(numbers, key=_rank)
+    metric, _, used = first.partition(",")
+    error = result.get(f"{metric}_stderr,{used}")
+    accuracy = metric in ("acc", "acc_norm")
+    if accuracy and items:
+        error = (numbers[first] * (1 - numbers[first]) / items) ** 0.5
+    found = {
+        "metric": metric if used == "none" else f"{metric} ({used})",
+        "value": numbers[first],
+        "error": error if isinstance(error, float) else None,
+        "items": items,
+        "metrics": numbers,
+    }
+    return {**found, "accuracy": numbers[first]} if accuracy else found
 
 
-def _standard_error(share: float, n: int) -> float:
-    """Of a share over n independent items."""
-    return (share * (1 - share) / n) ** 0.5
+def _rank(key: str) -> tuple[int, int]:
+    metric, _, used = key.partition(",")
+    return FIRST.index(metric) if metric in FIRST else len(FIRST), used != "none"

@@ -17,7 +17,7 @@ from conf.schema.hf import TASKS, DatasetChoice, EvalConfig
 from conf.schema.run import RunConfig
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.evaluate import tasks_run
+from elm_megatron.evaluate import task_files
 from elm_megatron.evaluate.perplexity import Document, documents, measure, windows
 from elm_megatron.run.folder import RunFolder
 from tests.elm_megatron import model_jobs as cases
@@ -78,7 +78,7 @@ def test_groups_add_up(made: Callable[[str], cases.Made], corpus: Path):
 def test_task_files():
     """Four answers each, one of them right, none twice; unknown tasks are refused with the known ones."""
     for name in TASKS:
-        task = tasks_run.load(name)
+        task = task_files.load(name)
         data = Path(task["dataset_kwargs"]["data_files"]["test"])
         rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
         assert task["task"] == name
@@ -87,7 +87,7 @@ def test_task_files():
         assert {row["answer"] for row in rows} == {0, 1, 2, 3}
         assert all(len(set(row["choices"])) == 4 for row in rows)
     with pytest.raises(InputError, match=r"tasks=hellaswag: .* elm_cloze_en, elm_cloze_nl"):
-        tasks_run.load("hellaswag")
+        task_files.load("hellaswag")
 
 
 def eval_config(folder: Path, sources: list[Path], **changes: Any) -> EvalConfig:
