@@ -1,0 +1,64 @@
+"""Where a contribution went: the exports that have it, the runs tuned on them, and what was made of those."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from elm_megatron.community.export import MANIFEST
+
+
+def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:
+    """Folders that were made with any of these items or votes, each after what it was made of.
+
+    Args:
+        exports: folder of the exports.
+        runs: folder of the runs.
+        names: as exports call them, `item 7` or `vote 3`.
+    """
+    wanted = set(names)
+    found = [
+        path.parent
+        for path in sorted(exports.glob(f"*/{MANIFEST}"))
+        if wanted & set(json.loads(path.read_text(encoding="utf-8")).get("items", []))
+    ]
+    known = list(_configs(runs))
+    grew = True
+    while grew:
+        grew = False
+        for run, config in known:
+            if run not in found and _reads(config, run, found):
+                found.append(run)
+                grew = True
+    return found
+
+
+def _configs(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(runs.glob("*/config.yaml")):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict):
+            yield path.parent, config
+
+
+def _reads(config: dict[str, Any], run: Path, found: list[Path]) -> bool:
+    """Whether a run's settings name one of these folders, or a run in them."""
+    sources = config.get("source") or []
+    read = [str(one) for one in (sources if isinstance(sources, list) else [sources])]
+    loop = config.get("train") or config.get("tune") or {}
+    read += [str(one) for one in (loop.get("init_from"),) if one]
+    for group in ("sft", "dpo"):
+        read += [str(one) for one in (config.get(group) or {}).get("files") or []]
+    for one in read:
+        name = one.partition("@")[0]
+        places = [Path(name).absolute(), (run.parent / name).absolute()]
+        if any(
+            place == folder.absolute() or folder.absolute() in place.parents
+            for place in places
+            for folder in found
+        ):
+            return True
+    return False
