@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER: tuple[tuple[str, ...], ...] = (
     ("conf",),
     ("data_prep",),
-    ("elm_megatron", "elm_megatron.run", "elm_megatron.planner", "elm_megatron.model"),
+    ("elm_megatron", "elm_megatron.run", "elm_megatron.model"),
     ("elm_megatron.checkpoint",),
-    ("elm_megatron.sources", "elm_megatron.engine"),
+    ("elm_megatron.sources", "elm_megatron.engine", "elm_megatron.planner"),
     ("elm_megatron.chat", "elm_megatron.card", "elm_megatron.hf", "elm_megatron.evaluate"),
     ("elm_megatron.tune", "elm_megatron.community"),
     ("slurm", "slurm.devcluster", "slurm.tracker", "slurm.jobs"),

@@ -47,12 +47,17 @@ class SiteConfig:
         cores: of one whole node.
         memory_gb: of one whole node, GiB.
         gpu_memory_gb: of one GPU, GiB.
+        gpu_model: the GPU's data sheet, a name of elm_megatron/planner/devices.py; null is the nearest one by
+            peak and memory.
+        network_gb: bandwidth of one node to the others, GB/s; null is 25.
         peak_tflops: of one GPU (or of one CPU node), bf16 without sparsity.
-        mfu: share of that peak a first estimate assumes.
+        mfu: share of that peak that an estimate for CPU nodes assumes; GPUs have a model of their time.
         gpu_hour_rate: budget units for an hour of one GPU; a job pays the largest share of what it holds.
         core_hour_rate: budget units for an hour of one core.
         budget_unit: what the site calls them.
         slurm_cluster: ClusterName of its slurm.conf, for a rate of a partition that other sites have too.
+        pue: power usage effectiveness of the data centre; null is 1.19.
+        grams_per_kwh: CO2 of a kilowatt-hour of its grid; null is that of the Netherlands in 2023, 268.
         scratch: folder whose files are deleted when they are not used.
         scratch_days: after how many days.
         scratch_files: how many files you may have there.
@@ -65,12 +70,16 @@ class SiteConfig:
     cores: int | None = None
     memory_gb: int | None = None
     gpu_memory_gb: float | None = None
+    gpu_model: str | None = None
+    network_gb: float | None = None
     peak_tflops: float | None = None
     mfu: float = 0.3
     gpu_hour_rate: float | None = None
     core_hour_rate: float | None = None
     budget_unit: str = "SBU"
     slurm_cluster: str | None = None
+    pue: float | None = None
+    grams_per_kwh: float | None = None
     scratch: str | None = None
     scratch_days: int | None = None
     scratch_files: int | None = None

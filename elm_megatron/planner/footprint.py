@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conf.schema.cluster import SiteConfig
 from elm_megatron.planner.devices import Device
 
 LOAD = 0.85  # of the span between idle and design power, while a device trains
@@ -45,3 +46,10 @@ def modelled(
     kwh = devices * watts / 1000 * hours * pue
     basis = f"modelled: {watts:.0f} W a {device.name} with its share of the node, PUE {pue:g}"
     return Footprint(kwh, kwh * grams_per_kwh / 1000, basis)
+
+
+def of_site(site: SiteConfig, device: Device, devices: int, hours: float) -> Footprint:
+    """The footprint at a site, with its PUE and its grid where its YAML names them."""
+    pue = PUE if site.pue is None else site.pue
+    grams = GRAMS_PER_KWH if site.grams_per_kwh is None else site.grams_per_kwh
+    return modelled(device, devices, hours, pue, grams)

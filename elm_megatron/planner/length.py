@@ -1,7 +1,7 @@
-"""How long a pretraining run is: steps, tokens, and a first estimate of its hours; torch-free.
+"""How long a pretraining run is: steps, tokens, and its predicted hours; torch-free.
 
-hours = FLOPs of the tokens ÷ (units × peak of the site's hardware × assumed utilisation). A unit is a GPU,
-or on CPUs a node.
+On GPUs the hours are steps × the step time of `performance.py`. On CPU nodes they are FLOPs of the tokens ÷
+(nodes × peak of a node × assumed utilisation).
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.schema.pretrain import PretrainConfig
+from conf.schema.train import TrainConfig
 from data_prep.manifest import FILE, Manifest
+from elm_megatron.planner.inputs import device_of, layout_of, shape_of
+from elm_megatron.planner.performance import mfu, step_time
 
 
 @dataclass
@@ -22,26 +25,39 @@ class Length:
         tokens: seen in all of them.
         basis: where the number of tokens in the dataset comes from.
         hours: on the cluster; None where no peak is known for its device and the precision.
+        how: what the hours are reckoned with, in a phrase.
     """
 
     steps: int
     tokens: int
     basis: str
     hours: float | None
+    how: str | None
 
 
 def estimate(config: PretrainConfig) -> Length:
     """Steps, tokens and hours of a pretraining run."""
     train, site = config.train, config.cluster.site
     available, basis = dataset_tokens(config)
-    samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
-    steps = train.steps or train.steps_within(samples)[0]
+    steps = steps_of(train, available)
     tokens = train.consumed(steps) * train.seq_length
     if no_peak(config):
-        return Length(steps, tokens, basis, None)
-    units = config.world_size if config.cluster.device == "gpu" else config.cluster.nodes
+        return Length(steps, tokens, basis, None, None)
+    if config.cluster.device == "gpu":
+        sheet = device_of(config)
+        seconds = step_time(shape_of(config.model), layout_of(config), sheet).total
+        used = mfu(shape_of(config.model), layout_of(config), sheet, seconds)
+        how = f"{seconds:.3g} s a step on {sheet.name}, {used:.0%} of its peak"
+        return Length(steps, tokens, basis, steps * seconds / 3600, how)
     flops = config.model.flops_per_token(train.seq_length) * tokens
-    return Length(steps, tokens, basis, flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600)
+    hours = flops / (config.cluster.nodes * site.peak_tflops * 1e12 * site.mfu) / 3600
+    return Length(steps, tokens, basis, hours, f"at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s a node")
+
+
+def steps_of(train: TrainConfig, available: int) -> int:
+    """Updates of a run on a dataset of so many training tokens."""
+    samples = int((train.epochs or 0) * ((available - 1) // train.seq_length))
+    return train.steps or train.steps_within(samples)[0]
 
 
 def no_peak(config: PretrainConfig) -> str | None:

@@ -11,19 +11,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from conf.durations import seconds
 from conf.errors import InputError
-from conf.schema.cluster import seconds
-from conf.schema.model import ModelConfig
 from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import footprint, memory
-from elm_megatron.planner.devices import Device, device, nearest
+from elm_megatron.planner.devices import Device
+from elm_megatron.planner.inputs import device_of, layout_of, shape_of
 from elm_megatron.planner.layout import USABLE
-from elm_megatron.planner.performance import Layout, Shape, StepTime, mfu, step_time
+from elm_megatron.planner.length import steps_of
+from elm_megatron.planner.performance import StepTime, mfu, step_time
 
 GIB = 2**30
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 RECOMPUTE = ("none", "selective", "full")
-NODE_NETWORK_GB = 25.0  # GB/s of a node, where the site's YAML does not say
 
 
 @dataclass(frozen=True)
@@ -77,55 +77,6 @@ class Rejected:
     def largest(self) -> str:
         """The part with most bytes."""
         return max(self.memory, key=self.memory.__getitem__)
-
-
-def device_of(config: PretrainConfig) -> Device:
-    """The device of the cluster's site.
-
-    Raises:
-        InputError: the site says neither its model nor its peak.
-    """
-    site = config.cluster.site
-    if getattr(site, "gpu_model", None):
-        return device(site.gpu_model)
-    if config.cluster.device == "cpu" or not (site.peak_tflops and site.gpu_memory_gb):
-        raise InputError(
-            f"cluster={config.cluster.name}: its YAML names no GPU (site.gpu_model, or site.peak_tflops and "
-            "site.gpu_memory_gb), so that no time can be predicted."
-        )
-    return nearest(site.peak_tflops, site.gpu_memory_gb)
-
-
-def shape_of(model: ModelConfig) -> Shape:
-    """A model's sizes as the time model needs them."""
-    return Shape(
-        model.hidden_size,
-        model.ffn_hidden_size,
-        model.num_layers,
-        model.num_attention_heads,
-        model.num_query_groups,
-        model.padded_vocab_size,
-    )
-
-
-def layout_of(config: PretrainConfig) -> Layout:
-    """A run's layout as the time model needs it."""
-    parallel, train, cluster = config.parallel, config.train, config.cluster
-    per_node = config.world_size // cluster.nodes
-    network = getattr(cluster.site, "network_gb", None) or NODE_NETWORK_GB
-    return Layout(
-        gpus=config.world_size,
-        gpus_per_node=per_node,
-        micro_batch=train.micro_batch_size,
-        global_batch=train.global_batch_size,
-        length=train.seq_length,
-        tp=parallel.tp,
-        pp=parallel.pp,
-        vpp=parallel.vpp,
-        cp=parallel.cp,
-        recompute=train.recompute,
-        network_gb=network,
-    )
 
 
 def memory_of(config: PretrainConfig) -> dict[str, int]:
@@ -202,8 +153,7 @@ def predicted(
     shape, layout = shape_of(config.model), layout_of(config)
     step = step_time(shape, layout, sheet).scaled(factor)
     train = config.train
-    samples = int((train.epochs or 0) * ((tokens - 1) // train.seq_length))
-    steps = train.steps or train.steps_within(samples)[0]
+    steps = steps_of(train, tokens)
     hours = steps * step.total / 3600
     price = rate(config)
     limit = seconds(config.cluster.time) / 3600 if config.cluster.time else None
@@ -217,7 +167,7 @@ def predicted(
         hours=hours,
         jobs=math.ceil(hours / limit) if limit else None,
         budget=None if price is None else price * hours,
-        footprint=footprint.modelled(sheet, layout.gpus, hours),
+        footprint=footprint.of_site(config.cluster.site, sheet, layout.gpus, hours),
     )
 
 

@@ -1,8 +1,7 @@
 """What `dry_run=true` prints: size, layout, memory, time, budget and the batch script. Submits nothing.
 
 The model is built on torch's meta device by `python -m elm_megatron.engine.preflight` in a process of its
-own, since launchers hold no torch. Hours and budget are a first estimate: FLOPs of the tokens over the peak
-of the site's hardware times an assumed utilisation, both stated.
+own, since launchers have no torch. Hours and budget come from the planner; `launch/plan.py` shows its parts.
 """
 
 from __future__ import annotations
@@ -177,12 +176,11 @@ def memory(found: dict[str, Any], config: Any) -> str:
 
 
 def _hours(guess: Length, config: PretrainConfig) -> str:
-    site = config.cluster.site
     if guess.hours is None:
         return f"not estimated: {no_peak(config)}"
     return (
-        f"about {guess.hours:,.1f} hours, a first estimate at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s "
-        f"each; the job asks for {config.cluster.time} and requeues itself until it is done"
+        f"about {guess.hours:,.1f} hours, predicted: {guess.how}; the job asks for {config.cluster.time} and "
+        "requeues itself until it is done"
     )
 
 
@@ -198,4 +196,4 @@ def _budget(guess: Length, config: PretrainConfig) -> str:
     units = budget(guess, config)
     if units is None:
         return f"not estimated: cluster={config.cluster.name} names no rate"
-    return f"about {units:,.0f} {config.cluster.site.budget_unit}, on the same estimate"
+    return f"about {units:,.0f} {config.cluster.site.budget_unit}, on the same prediction"

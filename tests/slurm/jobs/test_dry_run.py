@@ -8,6 +8,9 @@ from conf import compose
 from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import length
+from elm_megatron.planner.devices import device
+from elm_megatron.planner.inputs import layout_of, shape_of
+from elm_megatron.planner.performance import step_time
 from slurm.jobs import dry_run, price
 
 ON_CPUS = ["cluster=snellius", "cluster.device=cpu", "cluster.gpus_per_node=0", "cluster.partition=genoa"]
@@ -31,9 +34,23 @@ def test_time_and_budget_are_those_of_the_site() -> None:
     guess = length.estimate(config)
     tokens = 1000 * config.train.global_batch_size * config.train.seq_length
     assert (guess.steps, guess.tokens) == (1000, tokens)
+    sheet = device("h100_94")
+    step = step_time(shape_of(config.model), layout_of(config), sheet).total
+    assert guess.hours == pytest.approx(1000 * step / 3600)
     flops = tokens * config.model.flops_per_token(config.train.seq_length)
-    assert guess.hours == pytest.approx(flops / (8 * 989e12 * 0.35) / 3600)
+    assert 0.30 < flops / (8 * 989e12) / (guess.hours * 3600) < 0.45
     assert dry_run.budget(guess, config) == pytest.approx(guess.hours * 8 * 192)
+
+
+def test_more_nodes_cost_more() -> None:
+    units = [
+        dry_run.budget(length.estimate(config), config)
+        for config in (
+            config_of("model=large", "cluster=snellius", f"cluster.nodes={n}", "train.micro_batch_size=8")
+            for n in (1, 8)
+        )
+    ]
+    assert units[1] > 1.02 * units[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""Everything of `python launch/community.py`: the web app, or one task of its curator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from conf.errors import require
+from conf.limits import Within
+
+Port = Annotated[int, Within(ge=1, le=65535)]
+
+
+@dataclass
+class CommunityConfig:
+    """The web app, or one task of a curator.
+
+    Attributes:
+        dir: folder of the app: database, key, rubric, consent text, exports; readable by its owner alone.
+        database: address of a PostgreSQL database, as postgresql+psycopg://host/name; null is SQLite in the
+            folder.
+        host: address that the app listens on; behind a proxy with TLS it stays 127.0.0.1.
+        port: its port.
+        runs_dir: folder of the runs, which a withdrawal looks through.
+        invite: print an invitation link for a contributor, reviewer, moderator or curator; null is none.
+        export: write what may be used for tuning into a folder of this name below exports/; null is none.
+        withdraw: take back all of a pseudonym, or one text as item:NUMBER; null is none.
+    """
+
+    dir: str = "community"
+    database: str | None = None
+    host: str = "127.0.0.1"
+    port: Port = 8601
+    runs_dir: str = "runs"
+    invite: str | None = None
+    export: str | None = None
+    withdraw: str | None = None
+
+    def check(self) -> None:
+        """Refuse several tasks at once, and export names that are paths."""
+        tasks = [key for key in ("invite", "export", "withdraw") if getattr(self, key) is not None]
+        require(len(tasks) < 2, f"{' and '.join(tasks)}: give one of them at a time.")
+        name = self.export
+        require(
+            name is None or (name not in ("", ".", "..") and "/" not in name),
+            f"export={name}: give a name, which becomes a folder below {self.dir}/exports.",
+        )

@@ -1,0 +1,81 @@
+"""What `launch/community.py` does: serve the app, invite, export, withdraw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import uvicorn
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Database
+
+from conf.errors import InputError
+from conf.schema.community import CommunityConfig
+from elm_megatron.community import database, identity, items, lineage, settings
+from elm_megatron.community.app import make
+from elm_megatron.community.export import export
+from elm_megatron.community.tables import Item, Person, Vote
+
+SQLITE = "community.sqlite"
+
+
+def community_command(config: CommunityConfig) -> int:
+    """Do what is asked; returns the exit status.
+
+    Raises:
+        InputError: a name is not known, or a file of the folder is not what it must be.
+    """
+    folder = Path(config.dir).absolute()
+    found = settings.read(folder)
+    if config.invite:
+        token = identity.invite(identity.secret(folder), config.invite)
+        print(f"http://{config.host}:{config.port}/invitation/{token}")
+        print(f"valid once, for {identity.INVITATION_DAYS} days; the role is {config.invite}")
+        return 0
+    engine = database.opened(config.database or f"sqlite:///{folder / SQLITE}")
+    with database.sessions(engine)() as stored:
+        if config.export:
+            manifest = export(stored, folder / "exports" / config.export)
+            for name, facts in manifest["files"].items():
+                print(f"{facts['rows']:6} rows  {folder / 'exports' / config.export / name}")
+            print(f"left out: {manifest['left_out'] or 'nothing'}")
+            return 0
+        if config.withdraw:
+            return _withdraw(stored, config, folder)
+    if not found.models:
+        print(f"note: {folder / 'models.yaml'} names no model, so nothing can be asked yet")
+    print(
+        f"the app: http://{config.host}:{config.port}   invitations: launch/community.py invite=contributor"
+    )
+    app = make(found, engine, Path(config.runs_dir).absolute())
+    # No access log: it would hold addresses of people.
+    uvicorn.run(app, host=config.host, port=config.port, access_log=False, log_level="warning")
+    return 0
+
+
+def _withdraw(stored: Database, config: CommunityConfig, folder: Path) -> int:
+    """Take back a text or all of a person, and name what was made with it."""
+    wanted = str(config.withdraw)
+    if wanted.startswith("item:"):
+        number = wanted.removeprefix("item:")
+        item = stored.get(Item, int(number)) if number.isdecimal() else None
+        if item is None:
+            raise InputError(f"withdraw={wanted}: there is no such item.")
+        names = [f"item {item.id}"]
+        items.withdraw_item(stored, item, "curator")
+    else:
+        person = stored.scalar(select(Person).where(Person.pseudonym == wanted))
+        if person is None:
+            raise InputError(f"withdraw={wanted}: no such pseudonym; write item:NUMBER for one text.")
+        votes = stored.scalars(select(Vote.id).where(Vote.person_id == person.id))
+        names = [f"vote {number}" for number in votes]
+        given = stored.scalars(select(Item.id).where(Item.person_id == person.id))
+        names += [f"item {number}" for number in given]
+        items.withdraw_person(stored, person)
+    stored.commit()
+    used = lineage.used_in(folder / "exports", Path(config.runs_dir), names)
+    print(f"withdrawn: {', '.join(names) or 'nothing was given'}")
+    for place in used:
+        print(f"it was used in {place}")
+    if not used:
+        print("it was used in no export")
+    return 0

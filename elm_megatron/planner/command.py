@@ -1,0 +1,99 @@
+"""What `launch/plan.py` does with its settings: show a plan, compare a run, or keep a run's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import InputError
+from conf.schema.plan import PlanConfig
+from conf.schema.pretrain import PretrainConfig
+from elm_megatron.planner import measured, show
+from elm_megatron.planner.inputs import device_of
+from elm_megatron.planner.layout import USABLE
+from elm_megatron.planner.length import dataset_tokens
+from elm_megatron.planner.plan import Row, best_by_nodes, frontier, plan
+
+NARROWEST = 112  # columns that the table needs
+
+
+def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | None]) -> int:
+    """Show what is asked for.
+
+    Args:
+        config: checked settings.
+        rate: budget units for an hour of a job with these settings.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        InputError: nothing can be planned, or a run cannot be read.
+    """
+    if config.compare:
+        _console().print(compared(measured.figures(config.compare)))
+        return 0
+    if config.calibrate:
+        factor = measured.calibrate(config.calibrate)
+        print(f"measured steps took {factor:.2f} times the predicted time; kept in {measured.FILE}")
+    name, unit = config.cluster.name, config.cluster.site.budget_unit
+    tokens, basis = dataset_tokens(config)
+    rows, rejected = plan(config.pretraining(), config.nodes, tokens, rate, measured.factor_of(name))
+    kept = [row for row in rows if _within(row, config)]
+    sheet = device_of(config)
+    capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * USABLE
+    if not kept:
+        raise InputError(f"{_why_none(rows, config, unit)} {show.refused(rejected, capacity)}.")
+    title = f"{config.model.name} on {name}: {config.model.parameters():,} parameters"
+    print(f"{title}, {kept[0].steps:,} steps ({basis}), {sheet.name}")
+    if run := measured.calibrated_by(name):
+        print(f"corrected by run {run}: {measured.factor_of(name):.2f} times the model's time")
+    _console().print(show.table(best_by_nodes(kept, config.each), unit))
+    best = frontier(kept)
+    print(f"fastest: {show.explained(best[0])}")
+    print(f"cheapest: {show.explained(best[-1])}")
+    print(show.refused(rejected, capacity))
+    print(f"energy and CO2 are {kept[0].footprint.basis}")
+    for path in show.write(Path(config.run.dir), kept, rejected, unit, title):
+        print(f"written: {path}")
+    return 0
+
+
+def compared(figures: list[measured.Figure]) -> Table:
+    """Predicted and recorded figures side by side."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for head in ("", "predicted", "recorded", "unit", "error"):
+        table.add_column(head, justify="left" if head in ("", "unit") else "right")
+    for one in figures:
+        recorded = "-" if one.recorded is None else f"{one.recorded:,.3g}"
+        error = "-" if one.error is None else f"{one.error:+.0%}"
+        table.add_row(one.name, f"{one.predicted:,.3g}", recorded, one.unit, error)
+    return table
+
+
+def _within(row: Row, config: PlanConfig) -> bool:
+    if config.budget is not None and (row.budget is None or row.budget > config.budget):
+        return False
+    return config.hours is None or row.hours <= config.hours
+
+
+def _why_none(rows: list[Row], config: PlanConfig, unit: str) -> str:
+    """Why no row is left."""
+    if not rows:
+        return f"no layout of {config.model.name} fits a GPU of cluster={config.cluster.name}:"
+    priced = [row.budget for row in rows if row.budget is not None]
+    if config.budget is not None and not priced:
+        return f"budget={config.budget:g}: cluster={config.cluster.name} names no rate."
+    cheapest = f", the cheapest costs {min(priced):,.0f} {unit}" if priced else ""
+    fastest = f"the fastest of {len(rows)} layouts takes {min(row.hours for row in rows):,.1f} hours"
+    return f"nothing is within budget={config.budget} and hours={config.hours}: {fastest}{cheapest}."
+
+
+def _console() -> Console:
+    """A console that is wide enough for the table."""
+    console = Console()
+    return console if console.width >= NARROWEST else Console(width=NARROWEST)

@@ -1,0 +1,134 @@
+"""What a run recorded beside what the planner predicts, and the correction that follows. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf import typed
+from conf.errors import InputError
+from conf.schema.pretrain import PretrainConfig
+from data_prep import files
+from elm_megatron.planner import footprint
+from elm_megatron.planner.inputs import device_of, layout_of, shape_of
+from elm_megatron.planner.performance import mfu, step_time
+from elm_megatron.planner.plan import memory_of
+from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.places import locate, run_config
+
+WARM = 3  # logged steps at the start of a run that do not count
+FILE = Path("runs") / ".plan" / "calibration.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a run: predicted, recorded, and its unit; recorded is None where the run has none."""
+
+    name: str
+    predicted: float
+    recorded: float | None
+    unit: str
+
+    @property
+    def error(self) -> float | None:
+        """(predicted - recorded) / recorded."""
+        return None if not self.recorded else self.predicted / self.recorded - 1
+
+
+def read(source: str, key: str) -> tuple[PretrainConfig, RunFolder]:
+    """A pretraining run's settings and folder.
+
+    Raises:
+        InputError: it is no pretraining run.
+    """
+    run = RunFolder(locate(source, key))
+    values = run_config(run)
+    if "train" not in values:
+        raise InputError(f"{key}={source}: is not a pretraining run.")
+    return typed.build(PretrainConfig, values), run
+
+
+def figures(source: str) -> list[Figure]:
+    """A run's figures, predicted and recorded.
+
+    Raises:
+        InputError: it is no pretraining run, has too few logged steps, or ran on an unknown device.
+    """
+    config, run = read(source, "compare")
+    seconds, rows = _step_seconds(run, "compare", source)
+    sheet = device_of(config)
+    factor = factor_of(config.cluster.name)
+    predicted = step_time(shape_of(config.model), layout_of(config), sheet).total * factor
+    record = run.read()
+    steps = len(rows) and rows[-1]["step"]
+    hours = predicted * steps / 3600
+    tokens = config.train.global_batch_size * config.train.seq_length
+    modelled = footprint.of_site(config.cluster.site, sheet, config.world_size, hours)
+    held = max((row.get("memory_bytes") or 0 for row in rows), default=0) or None
+    recorded_mfu = (
+        statistics.median(row["mfu"] for row in rows) if all(row.get("mfu") for row in rows) else None
+    )
+    spent = record.get("seconds")
+    return [
+        Figure("step", predicted, seconds, "s"),
+        Figure("speed", tokens / predicted, tokens / seconds, "tokens/s"),
+        Figure(
+            "MFU",
+            100 * mfu(shape_of(config.model), layout_of(config), sheet, predicted),
+            None if recorded_mfu is None else 100 * recorded_mfu,
+            "%",
+        ),
+        Figure("hours", hours, None if spent is None else spent / 3600, "h"),
+        Figure("memory", sum(memory_of(config).values()) / 2**30, held and held / 2**30, "GiB"),
+        Figure("energy", modelled.kwh, record.get("kwh"), "kWh"),
+    ]
+
+
+def calibrate(source: str) -> float:
+    """Keep measured over predicted seconds of a run's step for its cluster; returns that factor.
+
+    Raises:
+        InputError: as `figures`.
+    """
+    config, run = read(source, "calibrate")
+    seconds, _ = _step_seconds(run, "calibrate", source)
+    predicted = step_time(shape_of(config.model), layout_of(config), device_of(config)).total
+    known = _known()
+    known[config.cluster.name] = {"factor": seconds / predicted, "run": run.path.name}
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    files.write(FILE, json.dumps(known, indent=1) + "\n")
+    return seconds / predicted
+
+
+def factor_of(cluster: str) -> float:
+    """The correction kept for a cluster; 1 where no run was measured."""
+    return float(_known().get(cluster, {}).get("factor", 1.0))
+
+
+def calibrated_by(cluster: str) -> str | None:
+    """The run that a cluster's plans are corrected by."""
+    return _known().get(cluster, {}).get("run")
+
+
+def _known() -> dict[str, Any]:
+    try:
+        return json.loads(FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{FILE}: cannot be read ({error}); remove it to plan without a calibration."
+        ) from error
+
+
+def _step_seconds(run: RunFolder, key: str, source: str) -> tuple[float, list[dict[str, Any]]]:
+    """Median seconds of a run's steps, and the rows they are of."""
+    rows = run.read_metrics()[WARM:]
+    if len(rows) < WARM:
+        raise InputError(
+            f"{key}={source}: has {len(rows) + WARM} logged steps at most, at least {2 * WARM} are needed."
+        )
+    return statistics.median(row["step_seconds"] for row in rows), rows

@@ -1,0 +1,24 @@
+"""The web app in which students and staff ask, write, compare, review and withdraw.
+
+python launch/community.py                      # serves it on http://127.0.0.1:8601
+python launch/community.py invite=reviewer      # prints an invitation link
+python launch/community.py export=autumn        # tuning files in community/exports/autumn
+python launch/community.py withdraw=item:12     # or a pseudonym; names every dataset and model made with it
+
+Served models are listed in community/models.yaml: [{name: elm, url: "http://127.0.0.1:8080", key_file: …}].
+"""
+
+import checkout  # noqa: F401
+from conf.compose import main
+from conf.schema.community import CommunityConfig
+from elm_megatron.community.command import community_command
+
+
+@main("community", CommunityConfig)
+def launch(config: CommunityConfig) -> int:
+    """Serve the app, or do what a curator asks."""
+    return community_command(config)
+
+
+if __name__ == "__main__":
+    launch()
