@@ -45,6 +45,11 @@ class Rating:
     high: float
     votes: int
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval: one rater alone gives none."""
+        return bool(np.isfinite(self.low))
+
 
 def ratings(ballots: Sequence[Ballot], seed: int = 0) -> list[Rating]:
     """Ratings of all models, the best first."""
