@@ -12,6 +12,7 @@ from elm_megatron.evaluate.job import Eval
 from elm_megatron.sources import ownership
 from elm_megatron.sources.source import side_by_side
 from slurm.chains.sweep import Sweep
+from slurm.jobs import extras
 from slurm.jobs.dry_run import show_plain
 
 sweep = Sweep()
@@ -21,6 +22,8 @@ sweep = Sweep()
 def launch(config: EvalConfig) -> int:
     """Check that the models are there, then hand the job over."""
     side_by_side(config.sources)
+    config = extras.measurable(config)
+    extras.check("eval", config)
     ownership.claim(config.run, "eval", plain(config))
     if config.dry_run:
         return show_plain(config, 1, "eval", f"{', '.join(config.sources)} → {config.run.dir}")

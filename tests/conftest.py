@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     one group, so that a cluster, a pool of ranks and a dataset are started once.
     """
     for item in items:
-        if "devcluster" in getattr(item, "fixturenames", ()):
+        if {"devcluster", "other_site"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slurm")
         is_slurm = item.get_closest_marker("slurm") is not None
         item.add_marker(pytest.mark.xdist_group("cluster" if is_slurm else room(item)))
@@ -84,3 +84,20 @@ def devcluster(_session_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SLURM_CONF", str(_session_cluster.layout.slurm_conf))
     yield _session_cluster
     _session_cluster.settle()
+
+
+@pytest.fixture(scope="session")
+def _second_cluster(_session_cluster: DevCluster) -> Iterator[DevCluster]:
+    root = _session_cluster.root
+    cluster = DevCluster(root.with_name(f"{root.name}-2"))
+    cluster.up(nodes=3, beside=root)
+    yield cluster
+    cluster.down(purge=True)
+
+
+@pytest.fixture
+def other_site(_second_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevCluster]:
+    """Another kind of site, on the same accounting: see `slurm.devcluster.second_site`."""
+    monkeypatch.setenv("SLURM_CONF", str(_second_cluster.layout.slurm_conf))
+    yield _second_cluster
+    _second_cluster.settle()

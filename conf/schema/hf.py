@@ -69,6 +69,7 @@ class ExportConfig(Command):
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Refuse a dtype that the format does not have."""
@@ -130,6 +131,7 @@ class ImportConfig(Command):
     model: ModelConfig | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     def job_cluster(self) -> ClusterConfig:
         """One process without a GPU."""
@@ -165,6 +167,7 @@ class EvalConfig(Command):
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     @property
     def sources(self) -> list[str]:

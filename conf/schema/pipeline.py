@@ -52,6 +52,7 @@ class PipelineConfig(Ranks):
     prompt: str = "Het onderzoek naar de haven"
     max_new_tokens: Count = 40
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     def stage_run(self, verb: str) -> RunConfig:
         """Name and folder of a stage's run."""

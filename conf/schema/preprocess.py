@@ -335,6 +335,7 @@ class PreprocessCommand(PreprocessConfig, Command):
     run: RunConfig = field(kw_only=True)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Refuse what the build or the cluster would refuse."""

@@ -27,6 +27,7 @@ class PretrainConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Refuse what cannot run, before anything starts."""

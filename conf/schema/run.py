@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from conf import typed
+from conf.errors import require
 from conf.schema.cluster import ClusterConfig
+
+CHANNELS = ("mail", "webhook")
 
 
 @dataclass
@@ -30,11 +34,13 @@ class Command:
 
     Attributes:
         dry_run: show what would be done (size, layout, hours, budget, the batch script) and submit nothing.
+        notify: mail, webhook or both: be told when a Slurm job starts, is requeued or held, fails or ends.
     """
 
     run: RunConfig
     cluster: ClusterConfig
     dry_run: bool
+    notify: Sequence[str] = ()
     meets_over_mpi: ClassVar[bool] = False  # its ranks form an MPI world
 
     def job_cluster(self) -> ClusterConfig:
@@ -48,4 +54,6 @@ class Command:
             InputError: one sentence about the first thing that is wrong.
         """
         typed.check(self)
+        for channel in self.notify:
+            require(channel in CHANNELS, f"notify={channel}: must be of {', '.join(CHANNELS)}.")
         self.cluster.check()

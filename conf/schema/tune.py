@@ -160,6 +160,7 @@ class FinetuneConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    notify: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> list[str]:

@@ -1,12 +1,11 @@
 """Forming the world: rendezvous through the run folder, process groups, and their end.
 
-Rank 0 opens a TCP store on a port the kernel gives it and publishes `host:port` in a file named after the job
-and its restart, so that two jobs on one node, or two attempts of one job, can never meet.
+Rank 0 opens a TCP store on a port the kernel gives it and publishes its addresses in a file named after the
+job and its restart, so that two jobs on one node, or two attempts of one job, can never meet.
 """
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from conf.schema.parallel import ParallelConfig
-from data_prep import files
 from elm_megatron.model import device as devices
+from elm_megatron.run import meeting
 from elm_megatron.run.world import World
 
 RENDEZVOUS_SECONDS = 600
@@ -32,16 +31,10 @@ def _store(world: World, timeout: timedelta) -> dist.TCPStore:
     path = rendezvous_file(world)
     if world.rank == 0:
         store = dist.TCPStore("0.0.0.0", 0, world.world_size, True, timeout, wait_for_workers=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, f"{world.hostname}:{store.port}\n")
+        meeting.publish(path, [world.hostname, *world.addresses], store.port)
         return store
-    deadline = time.monotonic() + timeout.total_seconds()
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"rank 0 did not publish {path} within {timeout.total_seconds():.0f} s")
-        time.sleep(0.05)
-    host, port = path.read_text(encoding="utf-8").strip().rsplit(":", 1)
-    return dist.TCPStore(host, int(port), world.world_size, False, timeout, wait_for_workers=False)
+    host, port = meeting.reach(path, wait=timeout.total_seconds())
+    return dist.TCPStore(host, port, world.world_size, False, timeout, wait_for_workers=False)
 
 
 def join(world: World, device: torch.device, parallel: ParallelConfig, timeout_seconds: float = 600) -> None:

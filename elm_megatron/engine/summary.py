@@ -10,7 +10,8 @@ from elm_megatron.engine.plot import plot
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import Outcome
 
-STATES: dict[Outcome, str] = {"requeue": "requeued", "cancelled": "cancelled", "done": "done"}
+# That a run is requeued is written by the batch script, once Slurm has done it.
+STATES: dict[Outcome, str] = {"cancelled": "cancelled", "done": "done"}
 
 
 def finish(run: RunFolder, outcome: Outcome, **fields: Any) -> None:
@@ -22,7 +23,7 @@ def finish(run: RunFolder, outcome: Outcome, **fields: Any) -> None:
     rows = run.read_metrics()
     valid = [row["loss"] for row in run.read_metrics(run.valid)]
     run.update(
-        state=STATES[outcome],
+        **({"state": STATES[outcome]} if outcome in STATES else {}),
         **fields,
         data_share=_data_share(rows),
         peak_memory_bytes=max((row["memory_bytes"] for row in rows), default=None),

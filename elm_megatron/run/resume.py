@@ -15,7 +15,7 @@ from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import leftovers, step_name
 
 # Keys that do not change what is learnt. Everything else must stay as it was.
-FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "corpus.path", "data.dir")
+FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "notify", "corpus.path", "data.dir")
 FREE_IN_LOOPS = (*CARRIED_OUT, "micro_batch_size", "distributed_optimizer")
 GROWING_SCHEDULES = ("constant", "wsd")
 

@@ -23,6 +23,7 @@ class World:
         restart: how often this job id was started before (SLURM_RESTART_COUNT).
         hostname: an address other ranks can reach this node under.
         rendezvous: folder, shared by all ranks, in which rank 0 publishes its address and port.
+        addresses: other addresses of this node, which ranks may try after `hostname`.
     """
 
     rank: int
@@ -34,6 +35,7 @@ class World:
     restart: int
     hostname: str
     rendezvous: Path
+    addresses: tuple[str, ...] = ()
 
     @classmethod
     def single(cls, folder: Path) -> World:

@@ -17,9 +17,10 @@ from conf.errors import InputError
 from conf.plain import plain
 from elm_megatron.run.folder import ATTEMPTS, RunFolder
 from elm_megatron.sources import ownership
-from slurm.chains.sweep import Sweep
-from slurm.jobs import queue_state
-from slurm.jobs.executors import Job
+from slurm.chains.sweep import Sweep, incomplete
+from slurm.jobs import extras, queue_state
+from slurm.jobs.executors import Job, Refused
+from slurm.jobs.screen import say
 from slurm.jobs.submit import Submission, held
 
 
@@ -122,10 +123,10 @@ def run_here(stages: list[Stage]) -> tuple[int, list[Row]]:
     rows = []
     for number, stage in enumerate(stages, 1):
         began = time.monotonic()
-        print(f"\n[{number}/{len(stages)}] {stage.verb}: {stage.source} → {stage.output}", flush=True)
+        say(f"\n[{number}/{len(stages)}] {stage.verb}: {stage.source} → {stage.output}")
         before = stage.stamp()
         if stage.finished():
-            print("there already, and valid", flush=True)
+            say("there already, and valid")
         else:
             stage.check_fresh(changing=False)
             status = stage.submission(stage.manifest()).start()
@@ -148,10 +149,13 @@ def check_runs(stages: list[Stage]) -> None:
 def check_scripts(stages: list[Stage]) -> None:
     """Make the batch script of every stage, so that one that cannot be made is refused before any is queued.
 
+    The libraries of each stage are looked for too.
+
     Raises:
         InputError: naming what is wrong.
     """
     for stage in stages:
+        extras.check(stage.verb, stage.config)
         stage.submission(None).script()
 
 
@@ -193,15 +197,20 @@ def queue(stages: list[Stage], sweep: Sweep) -> list[Link]:
             if stage.run.read().get("job_ids", []) != known:
                 ours.append(stage.run)
             links.append(Link(stage, submission.job_id, submission.cluster.dependency))
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Refused) and error.is_full:
+            missing = [stage.config.run.name for stage in stages[len(links) :]]
+            missing += sweep.names[sweep.begun + 1 :]
+            raise incomplete(error, missing, len(links) + len(sweep.taken)) from error
         for run in ours:
             job = run.read()["job_ids"][-1]
-            if queue_state.cancel(run.read()):
+            if queue_state.cancel(run):
                 run.update(state="cancelled", reason="a later stage of its chain was not queued")
                 print(f"{run.path.name}: job {job} cancelled again", file=sys.stderr)
             else:
                 print(f"{run.path.name}: job {job} could not be cancelled: scancel {job}", file=sys.stderr)
         raise
+    sweep.begun += 1
     sweep.taken += [link.job for link in links if link.job][-1:]
     return links
 

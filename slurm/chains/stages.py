@@ -16,7 +16,7 @@ from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import run_config
 from elm_megatron.tune.tasks import tuning
 from slurm.chains import chain
-from slurm.jobs import record
+from slurm.jobs import extras, record
 
 HELD_OUT_BEFORE = (
     0.05  # of the chat data, in chains made before finetune.py's default was that of a chain too
@@ -69,7 +69,7 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
         ),
     ]  # fmt: skip
     if not here:
-        measure = config.measuring()
+        measure = extras.measurable(config.measuring())
         measured = RunFolder(measure.run.dir)
         links.append(
             chain.Stage(

@@ -26,7 +26,7 @@ from conf.schema.preprocess import PreprocessConfig
 from data_prep import files
 from data_prep.manifest import Manifest
 from data_prep.settings import deciding
-from slurm.jobs.executors import Job
+from slurm.jobs.executors import Job, Refused
 from slurm.jobs.submit import Submission
 
 
@@ -36,9 +36,13 @@ class Sweep:
 
     Attributes:
         taken: job ids that Slurm has for this command's points, in order: of each point the last one.
+        names: run names of all points, in order.
+        begun: points that were started so far.
     """
 
     taken: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    begun: int = 0
 
     def begin(
         self,
@@ -54,6 +58,7 @@ class Sweep:
             InputError: naming two points, and the run folder or the dataset.
         """
         check_apart(points, configs)
+        self.names = [config.run.name for config in configs]
         if kept:
             keep(verb, overrides, points)
 
@@ -73,7 +78,11 @@ class Sweep:
         submission = Submission.of(job, config, ranks, verb, manifest_sha256, resumes)
         if turn := self.turn(submission.cluster):
             submission.after(turn)
-        status = submission.start()
+        try:
+            status = submission.start()
+        except Refused as refused:
+            raise incomplete(refused, self.names[self.begun :], self.begun) from refused
+        self.begun += 1
         if submission.job_id:
             self.taken.append(submission.job_id)
         return status
@@ -83,6 +92,22 @@ class Sweep:
         if cluster.at_once is None or len(self.taken) < cluster.at_once:
             return None
         return f"afterany:{self.taken[-cluster.at_once]}"
+
+
+def incomplete(refused: Refused, missing: Sequence[str], handed_in: int) -> InputError:
+    """What Slurm refused and, where it only has too many jobs, what is missing and how that is handed in.
+
+    Args:
+        refused: by Slurm.
+        missing: run names that were not handed in.
+        handed_in: jobs of the same command that were.
+    """
+    if not refused.is_full or handed_in + len(missing) < 2:
+        return refused
+    return InputError(
+        f"{refused} Not handed in: {', '.join(missing)}. What Slurm has stays there; the same command hands "
+        "in the rest when Slurm takes jobs again."
+    )
 
 
 def check_apart(points: Sequence[Point], configs: Sequence[Any]) -> None:

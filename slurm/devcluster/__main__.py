@@ -62,6 +62,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             command.add_argument(
                 "--kill-wait", type=int, default=10, help="seconds from SIGTERM to SIGKILL (default: 10)"
             )
+            command.add_argument(
+                "--beside", help="another kind of site, on the accounting of the running cluster of that name"
+            )
         if name == "down":
             command.add_argument("--purge", action="store_true", help="remove the folder with its accounting")
         if name == "logs":
@@ -70,7 +73,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _up(cluster: DevCluster, arguments: argparse.Namespace) -> int:
-    layout = cluster.up(arguments.nodes, arguments.kill_wait)
+    beside = folder_of(arguments.beside) if arguments.beside else None
+    layout = cluster.up(arguments.nodes, arguments.kill_wait, beside)
     print(f"{layout.nodes} nodes are idle; to use them in this shell:")
     print(f"export SLURM_CONF={layout.slurm_conf}")
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conf.errors import InputError
 from data_prep import files
-from slurm.devcluster import processes, texts
+from slurm.devcluster import processes, second_site, texts
 from slurm.devcluster.layout import Layout
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr")
@@ -55,10 +55,16 @@ class DevCluster:
 
     # ---- up and down
 
-    def up(self, nodes: int = 4, kill_wait: int = 10) -> Layout:
+    def up(self, nodes: int = 4, kill_wait: int = 10, beside: Path | None = None) -> Layout:
         """Start everything and return when every node is idle; a running cluster is left as it is.
 
         Accounting and logs of an earlier `up` in the same folder are kept. Takes about 10 s on two cores.
+
+        Args:
+            nodes: how many.
+            kill_wait: seconds from SIGTERM to SIGKILL.
+            beside: folder of a running cluster, whose munge and accounting a second one uses. The second one
+                is another kind of site; see `slurm.devcluster.second_site`.
         """
         for program in PROGRAMS:
             find_program(program)
@@ -67,7 +73,7 @@ class DevCluster:
             if self.running():
                 return self._same(nodes)
             self._end_processes()
-            layout = Layout.plan(self.root, nodes, kill_wait)
+            layout = Layout.plan(self.root, nodes, kill_wait, beside)
             try:
                 self._write(layout)
                 self._start_all(layout)
@@ -115,7 +121,8 @@ class DevCluster:
     def status(self) -> dict[str, int | None]:
         """Pid of every daemon by name, None for one that does not run."""
         layout = self.layout
-        names = ["munged", "mariadbd", "slurmdbd", "slurmctld", *(f"slurmd-{n}" for n in layout.node_names)]
+        own = [] if layout.beside else ["munged", "mariadbd", "slurmdbd"]
+        names = [*own, "slurmctld", *(f"slurmd-{n}" for n in layout.node_names)]
         found = {name: processes.recorded(layout.pids / f"{name}.pid") for name in names}
         return {name: process.pid if process else None for name, process in found.items()}
 
@@ -171,21 +178,25 @@ class DevCluster:
             device = layout.root / "devices" / f"gpu{number}"
             if not device.is_symlink():
                 device.symlink_to("/dev/null")
+        layout.save()
+        (layout.root / "gres.conf").write_text(texts.gres_conf(layout), encoding="utf-8")
+        if layout.beside:
+            layout.slurm_conf.write_text(second_site.slurm_conf(layout), encoding="utf-8")
+            return
         if not layout.munge_key.exists():
             files.write(layout.munge_key, os.urandom(64).hex(), 0o600)
         files.write(layout.root / "slurmdbd.conf", texts.slurmdbd_conf(layout), 0o600)
         files.write(layout.root / "init.sql", texts.init_sql(layout), 0o600)
         (layout.root / "my.cnf").write_text(texts.my_cnf(layout), encoding="utf-8")
-        (layout.root / "gres.conf").write_text(texts.gres_conf(layout), encoding="utf-8")
         layout.slurm_conf.write_text(texts.slurm_conf(layout), encoding="utf-8")
-        layout.save()
 
     def _start_all(self, layout: Layout) -> None:
-        self._spawn(layout, "munged", self._argv(layout, "munged"))
-        self._prepare_database(layout)
-        for daemon in ("mariadbd", "slurmdbd"):
-            self.start(daemon)
-        self._prepare_accounting()
+        if not layout.beside:
+            self._spawn(layout, "munged", self._argv(layout, "munged"))
+            self._prepare_database(layout)
+            for daemon in ("mariadbd", "slurmdbd"):
+                self.start(daemon)
+        self._prepare_accounting(second_site.CLUSTER_NAME if layout.beside else texts.CLUSTER_NAME)
         self.start("slurmctld")
         for node in layout.node_names:
             self._spawn(layout, f"slurmd-{node}", self._argv(layout, f"slurmd-{node}"))
@@ -212,24 +223,29 @@ class DevCluster:
             shutil.rmtree(layout.root / "database", ignore_errors=True)
             raise InputError(f"mariadb-install-db failed; see {log}")
 
-    def _prepare_accounting(self) -> None:
+    def _prepare_accounting(self, name: str) -> None:
         """Set up one account with an association for the calling user, and no limits."""
-        user = getpass.getuser()
+        user, here = getpass.getuser(), f"Cluster={name}"
         known = self.command("sacctmgr", "-nP", "show", "cluster", "format=cluster").stdout.split()
-        if texts.CLUSTER_NAME in known:
+        if name in known:
             return
         for words in (
-            ("cluster", texts.CLUSTER_NAME),
-            ("account", texts.ACCOUNT, "Description=dev", "Organization=elm"),
-            ("user", user, f"Account={texts.ACCOUNT}", "AdminLevel=Admin"),
+            ("cluster", name),
+            *([("qos", second_site.QOS)] if self.layout.beside else []),
+            ("account", texts.ACCOUNT, here, "Description=dev", "Organization=elm"),
+            ("user", user, f"Account={texts.ACCOUNT}", here, "AdminLevel=Admin"),
         ):
             self.command("sacctmgr", "-i", "add", *words)
         # root has an association with an account of its own from the start.
-        self.command("sacctmgr", "-i", "modify", "user", user, "set", f"DefaultAccount={texts.ACCOUNT}")
+        default = f"DefaultAccount={texts.ACCOUNT}"
+        self.command("sacctmgr", "-i", "modify", "user", user, "where", here, "set", default)
 
     def _idle_nodes(self) -> int:
-        result = self.command("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False)
+        result = self.command("sinfo", "-h", "-N", "-p", self._partitions()[0], "-o", "%T", check=False)
         return result.stdout.split().count("idle")
+
+    def _partitions(self) -> tuple[str, ...]:
+        return second_site.PARTITIONS if self.layout.beside else texts.PARTITIONS
 
     def _argv(self, layout: Layout, daemon: str) -> list[str]:
         root = layout.root
@@ -280,7 +296,7 @@ class DevCluster:
 
     def _cancel_all(self) -> None:
         """Cancel every job, and kill the tasks at once instead of after `KillWait`."""
-        for partition in ("low", "grace", "high"):
+        for partition in self._partitions():
             self.command("scancel", f"--partition={partition}", check=False)
         for task in self._tasks():
             task.signal(signal.SIGKILL)

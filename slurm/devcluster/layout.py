@@ -48,6 +48,7 @@ class Layout:
         loopback_only: false where the host's own name is not a loopback address; see `host_address`.
         database_password: password of the database user `slurm`, new for each `up`.
         kill_wait: seconds between SIGTERM and SIGKILL for a preempted, cancelled or overdue job.
+        beside: folder of the cluster whose munge and accounting this one uses; None for one of its own.
     """
 
     root: Path
@@ -60,25 +61,28 @@ class Layout:
     loopback_only: bool
     database_password: str
     kill_wait: int
+    beside: Path | None = None
 
     @classmethod
-    def plan(cls, root: Path, nodes: int, kill_wait: int) -> Layout:
+    def plan(cls, root: Path, nodes: int, kill_wait: int, beside: Path | None = None) -> Layout:
         """Choose free ports for a cluster of `nodes` nodes in `root`."""
         if not 1 <= nodes <= 64:
             raise InputError(f"--nodes: found {nodes}; allowed is 1 to 64")
         ports = free_ports(nodes + 3)
         address, loopback_only = _host_address()
+        host = cls.load(beside) if beside else None
         return cls(
             root=root,
             nodes=nodes,
             controller_port=ports[0],
-            accounting_port=ports[1],
-            database_port=ports[2],
+            accounting_port=host.accounting_port if host else ports[1],
+            database_port=host.database_port if host else ports[2],
             node_ports=tuple(ports[3:]),
             address=address,
             loopback_only=loopback_only,
             database_password=secrets.token_hex(16),
             kill_wait=kill_wait,
+            beside=beside,
         )
 
     @classmethod
@@ -90,11 +94,13 @@ class Layout:
             raise InputError(
                 f"no dev cluster in {root}: start one with python -m slurm.devcluster up"
             ) from None
-        return cls(**(values | {"root": root, "node_ports": tuple(values["node_ports"])}))
+        beside = values.get("beside")
+        paths = {"root": root, "beside": Path(beside) if beside else None}
+        return cls(**(values | paths | {"node_ports": tuple(values["node_ports"])}))
 
     def save(self) -> None:
         """Write the layout to `cluster.json` (mode 0600: it holds the database password)."""
-        values = asdict(self) | {"root": str(self.root)}
+        values = asdict(self) | {"root": str(self.root), "beside": self.beside and str(self.beside)}
         files.write(self.root / "cluster.json", json.dumps(values, indent=1) + "\n", 0o600)
 
     @property
@@ -134,7 +140,7 @@ class Layout:
     @property
     def munge_socket(self) -> Path:
         """The socket of this cluster's munge."""
-        return self.socket_folder / "munge.socket"
+        return Layout.load(self.beside).munge_socket if self.beside else self.socket_folder / "munge.socket"
 
     @property
     def database_socket(self) -> Path:

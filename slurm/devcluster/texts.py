@@ -17,6 +17,7 @@ ACCOUNT = "elm"
 CPUS_PER_NODE = 16
 MEMORY_PER_NODE_MIB = 16000
 GPUS_PER_NODE = 4
+PARTITIONS = ("low", "grace", "high")
 
 
 def slurm_conf(layout: Layout) -> str:

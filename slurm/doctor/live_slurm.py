@@ -12,6 +12,7 @@ from conf.durations import seconds
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
 from slurm.doctor.finding import OK, PROBLEM, WARNING, Check, Finding, environment, output
+from slurm.doctor.site_traits import traits
 from slurm.tracker.fields import gpus_of_gres
 
 
@@ -106,24 +107,20 @@ def _nodes(cluster: ClusterConfig) -> list[Finding]:
 
 
 def accounting(cluster: ClusterConfig) -> list[Finding]:
-    """Preemption and requeue settings, and whether accounting answers."""
+    """The time to save after a preemption, and whether accounting answers."""
     config = output(["scontrol", "show", "config"], cluster)
     wait = re.search(r"KillWait\s+= (\d+)", config)
-    requeue = re.search(r"JobRequeue\s+= (\d)", config)
     findings = []
     if wait:
         level = OK if int(wait[1]) >= 30 else WARNING
         findings.append(
             Finding(level, "KillWait", f"{wait[1]} s to save after a preemption", "save more often")
         )
-    if requeue and requeue[1] == "0":
-        findings.append(Finding(OK, "JobRequeue", "0; jobs ask for --requeue themselves"))
-    works = (
-        subprocess.run(["sacct", "-X", "-n"], env=environment(cluster), capture_output=True).returncode == 0
-    )
+    asked = subprocess.run(["sacct", "-X", "-n"], env=environment(cluster), capture_output=True, check=False)
+    works = asked.returncode == 0
     findings.append(Finding(OK if works else WARNING, "accounting", "sacct answers" if works else "no sacct",
                             "history and efficiency need it"))  # fmt: skip
     return findings
 
 
-CHECKS: tuple[Check, ...] = (mpi, partitions, accounts, accounting)
+CHECKS: tuple[Check, ...] = (mpi, partitions, accounts, accounting, traits)

@@ -12,16 +12,20 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from conf.errors import InputError
 from elm_megatron.run.folder import ATTEMPTS, OWNER, RunFolder
 from elm_megatron.run.world import Outcome, World
 from slurm.jobs import task
+from slurm.jobs.environment import asking
 from slurm.tracker import fields
 
 FENCE_SECONDS = 2.0
 BEGIN_SECONDS = 600.0
+NONE: Mapping[str, str] = MappingProxyType({})
 ACCOUNTING_SECONDS = 2.0
 EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
 
@@ -46,7 +50,7 @@ def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = 
         record = run.read()
         attempts = record.get(ATTEMPTS, [])
         step = (run.latest_step() or 0) if progress is None else progress
-        stalls = count_stalls(attempts, world.job_id, step)
+        stalls = count_stalls(attempts, world.job_id, step, record.get("successors", {}))
         attempts.append({"job": world.job_id, "restart": world.restart, "step": step, "time": time.time()})
         if stalls >= max_stalls:
             attempts[-1]["held"] = True  # a release by a person starts the count again
@@ -61,11 +65,28 @@ def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = 
     threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
 
 
-def count_stalls(attempts: list[dict[str, Any]], job_id: str, step: int) -> int:
-    """How many attempts of this job, counted back from now, began at the step where the run is now."""
-    count = 0
+def count_stalls(
+    attempts: list[dict[str, Any]],
+    job_id: str,
+    step: int,
+    successors: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """How many attempts of this job, counted back from now, began at the step where the run is now.
+
+    Args:
+        attempts: all of the run, oldest first.
+        job_id: of this job.
+        step: where the run is now.
+        successors: by id of a job, the job that it goes on for; both count as one.
+    """
+    count, jobs = 0, {job_id}
+    while successors.get(job_id):
+        job_id = successors[job_id]
+        jobs.add(job_id)
     for attempt in reversed(attempts):
-        if attempt["job"] != job_id or attempt["step"] != step or attempt.get("held"):
+        if attempt.get("not_started"):
+            continue
+        if attempt["job"] not in jobs or attempt["step"] != step or attempt.get("held"):
             break
         count += 1
     return count
@@ -100,14 +121,13 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
     if outcome == "done":
         run.update(state="done", reason=None, **known)
     elif outcome == "requeue":
-        reason = "saved before the time limit, or asked to by USR2"
-        run.update(state="requeued", reason=reason, **known)
+        reason = "saved before the time limit, or asked to by USR2; about to be requeued"
+        run.update(reason=reason, **known)  # the batch script writes the state when Slurm has done it
         mark(world, task.REQUEUE)
     elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
         mark(world, task.STOPPED)  # at once: this rank may be killed while it asks
-        state, reason, marker = why_stopped(world.job_id, world.restart)
-        run.update(state=state, reason=reason, **known)
-        mark(world, marker)
+        state, reason = why_stopped(world.job_id, world.restart)
+        run.update(**({"state": state} if state else {}), reason=reason, **known)
 
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:
@@ -121,20 +141,23 @@ def mark(world: World, name: str) -> None:
     (world.rendezvous / name).touch()
 
 
-def why_stopped(job_id: str, restart: int) -> tuple[str, str, str]:
-    """State and reason of a job that was told to stop, and the marker file for its batch script.
+def why_stopped(job_id: str, restart: int) -> tuple[str | None, str]:
+    """State and reason of a job that was told to stop; the state is None where the batch script decides.
 
     Slurm starts a preempted job again by itself, and has then counted the restart already; a cancelled one
     ends for good. While a job is ending, `scontrol` says COMPLETING in either case; accounting knows more.
-    A job preempted with a grace time still runs, and would be requeued only at the end of that time. It has
-    saved and is gone by then, so it requeues itself.
+    A job preempted with a grace time still runs, and would be requeued only at the end of that time: the
+    batch script does so at once. At a site that cancels what it preempts, it hands in a successor.
     """
     shown = dict(re.findall(r"(\w+)=(\S*)", _ask("scontrol", "show", "job", job_id)))
-    if shown.get("JobState") == "RUNNING" and fields.word(shown.get("PreemptTime", "")):
-        return "requeued", "preempted with a grace time", task.REQUEUE
+    preempted = bool(fields.word(shown.get("PreemptTime", "")))
+    if shown.get("JobState") == "RUNNING" and preempted:
+        return None, "preempted with a grace time"
     word = _accounting(job_id, ending=shown.get("JobState", "RUNNING") != "RUNNING")
     said = f"Slurm says {word or shown.get('JobState', 'nothing')}"
-    return ("requeued" if int(shown.get("Restarts", 0)) > restart else "cancelled"), said, task.STOPPED
+    if int(shown.get("Restarts", 0)) > restart:
+        return "requeued", said
+    return (None if preempted else "cancelled"), said
 
 
 def _accounting(job_id: str, ending: bool) -> str:
@@ -160,7 +183,13 @@ def _ask(*command: str) -> str:
     for _ in range(2):
         try:
             return subprocess.run(
-                command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
+                command,
+                env=asking(),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=10,
+                check=True,
             ).stdout
         except subprocess.CalledProcessError:
             continue

@@ -7,22 +7,59 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
-from slurm.jobs import task
 from slurm.jobs.environment import exported
+from slurm.jobs.notify import MAIL_TYPES
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
-EXIT_STOPPED = 143  # 128 + SIGTERM
+EXIT_STOPPED = 143  # 128 + SIGTERM, as in end.sh
+END = Path(__file__).with_name("end.sh")
+# Cores and GiB of a rank: the largest model is 4 GB in fp32, and is there two or three times.
+NEEDS = {"preprocess": (1, 4), "export": (4, 24), "import_hf": (4, 24), "eval": (4, 16)}
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
 
 
-def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bool) -> dict[str, Any]:
+def with_needs(cluster: ClusterConfig, verb: str, ranks: int) -> ClusterConfig:
+    """Cores and memory for a verb that uses no GPU, where none are asked for.
+
+    A site without defaults would give it a whole node, or too little.
+
+    Args:
+        cluster: as the verb needs it.
+        verb: decides on the amounts.
+        ranks: tasks of the whole job.
+    """
+    no_gpus = not cluster.gpus_per_node and not cluster.exclusive
+    if cluster.executor != "slurm" or verb not in NEEDS or not no_gpus:
+        return cluster
+    cores, memory = NEEDS[verb]
+    memory *= max(1, ranks // cluster.nodes)
+    if cluster.site.memory_gb:
+        memory = min(memory, cluster.site.memory_gb)
+    return replace(
+        cluster,
+        cpus_per_task=cluster.cpus_per_task or cores,
+        memory_gb=cluster.memory_gb or memory,
+    )
+
+
+def parameters(
+    cluster: ClusterConfig,
+    run: Path,
+    name: str,
+    ranks: int,
+    mpi: bool,
+    python: str = "python",
+    code: Path | None = None,
+    notify: Sequence[str] = (),
+) -> dict[str, Any]:
     """Parameters for submitit's Slurm executor.
 
     Args:
@@ -31,6 +68,9 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
         name: `run.name`, the job's name.
         ranks: tasks of the whole job.
         mpi: whether ranks meet through MPI (preprocess) rather than through the run folder.
+        python: the command that starts Python on a rank.
+        code: the copy of the code that the job runs; None is what is installed.
+        notify: how a person is told how the job goes.
 
     Raises:
         InputError: the ranks do not spread evenly, or the name is not one Slurm can show.
@@ -42,6 +82,8 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
     per_node = ranks // cluster.nodes
     cpus = cluster.cpus_per_task or _share_of_cores(cluster, per_node)
     extra: dict[str, Any] = {key.replace("_", "-"): getattr(cluster, key) for key in TEXT_KEYS}
+    if "mail" in notify and not cluster.mail_type:
+        extra["mail-type"] = MAIL_TYPES
     extra["time"] = cluster.time
     extra["gpus-per-node"] = _gpus(cluster)
     extra["mem"] = _memory(cluster)
@@ -62,8 +104,8 @@ def parameters(cluster: ClusterConfig, run: Path, name: str, ranks: int, mpi: bo
         "signal_delay_s": cluster.signal_seconds,
         "wckey": None,
         "time": None,  # submitit's own is five minutes; without any the partition's default holds
-        "setup": setup_lines(cluster, cpus),
-        "teardown": teardown_lines(run),
+        "setup": setup_lines(cluster, run, cpus, python, code, "webhook" in notify),
+        "teardown": teardown_lines(),
         "srun_args": srun,
         "additional_parameters": {key: value for key, value in extra.items() if value is not None},
     }
@@ -92,15 +134,44 @@ def _memory(cluster: ClusterConfig) -> str | None:
     return None if memory is None else f"{memory}G"
 
 
-def setup_lines(cluster: ClusterConfig, cpus: int | None) -> list[str]:
-    """Shell lines before srun: modules, the site's own lines, the variables of the ranks."""
-    lines = ["umask 077"]
+def setup_lines(
+    cluster: ClusterConfig,
+    run: Path,
+    cpus: int | None,
+    python: str,
+    code: Path | None = None,
+    told: bool = False,
+) -> list[str]:
+    """Shell lines before srun: what the lines after it need, modules, the site's own lines, variables.
+
+    Args:
+        cluster: checked already.
+        run: absolute run folder.
+        cpus: cores of a rank.
+        python: the command that starts Python on a rank.
+        code: the copy of the code that the job runs; None is what is installed.
+        told: whether a person is told of the start and the end (`slurm.jobs.notify`).
+    """
+    lines = [
+        "umask 077",
+        "trap : TERM  # srun hands it to the ranks; the lines after it still have to run",
+        f"run={shlex.quote(str(run))}",
+        "logs=$run/logs restart=${SLURM_RESTART_COUNT:-0}",
+        'errors=$logs/${SLURM_JOB_ID}_0_log.err seen=$(stat -c %s "$logs/${SLURM_JOB_ID}_0_log.err")',
+    ]
     if cluster.modules:
         # The caller's shell functions do not travel with the job; a login shell's files define this one.
         lines += ["command -v module > /dev/null || . /etc/profile", "module purge"]
         lines += [f"module load {module} || exit 1" for module in cluster.modules]
     variables = rank_variables(cluster, cpus).items()
-    return [*lines, *cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
+    lines += [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
+    if code:
+        lines.append(f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    lines.append(f'python_here() {{ {python} "$@"; }}')
+    if told:
+        lines.append('notify() { python_here -m slurm.jobs.notify "$run" "$@" > /dev/null 2>&1; }')
+        lines += ["trap notify EXIT", "notify started &"]
+    return lines
 
 
 def rank_variables(cluster: ClusterConfig, cpus: int | None) -> dict[str, str]:
@@ -113,35 +184,17 @@ def rank_variables(cluster: ClusterConfig, cpus: int | None) -> dict[str, str]:
     return env | cluster.env
 
 
-def teardown_lines(run: Path) -> list[str]:
-    """Shell lines after srun: the job's own requeue, done here because a container holds no scontrol.
+def teardown_lines() -> list[str]:
+    """Shell lines after srun: the text of end.sh.
 
-    The ranks leave a file saying so. Otherwise the script ends with srun's status, or with 143 when the ranks
-    were told to stop: sacct tells the truth, and what waits for this job's success does not start. The save
-    signal comes minutes before the time limit: enough to ask a restarting controller several times.
+    The ranks leave marker files in the rendezvous folder of their attempt. What follows from one is done in
+    the batch script, since a container holds no scontrol. The save signal comes minutes before the time
+    limit: enough to ask a restarting controller several times.
     """
-    meeting = (
-        shlex.quote(str(task.rendezvous(run, "", 0).parent)) + '/"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
-    )
     return [
         "status=$?",
-        f"meeting={meeting}",
-        "ask() {",
-        "  for pause in 1 5 10 20 40 80; do",
-        '    scontrol "$@" "$SLURM_JOB_ID" && return',
-        "    sleep $pause  # the controller is being restarted",
-        "  done",
-        "  return 1",
-        "}",
-        f'if [ -e "$meeting/{task.HOLD}" ]; then ask requeuehold; exit; fi',
-        f'if [ -e "$meeting/{task.REQUEUE}" ]; then ask requeue; exit; fi',
-        f'if [ -e "$meeting/{task.STOPPED}" ]; then',
-        # Slurm itself would requeue a job that it preempts with a grace time, but only at that time's end.
-        "  shown=$(ask -o show job)",
-        '  if [[ "$shown" =~ JobState=RUNNING\\ .*\\ PreemptTime=[0-9] ]]; then ask requeue; exit; fi',
-        f"  exit {EXIT_STOPPED}",
-        "fi",
-        "exit $status",
+        "meeting=$run/rendezvous/$SLURM_JOB_ID-$restart",
+        *END.read_text(encoding="utf-8").splitlines(),
     ]
 
 

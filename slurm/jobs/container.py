@@ -16,26 +16,27 @@ from conf.schema.cluster import ClusterConfig
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
 
 
-def python(cluster: ClusterConfig, run: Path, others: Sequence[Path] = ()) -> str:
+def python(cluster: ClusterConfig, run: Path, code: Path, others: Sequence[Path] = ()) -> str:
     """The command that starts Python on a rank, inside the container where there is one.
 
-    The container sees the checkout, the caller's folder (which has data/), the run folder, `others`, and what
+    `-P` keeps the folder in which the job was handed in, which may be the checkout, off Python's path.
+    The container sees the code, the caller's folder (which has data/), the run folder, `others`, and what
     `cluster.binds` adds.
 
     Raises:
         InputError: a folder has a name that Apptainer cannot bind.
     """
     if cluster.container is None:
-        return shlex.quote(sys.executable)
+        return f"{shlex.quote(sys.executable)} -P"
     words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]
-    for folder in outermost([ROOT, Path.cwd(), run, *others]):
+    for folder in outermost([code, Path.cwd(), run, *others]):
         if re.search("[:,]", str(folder)):
             raise InputError(f"{folder}: cluster.container cannot bind a folder with : or , in its name.")
         words += ["--bind", str(folder)]
     for bind in cluster.binds:
         words += ["--bind", bind]
-    words += ["--env", f"PYTHONPATH={ROOT}", "--pwd", str(Path.cwd())]
-    return shlex.join([*words, cluster.container, "python"])
+    words += ["--env", f"PYTHONPATH={code}", "--pwd", str(Path.cwd())]
+    return shlex.join([*words, cluster.container, "python", "-P"])
 
 
 def outermost(folders: Sequence[Path]) -> list[Path]:

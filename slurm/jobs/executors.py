@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from slurm.jobs import attempts, local, task
 
 Job = Callable[[World], Outcome]
 LOCAL_MINUTES = 30 * 24 * 60
+LOST_SECONDS = 30.0  # in which a job that sbatch timed out on shows up in the queue
+NO_ANSWER = re.compile(r"timed out|Zero Bytes|receive failure|Unexpected message", re.IGNORECASE)
 
 
 @dataclass
@@ -122,6 +126,15 @@ class LocalExecutor(submitit.LocalExecutor):
         return LocalJob(folder=self.folder, job_id=job_id, tasks=list(range(count)))
 
 
+class Refused(InputError):
+    """Slurm did not take a job."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is only that too many jobs are handed in at this moment."""
+        return "SubmitJob" in str(self)
+
+
 @dataclass
 class Batch:
     """What a Slurm executor needs to know.
@@ -132,6 +145,8 @@ class Batch:
         parameters: of submitit's Slurm executor.
         env: the environment in which sbatch is called, and which the job inherits.
         where: names the cluster in a refusal.
+        clusters: clusters that a person chose by name; None is this machine's own.
+        find: the id of this job in the queue, None when it is not there.
     """
 
     logs: Path
@@ -139,6 +154,8 @@ class Batch:
     parameters: dict[str, Any]
     env: dict[str, str]
     where: str
+    clusters: str | None = None
+    find: Callable[[], str | None] = lambda: None
 
 
 class BatchExecutor(submitit.SlurmExecutor):
@@ -153,6 +170,9 @@ class BatchExecutor(submitit.SlurmExecutor):
     def __init__(self, batch: Batch, taken: Callable[[str], None] = lambda job_id: None):
         super().__init__(batch.logs, python=batch.python)
         self.batch, self.taken = batch, taken
+        self.cluster: str | None = (
+            None  # Slurm's name of the cluster that took the job, where sbatch tells it
+        )
         self.update_parameters(**batch.parameters)
 
     @classmethod
@@ -169,9 +189,39 @@ class BatchExecutor(submitit.SlurmExecutor):
                 with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what the exception says
                     job = super()._submit_command(command)
             except (OSError, FailedJobError) as error:
-                raise InputError(f"{self.batch.where}: sbatch refused the job: {_reason(error)}.") from error
+                job = self._lost(error)
         self.taken(job.job_id)
         return job
+
+    def _lost(self, error: Exception) -> submitit.SlurmJob[Any]:
+        """The job whose acceptance sbatch did not hear of.
+
+        Raises:
+            InputError: Slurm refused it, or does not have it.
+        """
+        reason = _reason(error)
+        if not NO_ANSWER.search(str(error)):
+            raise Refused(f"{self.batch.where}: sbatch refused the job: {reason}.") from error
+        until = time.monotonic() + LOST_SECONDS
+        while (job_id := self.batch.find()) is None:
+            if time.monotonic() > until:
+                said = f"sbatch got no answer ({reason}), and Slurm does not have the job"
+                raise Refused(f"{self.batch.where}: {said}; give the command again.") from error
+            time.sleep(1)
+        job: submitit.SlurmJob[Any] = submitit.SlurmJob(self.folder, job_id, list(range(self._num_tasks())))
+        for script in self.folder.glob(".submission_file_*.sh"):
+            job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        return job
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        where = [f"--clusters={self.batch.clusters}"] if self.batch.clusters else []
+        return ["sbatch", *where, str(submission_file_path)]
+
+    def _get_job_id_from_submission_command(self, string: bytes | str) -> str:  # type: ignore[override]
+        text = string.decode() if isinstance(string, bytes) else string
+        found = re.search(r"on cluster (\S+)", text)
+        self.cluster = found[1] if found else None
+        return super()._get_job_id_from_submission_command(text)
 
 
 @contextlib.contextmanager
@@ -212,7 +262,7 @@ class AllocationExecutor(BatchExecutor):
         params = self.parameters
         tasks = params["nodes"] * params["ntasks_per_node"]
         paths = JobPaths(self.folder, self.job_id, 0)
-        srun = ["srun", f"--nodes={params['nodes']}", f"--ntasks={tasks}", *params["srun_args"]]
+        srun = ["srun", "--overlap", f"--nodes={params['nodes']}", f"--ntasks={tasks}", *params["srun_args"]]
         srun += ["--unbuffered", "--output", str(self.folder / "%j_%t_log.out")]
         srun += ["--error", str(self.folder / "%j_%t_log.err"), *shlex.split(command)]
         own = [(self.folder / f"{self.job_id}_srun.out", self.folder / f"{self.job_id}_srun.err")]

@@ -3,6 +3,7 @@
 Each rank is a submitit task in a session of its own, so that Ctrl-C reaches only the launcher. The launcher
 shows rank 0's output, ends the world within seconds when one rank dies in whatever way, turns Ctrl-C into
 SIGTERM (save, then exit) and a second Ctrl-C into SIGKILL. It returns only when no process of it is left.
+Ranks meet over the loopback interface.
 """
 
 from __future__ import annotations
@@ -12,28 +13,21 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from conf.errors import EXIT_INPUT
 from data_prep.environment import scrubbed
+from slurm.jobs.screen import say, warn
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 3.0  # for the survivors of a dead rank, which can only fail to reach it
+AGAIN_SECONDS = 1.0  # after which a SIGTERM is a second request and no part of the first
 TAIL_LINES = 25
 TASK_NOISE = b"submitit "  # submitit's own log lines stay in the log
-
-
-class Interrupt(KeyboardInterrupt):
-    """Ctrl-C, a termination or a closed terminal; holds the signal."""
-
-    def __init__(self, signum: int):
-        super().__init__(signum)
-        self.signum = signum
 
 
 @dataclass
@@ -75,9 +69,10 @@ class Rank:
         status = self.poll()
         return status is not None and (status != 0 or self.read_result()[0] != "success")
 
-    def was_killed(self) -> bool:
-        """Whether a signal ended it."""
-        return (self.poll() or 0) < 0
+    def was_stopped(self) -> bool:
+        """Whether a signal ended it, or it ended itself since it could not handle SIGTERM."""
+        status = self.poll() or 0
+        return status < 0 or status == 128 + signal.SIGTERM
 
     def signal(self, signum: int, group: bool = False) -> None:
         """Signal the rank, or with `group` everything it started too."""
@@ -102,48 +97,48 @@ class LocalWorld:
     refusal: Path
     grace: float = GRACE_SECONDS
 
-    def watch(self) -> int:
-        """Wait for the world's end; returns the exit status for the shell.
+    def watch(self, stop: StopRequest) -> int:
+        """Wait for the world's end.
 
-        0: every rank returned "done". 128 + signal: interrupted, after saving. 2: the job refused its input.
-        1: a rank failed and its traceback was printed, or the job was told from outside to save and stop.
+        Args:
+            stop: what is asked of the launcher by signals.
+
+        Returns:
+            The exit status for the shell. 0: every rank returned "done". 128 + signal: stopped, after saving.
+            2: the job refused its input. 1: a rank failed and its traceback was printed, or the job was told
+            from outside to save and stop.
         """
         screen = Follower(self.ranks[0].shown or self.ranks[0].stdout)
+        stop.ranks = self.ranks
         try:
-            return self._until_end(screen)
-        except Interrupt as stop:  # a second one: no more patience
-            print("\nStopped at once.", file=sys.stderr)
-            return 128 + stop.signum
+            return self._until_end(screen, stop)
         finally:
             kill(self.ranks)
             screen.show()
 
-    def _until_end(self, screen: Follower) -> int:
-        try:
-            while any(rank.poll() is None for rank in self.ranks):
-                screen.show()
-                if any(rank.failed() for rank in self.ranks):
-                    return self._end_of_failed(screen)
-                time.sleep(POLL_SECONDS)
-        except Interrupt as stop:
-            print("\nSaving, then stopping; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
-            for rank in self.ranks:
-                rank.signal(signal.SIGTERM)
-            while any(rank.poll() is None for rank in self.ranks):
-                screen.show()
-                if any(rank.failed() for rank in self.ranks):
-                    break  # the others would wait for it
-                time.sleep(POLL_SECONDS)
-            if any(rank.failed() and not rank.was_killed() for rank in self.ranks):
-                return self._end_of_failed(screen)
+    def _until_end(self, screen: Follower, stop: StopRequest) -> int:
+        while any(rank.poll() is None for rank in self.ranks):
+            screen.show()
+            if stop.signum and not stop.said:
+                stop.ask()  # ranks that started after the signal
+                stop.said = True
+                warn("\nSaving, then stopping; press Ctrl-C again to stop at once.")
+            if stop.at_once:
+                warn("\nStopped at once.")
+                return 128 + (stop.signum or 0)
+            if any(rank.failed() for rank in self.ranks):
+                break  # the others would wait for it
+            time.sleep(POLL_SECONDS)
+        failed = [rank for rank in self.ranks if rank.failed()]
+        if stop.signum and all(rank.was_stopped() for rank in failed):
             return 128 + stop.signum
-        if any(rank.failed() for rank in self.ranks):
+        if failed:
             return self._end_of_failed(screen)
         outcomes = {str(rank.read_result()[1]) for rank in self.ranks}
         if outcomes == {"done"}:
             return 0
         screen.show()
-        print("Saved and stopped by a signal; the same command goes on from there.", file=sys.stderr)
+        warn("Saved and stopped by a signal; the same command goes on from there.")
         return 1
 
     def _end_of_failed(self, screen: Follower) -> int:
@@ -157,7 +152,7 @@ class LocalWorld:
             time.sleep(POLL_SECONDS)
         screen.show()
         if self.refusal.exists():
-            print(self.refusal.read_text(encoding="utf-8"), file=sys.stderr)
+            warn(self.refusal.read_text(encoding="utf-8"))
             return EXIT_INPUT
         return report_failure(first, len(self.ranks), status or 0)
 
@@ -173,14 +168,14 @@ def report_failure(rank: Rank, ranks: int, status: int) -> int:
     kind, value = rank.read_result()
     name = f"rank {rank.number} of {ranks}"
     if status < 0:
-        print(f"\n{name} was killed by {signal.Signals(-status).name}.", file=sys.stderr)
+        warn(f"\n{name} was killed by {signal.Signals(-status).name}.")
     else:
-        print(f"\n{name} failed with exit status {status}.", file=sys.stderr)
+        warn(f"\n{name} failed with exit status {status}.")
     if kind == "error":
-        print(str(value).strip(), file=sys.stderr)
+        warn(str(value).strip())
     else:
-        print("\n".join(tail(rank.stderr) or tail(rank.stdout)), file=sys.stderr)
-    print(f"Logs: {rank.stdout} and {rank.stderr.name}", file=sys.stderr, flush=True)
+        warn("\n".join(tail(rank.stderr) or tail(rank.stdout)))
+    warn(f"Logs: {rank.stdout} and {rank.stderr.name}")
     return 1
 
 
@@ -211,22 +206,62 @@ class Follower:
         *lines, self.rest = (self.rest + new).split(b"\n")
         for line in lines:
             if not line.startswith(TASK_NOISE):
-                print(line.decode("utf-8", errors="replace"), flush=True)
+                say(line.decode("utf-8", errors="replace"))
+
+
+@dataclass
+class StopRequest:
+    """What SIGINT, SIGTERM and SIGHUP ask of a launcher; each is remembered, and told to the ranks at once.
+
+    The ranks are told in the signal's handler, since the launcher itself may be waiting in a print for a
+    screen that does not move. The first signal asks them to save. Others that come with it, as SIGHUP with
+    SIGTERM from a session that ends, ask for the same. A later Ctrl-C means no more patience.
+
+    Attributes:
+        ranks: who is told.
+        signum: the first signal, None before it.
+        said: whether the person was told what another Ctrl-C does.
+        at_once: whether the ranks are to be ended now.
+    """
+
+    ranks: list[Rank] = field(default_factory=list)
+    signum: int | None = None
+    said: bool = False
+    at_once: bool = False
+    _since: float = 0.0
+
+    def ask(self) -> None:
+        """Ask every rank to save and to stop."""
+        for rank in self.ranks:
+            rank.signal(signal.SIGTERM)
+
+    def receive(self, signum: int, frame: FrameType | None = None) -> None:
+        """Handle a signal."""
+        if self.signum is None:
+            self.signum, self._since = signum, time.monotonic()
+            self.ask()
+        elif self._is_again(signum):
+            self.at_once = True
+            for rank in self.ranks:
+                rank.signal(signal.SIGKILL, group=True)
+
+    def _is_again(self, signum: int) -> bool:
+        if signum == signal.SIGINT:
+            return self.said
+        return signum == signal.SIGTERM and time.monotonic() - self._since > AGAIN_SECONDS
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Make SIGINT, SIGTERM and SIGHUP raise Interrupt in the launcher."""
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        raise Interrupt(signum)
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(signum, handler) for signum in watched]
+def stoppable() -> Iterator[StopRequest]:
+    """Let SIGINT, SIGTERM and SIGHUP be requests to the ranks; one that is ignored (nohup) stays ignored."""
+    request, before = StopRequest(), {}
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            before[signum] = signal.signal(signum, request.receive)
     try:
-        yield
+        yield request
     finally:
-        for signum, old in zip(watched, before, strict=True):
+        for signum, old in before.items():
             signal.signal(signum, old)
 
 
@@ -240,6 +275,8 @@ def environment(base: dict[str, str], ranks: int, gpu: bool) -> dict[str, str]:
     env = scrubbed(base)
     env.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
     env["PYTHONUNBUFFERED"] = "1"
+    for library in ("GLOO", "NCCL"):  # the host name's address may go away while the ranks need each other
+        env.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     if not gpu:
         env["CUDA_VISIBLE_DEVICES"] = ""
     return env

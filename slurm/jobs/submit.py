@@ -11,17 +11,32 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conf.errors import EXIT_INPUT, InputError
+from conf.errors import EXIT_INPUT, InputError, disk_full
 from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
 from elm_megatron.run import inputs
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import ownership
-from slurm.jobs import allocation, batch, container, local, notes, queue_state, record, task
+from elm_megatron.sources.places import run_config
+from slurm.jobs import (
+    allocation,
+    batch,
+    container,
+    frozen_code,
+    local,
+    notes,
+    notify,
+    partition,
+    queue_state,
+    record,
+    task,
+)
+from slurm.jobs.environment import dropped
 from slurm.jobs.executors import AllocationExecutor, Batch, BatchExecutor, Job, LocalExecutor, Task
 
 
@@ -42,6 +57,7 @@ class Submission:
             itself knows what is left to do.
         mpi: its ranks meet through MPI rather than through the run folder.
         notes: said when Slurm has taken the job.
+        notify: how a person is told how the run goes.
         job_id: Slurm's id of the job that has this run now; None where there is none.
     """
 
@@ -56,6 +72,7 @@ class Submission:
     resumes: bool = True
     mpi: bool = False
     notes: Sequence[str] = field(default_factory=list)
+    notify: Sequence[str] = ()
     job_id: str | None = None
 
     @classmethod
@@ -69,12 +86,24 @@ class Submission:
         resumes: bool = True,
     ) -> Submission:
         """Take a verb's checked configuration apart."""
-        run, cluster = RunFolder(config.run.dir), config.job_cluster()
+        run = RunFolder(config.run.dir)
+        cluster = batch.with_needs(config.job_cluster(), verb, ranks)
         asked = plain(replace(config, cluster=cluster))
         mpi = config.meets_over_mpi and ranks > 1
         said = notes.notes(cluster, run.path)
         return cls(
-            job, run, config.run.name, asked, cluster, ranks, verb, manifest_sha256, resumes, mpi, said
+            job,
+            run,
+            config.run.name,
+            asked,
+            cluster,
+            ranks,
+            verb,
+            manifest_sha256,
+            resumes,
+            mpi,
+            said,
+            config.notify,
         )
 
     def after(self, dependency: str) -> None:
@@ -98,15 +127,18 @@ class Submission:
         if self.resumes and (nothing := record.resumable(self.run, self.asked, self.manifest_sha256)):
             print(nothing)
             return 0
-        if self._is_queued():
-            return self._say_queued()
         self._check_cluster()
+        if (live := self._live()) and (status := self._say_queued(live, locked=False)) is not None:
+            return status
+        if self.cluster.executor == "slurm":
+            partition.check_signal(self.cluster, queue_state.clusters_asked(os.environ))
         made = record.missing(self.run.path)
         self.run.create()
         try:
             with record.local_lock(self.run.path) as lock:
-                if self._is_queued():  # another submitter was faster
-                    return self._say_queued()
+                # Another submitter may have been faster.
+                if (live := self._live()) and (status := self._say_queued(live, locked=True)) is not None:
+                    return status
                 status = self._start_locked(lock)
         except record.AlreadyLive as live:
             print(f"{self.name} is live already: {live}, see {self.run.logs}.")
@@ -114,6 +146,11 @@ class Submission:
         except InputError:
             record.remove_unused(self.run.path, made)
             raise
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            said = f"{self.run.path}: the disk is full; make room and give the same command again."
+            raise InputError(said) from error
         if status == EXIT_INPUT:
             record.remove_unused(self.run.path, made)
         return status
@@ -124,19 +161,66 @@ class Submission:
 
     # ---- is there anything to do?
 
-    def _is_queued(self) -> bool:
-        """Whether Slurm has this run already."""
-        self.job_id = queue_state.live_job(self.run.read())
-        return self.job_id is not None
+    @property
+    def _place(self) -> queue_state.Place | None:
+        """The Slurm that would get the job."""
+        if self.cluster.executor != "slurm":
+            return None
+        return queue_state.Place(self.cluster.slurm_conf, queue_state.clusters_asked(os.environ))
 
-    def _say_queued(self) -> int:
+    def _live(self) -> queue_state.QueuedJob | None:
+        """The job of this run that Slurm has already."""
+        live = queue_state.live_job(self.run, self._place)
+        self.job_id = live.id if live else None
+        return live
+
+    def _say_queued(self, live: queue_state.QueuedJob, locked: bool) -> int | None:
+        """Say that Slurm has this run.
+
+        Args:
+            live: its job.
+            locked: whether this is the only submitter now. Only that one takes a job out of the queue:
+                another may be about to write down the job it has just handed in.
+
+        Returns:
+            The exit status; None when another job may be handed in.
+        """
         if said := held(self.run, self.name):
             print(said, file=sys.stderr)
             return EXIT_INPUT
-        print(f"{self.name} is live already: job {self.job_id}, logs in {self.run.logs}.")
+        if live.never_starts:
+            return self._replace(live) if locked else None
+        if self._is_orphan(live):
+            return self._take_back(live, "sbatch had no answer when it was handed in") if locked else None
+        print(f"{self.name} is live already: job {live.id}, logs in {self.run.logs}.")
         return 0
 
+    def _is_orphan(self, live: queue_state.QueuedJob) -> bool:
+        """Whether it waits without anything to run: its submitter never heard that Slurm has it."""
+        if live.state != "PENDING" or live.id in self.run.read().get("job_ids", []):
+            return False
+        return not (self.run.logs / f"{live.id}_submitted.pkl").exists()
+
+    def _replace(self, live: queue_state.QueuedJob) -> int | None:
+        """Put this submission in the place of a job that can never start, if it asks for something else."""
+        if self.run.config.exists() and run_config(self.run).get("cluster") == self.asked["cluster"]:
+            print(
+                f"{self.name}: job {live.id} can never start, Slurm says {live.reason}: change what it asks "
+                "for (cluster.…) and give the command again.",
+                file=sys.stderr,
+            )
+            return EXIT_INPUT
+        return self._take_back(live, f"it could never start ({live.reason})")
+
+    def _take_back(self, live: queue_state.QueuedJob, why: str) -> None:
+        if not queue_state.cancel(self.run, live):
+            raise InputError(f"{self.name}: job {live.id} could not be cancelled: scancel {live.id}.")
+        print(f"{self.name}: job {live.id} is cancelled, {why}.", file=sys.stderr)
+        self.job_id = None
+
     def _check_cluster(self) -> None:
+        if "webhook" in self.notify:
+            notify.address()
         if self.cluster.executor == "allocation":
             allocation.check(os.environ, self.cluster.nodes)
         if self.cluster.executor == "slurm" and self.cluster.slurm_conf:
@@ -150,6 +234,8 @@ class Submission:
         status = self._in_allocation() if self.cluster.executor == "allocation" else self._here(lock)
         if self.run.read().get("state") in record.ACTIVE:  # the job itself, or its death, left it open
             record.close(self.run, status)
+        if "webhook" in self.notify:
+            notify.tell(self.run)
         return status
 
     def _here(self, lock: int | None) -> int:
@@ -160,14 +246,14 @@ class Submission:
         executor = LocalExecutor(self.run.logs, self.ranks, env, [] if lock is None else [lock])
         meeting = task.rendezvous(self.run.path, job_id, 0)
         record.remove_tree(meeting)
-        with local.interruptible():
+        with local.stoppable() as stop:
             try:
                 executor.submit(Task(self.job, self.run.path, self.ranks, self.cluster, os.getpid()))
             except BaseException:
                 local.kill(executor.ranks)
                 raise
             world = local.LocalWorld(executor.ranks, task.refusal(self.run.logs, job_id))
-            status = world.watch()
+            status = world.watch(stop)
         record.remove_tree(meeting)
         return status
 
@@ -181,41 +267,67 @@ class Submission:
         self._record(job_id)
         refusal = task.refusal(self.run.logs, job_id)
         refusal.unlink(missing_ok=True)  # of an earlier srun in the same allocation
-        with local.interruptible():
+        with local.stoppable() as stop:
             try:
                 executor.submit(Task(self.job, self.run.path, self.ranks, self.cluster))
             except BaseException:
                 local.kill(executor.steps)
                 raise
-            return local.LocalWorld(executor.steps, refusal, grace=allocation.GRACE_SECONDS).watch()
+            return local.LocalWorld(executor.steps, refusal, grace=allocation.GRACE_SECONDS).watch(stop)
 
     def _queue(self) -> int:
         """Hand the job to sbatch; nothing of this command waits for it."""
-        executor = BatchExecutor(self._batch(), taken=self._record)
+        chosen = self._batch(freeze=True)
+        executor = BatchExecutor(chosen, taken=lambda job_id: self._record(job_id, executor.cluster))
         self.job_id = executor.submit(Task(self.job, self.run.path, self.ranks, self.cluster)).job_id
         cluster = self.cluster
         where = f"{cluster.name}, partition {cluster.partition}" if cluster.partition else cluster.name
         print(f"{self.name}: job {self.job_id} queued on {where}; logs in {self.run.logs}", flush=True)
-        for note in self.notes:
+        for note in [*self.notes, *self._left_behind()]:
             print(f"note: {note}.", file=sys.stderr)
         return 0
 
+    def _left_behind(self) -> list[str]:
+        names = [name for name in dropped(os.environ) if name not in self.cluster.env]
+        if not names:
+            return []
+        return [f"the job does not get {', '.join(names)}: what it needs of them goes into the site's `env`"]
+
     # ---- script and record
 
-    def _batch(self) -> Batch:
+    def _batch(self, freeze: bool = False) -> Batch:
         others = container.named_paths(self.asked) if self.cluster.container else []
+        runs = self.run.path.parent
+        code = container.ROOT
+        if self.cluster.executor == "slurm":
+            code = (frozen_code.freeze if freeze else frozen_code.place)(container.ROOT, runs)
+        python = container.python(self.cluster, self.run.path, code, others)
         return Batch(
             logs=self.run.logs,
-            python=container.python(self.cluster, self.run.path, others),
-            parameters=batch.parameters(self.cluster, self.run.path, self.name, self.ranks, self.mpi),
+            python=python,
+            parameters=batch.parameters(
+                self.cluster, self.run.path, self.name, self.ranks, self.mpi, python, code, self.notify
+            ),
             env=batch.environment(self.cluster, os.environ),
             where=f"cluster={self.cluster.name}",
+            clusters=queue_state.clusters_asked(os.environ),
+            find=self._find,
         )
 
-    def _record(self, job_id: str, owner: list[Any] | None = None) -> None:
+    def _find(self) -> str | None:
+        with suppress(InputError):  # a controller that is busy
+            live = queue_state.live_job(self.run, self._place)
+            return live.id if live else None
+        return None
+
+    def _record(self, job_id: str, slurm_cluster: str | None = None, owner: list[Any] | None = None) -> None:
         """Write config.yaml, and run.json for the time until the first rank starts."""
         description = record.describe(self.name, self.cluster, self.verb)
         description |= ownership.facts(self.run, self.asked) | inputs.facts(self.asked)
+        if self.cluster.executor == "slurm":
+            own = queue_state.cluster_name(self.cluster.slurm_conf)
+            description["slurm_cluster"] = slurm_cluster or own
+            description["code"] = str(frozen_code.place(container.ROOT, self.run.path.parent))
         record.write(self.run, self.asked, description, job_id, owner)
 
 
@@ -240,9 +352,9 @@ def script(config: Any, ranks: int, verb: str) -> str:
 
 def held(run: RunFolder, name: str) -> str | None:
     """The sentence about a run whose job Slurm holds, so that it would wait for ever; None for another."""
-    known = run.read()
-    if not queue_state.is_held(known):
+    if not queue_state.is_held(run):
         return None
+    known = run.read()
     job = known["job_ids"][-1]
     return (
         f"{name} is held: {known.get('reason')}; scontrol release {job} lets it go on as it is; for "

@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -31,6 +33,7 @@ REQUEUE, HOLD, STOPPED = "requeue", "hold", "stopped"  # marker files for the ba
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 ORPHAN_POLL_SECONDS = 1.0
 ORPHAN_GRACE_SECONDS = 60.0
+STUCK_SECONDS = 10.0
 
 
 class Stop(BaseException):
@@ -59,6 +62,8 @@ def run(job: Callable[[World], Outcome], world: World, launcher: int | None = No
     signal.signal(signal.SIGTERM, _stop("cancelled", world.rendezvous / STOPPED))
     signal.signal(signal.SIGUSR2, _stop("requeue", world.rendezvous / REQUEUE))
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    if launcher is not None:
+        _end_when_stuck()
     try:
         return job(world)
     except Stop as stop:
@@ -81,6 +86,28 @@ def _stop(outcome: Outcome, marker: Path) -> Callable[[int, FrameType | None], N
         raise Stop(outcome)
 
     return handler
+
+
+def _end_when_stuck() -> None:
+    """End this rank soon after SIGTERM if it cannot even handle the signal, and has nothing to save.
+
+    Python runs a signal's handler between two of its own steps. A rank that waits for the others inside a
+    library, because one of them cannot be reached, never comes to that. A thread sees the kernel's byte on a
+    pipe all the same. Once a job has handlers of its own it may be saving, and is left alone.
+    """
+    ours, kernels = os.pipe()
+    os.set_blocking(kernels, False)
+    signal.set_wakeup_fd(kernels, warn_on_full_buffer=False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def wait() -> None:
+        while signal.SIGTERM not in os.read(ours, 64):
+            pass
+        time.sleep(STUCK_SECONDS)
+        if signal.getsignal(signal.SIGTERM) == before:
+            os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _follow(launcher: int) -> None:
@@ -144,7 +171,29 @@ def slurm_world(
         restart=restart,
         hostname=address_of(interface) if interface else socket.gethostname(),
         rendezvous=rendezvous(run_folder, job_id, restart),
+        addresses=() if interface or rank else tuple(other_addresses()),
     )
+
+
+def other_addresses() -> list[str]:
+    """Addresses of this node beside its name: Slurm's word for it, then those of its interfaces.
+
+    Those that other nodes may have too are left out: the loopback's, and those of bridges for containers.
+    """
+    found = []
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # a container holds no scontrol
+        name = os.environ.get("SLURMD_NODENAME", "")
+        command = ["scontrol", "-o", "show", "node", name]
+        shown = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
+        ).stdout
+        found += re.findall(r" NodeAddr=(\S+)", shown)
+    for _, interface in socket.if_nameindex():
+        if interface.startswith(("lo", "docker", "virbr", "veth", "br-")):
+            continue
+        with contextlib.suppress(InputError):
+            found.append(address_of(interface))
+    return list(dict.fromkeys(found))
 
 
 def address_of(interface: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -131,7 +133,11 @@ def test_what_a_late_stage_refuses_is_said_before_the_first_is_queued(
 def test_a_held_stage_stops_the_chain_and_takes_back_those_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    commands = {"sbatch": "echo Submitted batch job 8", "squeue": "echo PENDING JobHeldUser", "scancel": ":"}
+    commands = {
+        "sbatch": "echo Submitted batch job 8",
+        "squeue": f"echo '7|PENDING|2099-01-01T00:00:00|JobHeldUser|two|elm:{tmp_path}/two'",
+        "scancel": ":",
+    }
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in commands.items():
@@ -185,3 +191,48 @@ def test_a_stage_that_slurm_refuses_takes_back_those_before_it(
     found = [chain.Link(stage, job, None) for stage, job in zip(made, jobs, strict=False)]
     assert states(devcluster, found) == ["CANCELLED"] * 2
     assert [link.state() for link in found] == ["cancelled"] * 2 and not made[2].run.path.exists()
+
+
+def limit(cluster: DevCluster, jobs: int) -> None:
+    """Let the test's user have so many jobs in the queue; -1 is no limit."""
+    cluster.command("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", f"MaxSubmitJobs={jobs}")
+
+
+@pytest.fixture
+def two_jobs(devcluster: DevCluster) -> Iterator[DevCluster]:
+    """The dev cluster takes two jobs of a user at a time."""
+    limit(devcluster, 2)
+    yield devcluster
+    limit(devcluster, -1)
+
+
+def test_a_chain_that_meets_the_submit_limit_is_completed_by_the_same_command(
+    two_jobs: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stepping_stages(tmp_path, monkeypatch)
+    with pytest.raises(InputError, match=r"SubmitJob.*Not handed in: three\. What Slurm has stays"):
+        chain.queue(made, Sweep())
+    jobs = [stage.run.read()["job_ids"][-1] for stage in made[:2]]
+    assert [final_states(two_jobs, job) for job in jobs] == [["COMPLETED"]] * 2
+    links = chain.queue(stepping_stages(tmp_path, monkeypatch), Sweep())
+    assert [link.job is None for link in links] == [True, True, False]
+    assert states(two_jobs, links[2:]) == ["COMPLETED"]
+
+
+def test_a_sweep_that_meets_the_submit_limit_is_completed_by_the_same_command(
+    two_jobs: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> None:
+        sweep, made = Sweep(), stepping_stages(tmp_path, monkeypatch)
+        sweep.names = [stage.config.run.name for stage in made]
+        for stage in made:
+            sweep.submit(stage.job, stage.config, 1, stage.verb)
+
+    with pytest.raises(InputError, match="Not handed in: three"):
+        start()
+    runs = [RunFolder(tmp_path / name) for name in ("one", "two", "three")]
+    for run in runs[:2]:
+        assert final_states(two_jobs, run.read()["job_ids"][-1]) == ["COMPLETED"]
+    start()
+    assert final_states(two_jobs, runs[2].read()["job_ids"][-1]) == ["COMPLETED"]
+    assert all(len(run.read()["job_ids"]) == 1 for run in runs)

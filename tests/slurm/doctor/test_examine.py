@@ -13,6 +13,7 @@ from slurm.devcluster.cluster import DevCluster
 from slurm.doctor import examine as doctor
 from slurm.doctor import live_slurm as doctor_slurm
 from slurm.doctor.finding import OK, PROBLEM, WARNING, Finding
+from slurm.doctor.site_traits import traits
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:
@@ -95,3 +96,18 @@ def test_against_a_live_system(devcluster: DevCluster) -> None:
     assert found["MPI"] == found["partition gone"] == found["cluster.site.cores"] == PROBLEM
     assert found["cluster.account"] == PROBLEM
     assert found["cluster.site.max_time"] == WARNING and found["cluster.site.memory_gb"] == OK
+
+
+def test_the_traits_of_a_site_are_named_with_what_is_done_about_them(other_site: DevCluster) -> None:
+    conf = str(other_site.layout.slurm_conf)
+    cluster = ClusterConfig(
+        name="two", executor="slurm", slurm_conf=conf, partition="cancel", signal_seconds=60
+    )
+    told = {item.what: item.found for item in traits(cluster)}
+    assert "successor" in told["JobRequeue"] and "CANCEL" in told["preemption"]
+    assert "MaxTime 1-00:00:00" in told["time limit"] and "keeps none" in told["comments"]
+    cluster.partition, cluster.signal_seconds = "short", 300
+    (late,) = [item for item in traits(cluster) if item.what == "time limit"]
+    assert late.level == WARNING and "00:05:00" in late.found
+    cluster.partition = "suspend"
+    assert any("SUSPEND" in item.found and item.level == WARNING for item in traits(cluster))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -71,6 +72,27 @@ class Fake:
         time.sleep(0.5)
         print(f"saved by {world.rank}", flush=True)
         return "cancelled"
+
+    def talk_until_term(self, world: World) -> Outcome:
+        """As `save_on_term`, with a line of output at every step."""
+        stop: list[int] = []
+        signal.signal(signal.SIGTERM, lambda signum, frame: stop.append(signum))
+        print("ready", flush=True)
+        step = 0
+        while not stop and step < 100:
+            step += 1
+            print(f"step {step} of {world.rank}", flush=True)
+            time.sleep(0.05)
+        (world.rendezvous.parents[1] / f"saved-{world.rank}").write_text(str(step))
+        return "cancelled" if stop else "done"
+
+    def hang(self, world: World) -> Outcome:
+        """Waits in a library that hands no signal to Python, as for a host that is gone."""
+        print("ready", flush=True)
+        lock = ctypes.create_string_buffer(64)
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+        return "done"
 
     def fail_to_save(self, world: World) -> Outcome:
         """Told to stop, rank 1 finds the disk full, and rank 0 waits for its file."""

@@ -85,7 +85,9 @@ class Stepping:
         return (0, 1) if step is None else (step, json.loads((run.checkpoints / f"{step}.json").read_text()))
 
     def _save(self, run: RunFolder, step: int, value: int) -> None:
-        run.checkpoints.mkdir(exist_ok=True)
+        folder = run.checkpoints / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / "manifest.json", "{}")
         files.write(run.checkpoints / f"{step}.json", json.dumps(value))
         files.write(run.latest, f"step-{step:08d}")
         run.update(step=step)
@@ -122,8 +124,12 @@ if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key
     from slurm.jobs.submit import submit
 
     folder, ranks, steps, seconds, trouble, *keys = sys.argv[1:]
-    settings = {key: int(value) if value.isdigit() and key != "time" else value for key, value in
-                (pair.split("=", 1) for pair in keys)}  # fmt: skip
+    settings = {}
+    for key, value in (pair.split("=", 1) for pair in keys):
+        number = value.isdigit() and key != "time"
+        settings[key] = int(value) if number else None if value == "null" else value
+    if "setup" in settings:
+        settings["setup"] = [settings["setup"]]
     cluster = ClusterConfig(
         **{"name": "dev", "executor": "slurm", "partition": "low", "time": "5", "signal_seconds": 20}
         | {"slurm_conf": os.environ["SLURM_CONF"], "env": {"PYTHONPATH": str(Path(__file__).parent)}}

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from elm_megatron.run.folder import RunFolder
 from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
-from slurm.jobs import attempts, queue_state, task
+from slurm.jobs import attempts, queue_state
 from tests.slurm.accounting import final_states
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "ELM_SECRET")
@@ -74,8 +75,8 @@ def wait_step(folder: Path, step: int) -> None:
     wait_for(f"step {step}", lambda: len(losses(folder)) >= step)
 
 
-def wait_state(folder: Path, state: str) -> None:
-    wait_for(f"{state} instead of {record(folder)}", lambda: record(folder)["state"] == state)
+def wait_state(folder: Path, state: str, seconds: float = 120) -> None:
+    wait_for(f"{state} instead of {record(folder)}", lambda: record(folder)["state"] == state, seconds)
 
 
 def restarts(folder: Path) -> list[int]:
@@ -222,8 +223,9 @@ def test_a_requeue_waits_for_a_controller_that_is_being_restarted(
     devcluster.stop("slurmctld")
     for rank in ranks:
         rank.signal(signal.SIGUSR2)
-    wait_state(run, "requeued")
+    wait_for("the save", lambda: "about to be requeued" in str(record(run)["reason"]))
     time.sleep(3)
+    assert record(run)["state"] == "running"  # Slurm has not done it yet
     devcluster.start("slurmctld")
     wait_state(run, "done")
     assert losses(run) == undisturbed(100) and restarts(run) == [0, 1]
@@ -259,14 +261,14 @@ def test_held_when_nothing_moves(devcluster: DevCluster, tmp_path: Path) -> None
     wait_state(run, "held")
     job = job_of(run)
     assert restarts(run) == [0, 1, 2] and "started 2 times at step 0" in record(run)["reason"]
-    wait_for("the hold", lambda: queue_state.is_held(record(run)))
+    wait_for("the hold", lambda: queue_state.is_held(RunFolder(run)))
     command = [sys.executable, str(HERE / "stepping.py"), str(run), "2", "50", "0.1", "no progress"]
     env = {**os.environ, "PYTHONPATH": str(HERE)}
     again = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (2, "") and f"scontrol release {job}" in again.stderr
     devcluster.command("scontrol", "update", f"jobid={job}", "starttime=now+1hour")  # it goes on waiting
     devcluster.command("scontrol", "release", job)
-    assert not queue_state.is_held(record(run)) and record(run)["state"] == "held"
+    assert not queue_state.is_held(RunFolder(run)) and record(run)["state"] == "held"
     again = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "") and f"is live already: job {job}" in again.stdout
 
@@ -397,11 +399,11 @@ def test_why_a_job_stopped_is_asked_until_accounting_knows(
     answers(tmp_path / "scontrol", "exit 1", ended)
     late = ("kill -TERM $$", "echo RUNNING", "true", "echo PENDING", "echo PREEMPTED")
     answers(tmp_path / "sacct", *late)
-    assert attempts.why_stopped("7", 0) == ("requeued", "Slurm says PREEMPTED", task.STOPPED)
+    assert attempts.why_stopped("7", 0) == ("requeued", "Slurm says PREEMPTED")
     answers(tmp_path / "scontrol", ended)
     answers(tmp_path / "sacct", "echo RUNNING")  # for good: it is told as it is
-    assert attempts.why_stopped("7", 1) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
+    assert attempts.why_stopped("7", 1) == ("cancelled", "Slurm says RUNNING")
     answers(tmp_path / "scontrol", "echo JobState=RUNNING Restarts=0 PreemptTime=None")
     calls = answers(tmp_path / "sacct", "echo RUNNING")  # stopped by hand: there is nothing to wait for
-    assert attempts.why_stopped("7", 0) == ("cancelled", "Slurm says RUNNING", task.STOPPED)
+    assert attempts.why_stopped("7", 0) == ("cancelled", "Slurm says RUNNING")
     assert len(calls.read_text().splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from conf import compose, typed
 from conf.durations import seconds
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig, SiteConfig
-from conf.schema.hf import EvalConfig, ExportConfig
+from conf.schema.hf import EvalConfig, ExportConfig, ImportConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.tune import FinetuneConfig
 from data_prep.environment import scrubbed
 from elm_megatron.run.folder import RunFolder
+from slurm.chains import chain
 from slurm.chains.stages import stages
 from slurm.chains.sweep import Sweep
-from slurm.jobs import batch, container, record, submit, task
-from slurm.jobs.environment import exported
+from slurm.jobs import batch, container, extras, frozen_code, record, submit, task
+from slurm.jobs.environment import dropped, exported
 from slurm.jobs.notes import notes as notes_on
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -58,6 +60,7 @@ def test_golden_script(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "cwd", classmethod(lambda cls: cls("/home/elm/project")))
     monkeypatch.setattr(container.sys, "executable", "/suite/.venv/bin/python")
     monkeypatch.setattr(container, "ROOT", Path("/suite"))
+    monkeypatch.setattr(frozen_code, "digest", lambda root: "0123456789abcdef")
     chosen = config(*CASES[case], f"run.dir=/home/elm/runs/{case}")
     text = submit.script(chosen, chosen.world_size, "pretrain")
     path = GOLDEN / f"{case}.sh"
@@ -89,9 +92,11 @@ def test_a_container_sees_every_path_that_the_configuration_names(
     monkeypatch.chdir(caller)
     keys = ["cluster=dev", f"cluster.container={image}", "cluster.binds=[/opt/lib:/lib64/extra]"]
     script = submit.script(config(*keys, f"data.dir={data}/to/come"), 1, "pretrain")
-    bound = [words.split()[0] for words in script.split("--bind ")[1:]]
-    assert bound == [str(container.ROOT), str(caller), str(data), "/opt/lib:/lib64/extra"]
-    assert f"--pwd {caller} {image} python -u -m submitit.core._submit" in script and "--nv" not in script
+    ranks, _, _ = script.partition("# teardown")
+    bound = [words.split()[0] for words in ranks.split("--bind ")[1:]]
+    assert bound == [str(caller), str(data), "/opt/lib:/lib64/extra"]
+    assert f"--env PYTHONPATH={caller}/runs/.code/" in ranks
+    assert f"--pwd {caller} {image} python -P -u -m submitit.core._submit" in script and "--nv" not in script
     with pytest.raises(InputError, match="cannot bind a folder with : or ,"):
         submit.script(config(*keys, "run.dir='/scratch/a,b'"), 1, "pretrain")
 
@@ -186,7 +191,7 @@ def test_stages_without_gpus_do_not_ask_another_partition_for_what_training_need
     for stage in (build, export):
         text = submit.script(stage.config, 1, stage.verb)
         assert "--partition=rome\n" in text
-        for word in ("--mem", "--constraint", "--gpus", "--reservation"):
+        for word in ("--mem=64G", "--constraint", "--gpus", "--reservation"):
             assert word not in text, (stage.verb, word)
     assert "--mem=64G\n" in submit.script(train.config, 4, "pretrain")
     for key in ("cluster.cpu_partition=null", "cluster.cpu_partition=gpu_h100"):
@@ -195,14 +200,23 @@ def test_stages_without_gpus_do_not_ask_another_partition_for_what_training_need
         assert "--partition=gpu_h100\n" in text and "--mem=64G\n" in text
 
 
+def shown(reason: str) -> str:
+    """A stand-in for squeue, which knows the jobs that sbatch took (their comments are in its file)."""
+    return (
+        'while read -r comment; do echo "9|PENDING|2099-01-01T00:00:00|' + reason + '|x|$comment"; done '
+        '< "$(dirname "$0")/taken" 2> /dev/null; exit 0\n'
+    )
+
+
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand-ins for two of Slurm's commands: `sbatch` says what stands in `refusal`, or takes the job."""
     folder = tmp_path / "bin"
     folder.mkdir()
     refusal = folder / "refusal"
-    sbatch = f"if [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi; echo x >> {folder}/taken; "
-    for name, text in (("sbatch", f"{sbatch} echo Submitted batch job 9"), ("squeue", "echo PENDING None")):
+    sbatch = f"if [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi; "
+    sbatch += f"sed -n 's/^#SBATCH --comment=//p' $1 >> {folder}/taken; "
+    for name, text in (("sbatch", f"{sbatch} echo Submitted batch job 9"), ("squeue", shown("None"))):
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -210,44 +224,60 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-SHOWN = (
-    "JobId=9 JobName=x UserId=elm(1000) JobState={state} Reason=None Requeue=1 Restarts=0 TimeLimit=00:10:00 "
-)
-SHOWN += (
-    "SubmitTime=2026-11-24T07:38:11 PreemptEligibleTime=2026-11-24T07:38:12 PreemptTime={time} NumNodes=1 "
-)
-SHOWN += "Command={path} WorkDir=/home/elm Comment=elm:{path} \n"
+SHOWN = "JobId=9 JobName=x UserId=elm(1000) JobState={state} Reason=None Requeue=1 Restarts={restarts} "
+SHOWN += "TimeLimit=00:10:00 SubmitTime=2026-11-24T07:38:11 PreemptEligibleTime=2026-11-24T07:38:12 "
+SHOWN += "PreemptTime={time} NumNodes=1 Command={path} WorkDir=/home/elm Comment=elm:{path} \n"
+TIME = "2026-11-24T07:40:00"
 
 
 @pytest.mark.parametrize(
-    ("state", "time", "path", "requeued"),
+    ("state", "time", "restarts", "path", "done"),
     [
-        ("RUNNING", "2026-11-24T07:40:00", "/runs/x", True),
-        ("RUNNING", "None", "/runs/x", False),
-        ("COMPLETING", "2026-11-24T07:40:00", "/runs/x", False),
-        ("RUNNING", "None", "/runs/PreemptTime=1", False),
-        ("COMPLETING", "None", "/runs/JobState=RUNNING/PreemptTime=1", False),
+        ("RUNNING", TIME, 0, "/runs/x", "requeue"),
+        ("RUNNING", "None", 0, "/runs/x", ""),
+        ("COMPLETING", TIME, 1, "/runs/x", ""),  # Slurm itself requeues it
+        ("COMPLETING", TIME, 0, "/runs/x", "succeed"),  # at this site it cancels what it preempts
+        ("RUNNING", "None", 0, "/runs/PreemptTime=1", ""),
+        ("COMPLETING", "None", 0, "/runs/a JobState=RUNNING PreemptTime=1", ""),
     ],
 )
-def test_a_stopped_job_is_requeued_only_when_slurm_preempts_it(
-    state: str, time: str, path: str, requeued: bool, tmp_path: Path
+def test_a_stopped_job_goes_on_only_when_slurm_preempts_it(
+    state: str, time: str, restarts: int, path: str, done: str, tmp_path: Path
 ) -> None:
     meeting = task.rendezvous(tmp_path, "9", 0)
     meeting.mkdir(parents=True)
     (meeting / task.STOPPED).touch()
-    (tmp_path / "shown").write_text(SHOWN.format(state=state, time=time, path=path))
-    scontrol = tmp_path / "scontrol"
-    # A controller that is being restarted answers the second time.
-    scontrol.write_text(
-        f"#!/bin/sh\nmkdir {tmp_path}/once 2> /dev/null && exit 1\n"
-        f"[ $1 = -o ] && exec cat {tmp_path}/shown\necho $1 $2 > {tmp_path}/asked\n"
-    )
-    scontrol.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9"}
-    script = "\n".join(["true", *batch.teardown_lines(tmp_path)])
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0 if requeued else batch.EXIT_STOPPED, "")
-    assert (tmp_path / "asked").exists() == requeued
+    (tmp_path / "logs").mkdir()
+    for name in ("9_submitted.pkl", "9_0_log.err"):
+        (tmp_path / "logs" / name).touch()
+    (tmp_path / "shown").write_text(SHOWN.format(state=state, time=time, restarts=restarts, path=path))
+    RunFolder(tmp_path).update(state="running", job_ids=["9"], life=["9", 0])
+    commands = {
+        # A controller that is being restarted answers the second time.
+        "scontrol": f"mkdir {tmp_path}/once 2> /dev/null && exit 1\n"
+        f"[ $1 = -o ] && exec cat {tmp_path}/shown\necho $1 $2 >> {tmp_path}/scontrol.calls\n",
+        "sbatch": f"echo $@ >> {tmp_path}/sbatch.calls; echo '12;elmtwo'",
+        "squeue": "echo '10 afterok:9(unfulfilled),afterany:99(unfulfilled)'",
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "SLURM_CONF": "/etc/slurm.conf"}
+    setup = batch.setup_lines(ClusterConfig(), tmp_path, None, sys.executable)
+    lines = [*setup, "true", *batch.teardown_lines()]
+    ended = subprocess.run(["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0 if done else batch.EXIT_STOPPED, "")
+    calls = {path.stem: path.read_text() for path in tmp_path.glob("*.calls")}
+    record = RunFolder(tmp_path).read()
+    if done == "requeue":
+        assert calls == {"scontrol": "requeue 9\n"} and record["state"] == "requeued"
+    elif done == "succeed":
+        assert calls["scontrol"] == "update JobId=10\n" and "--dependency=afterany:9" in calls["sbatch"]
+        assert record["job_ids"] == ["9", "12"] and record["successors"] == {"12": "9"}
+        assert record["state"] == "requeued" and "job 12 goes on" in record["reason"]
+        assert (tmp_path / "logs/12_submitted.pkl").exists()
+    else:
+        assert calls == {} and record["state"] == "running"
 
 
 def test_what_sbatch_said_is_told_whole(slurm: Path) -> None:
@@ -273,7 +303,7 @@ def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixtu
 
     status, out, _ = again()
     assert status == 0 and "job 9 queued on snellius, partition gpu_h100; logs in" in out
-    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING JobHeldUser\n")
+    (slurm / "squeue").write_text("#!/bin/sh\n" + shown("JobHeldUser"))
     assert "is live already: job 9" in again()[1]  # held by a person
     RunFolder("runs/pretrain-tiny-sample").update(state="held", reason="job 9 made no new checkpoint")
     status, out, err = again()
@@ -281,14 +311,14 @@ def test_a_held_job_says_how_it_goes_on(slurm: Path, capsys: pytest.CaptureFixtu
     for words in ("job 9 made no new checkpoint", "scontrol release 9", "scancel 9"):
         assert words in err
     assert err.count("\n") == 1
-    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING Resources\n")
+    (slurm / "squeue").write_text("#!/bin/sh\n" + shown("Resources"))
     status, out, err = again()
     assert status == 0 and "is live already: job 9" in out and err == ""
-    assert (slurm / "taken").read_text() == "x\n"
+    assert len((slurm / "taken").read_text().splitlines()) == 1
 
 
 def test_the_points_behind_a_held_one_are_queued(slurm: Path, capsys: pytest.CaptureFixture) -> None:
-    (slurm / "squeue").write_text("#!/bin/sh\necho PENDING JobHeldUser\n")
+    (slurm / "squeue").write_text("#!/bin/sh\n" + shown("JobHeldUser"))
     keys = ["run.name='x-train.lr=0.001'", "train.lr=0.001"]
     assert submit.submit(print, config("cluster=snellius", *keys), 4, "pretrain") == 0
     RunFolder("runs/x-train.lr=0.001").update(state="held", reason="no new checkpoint")
@@ -385,6 +415,53 @@ def test_hostile_values_in_a_site_file_are_refused_too(key: str) -> None:
     for value in ["a\nb", "$(x)", "`x`", "a;b", "'", '"', "#SBATCH x", ""]:
         with pytest.raises(InputError, match=f"cluster.{key}"):
             ClusterConfig(**{key: value}).check()
+
+
+@pytest.mark.parametrize(
+    ("verb", "ranks", "words"),
+    [
+        ("preprocess", 4, ["--cpus-per-task=1", "--mem=16G"]),
+        ("export", 1, ["--cpus-per-task=4", "--mem=24G"]),
+        ("import_hf", 1, ["--cpus-per-task=4", "--mem=24G"]),
+    ],
+)
+def test_what_uses_no_gpu_asks_for_cores_and_memory(verb: str, ranks: int, words: list[str]) -> None:
+    schema = {"preprocess": PreprocessCommand, "export": ExportConfig, "import_hf": ImportConfig}[verb]
+    given = ["cluster=snellius", *([] if verb == "preprocess" else ["source=x"])]
+    text = submit.script(config(*given, verb=verb, schema=schema), ranks, verb)
+    assert all(f"#SBATCH {word}\n" in text for word in words)
+    keys = ["cluster.memory_gb=8", "cluster.cpus_per_task=2"]
+    own = submit.script(config(*given, *keys, verb=verb, schema=schema), ranks, verb)
+    assert "--mem=8G\n" in own and "--cpus-per-task=2\n" in own
+
+
+def test_a_script_without_a_time_names_none() -> None:
+    assert "--time" not in submit.script(config("cluster=dev", "cluster.time=null"), 1, "pretrain")
+    assert "--time=0:10:00\n" in submit.script(config("cluster=dev"), 1, "pretrain")
+
+
+def test_what_a_person_sets_for_communication_passes_or_is_named() -> None:
+    env = {"NCCL_DEBUG": "INFO", "https_proxy": "http://proxy:3128", "HTTP_PROXY": "http://me:word@proxy",
+           "HF_TOKEN": "x", "CUDA_LAUNCH_BLOCKING": "1", "EDITOR": "vi"}  # fmt: skip
+    assert set(exported(env)) == {"NCCL_DEBUG", "https_proxy"}
+    assert dropped(env) == ["CUDA_LAUNCH_BLOCKING", "HF_TOKEN", "HTTP_PROXY"]
+
+
+def test_a_library_that_is_missing_is_named_before_anything_is_queued(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    there = extras.is_installed
+    monkeypatch.setattr(extras, "is_installed", lambda library: library != "lm_eval" and there(library))
+    planned = stages(config("cluster=dev", verb="pipeline", schema=PipelineConfig))
+    assert planned[-1].config.tasks == [] and "perplexity alone" in capsys.readouterr().err
+    chain.check_scripts(planned)
+    monkeypatch.setattr(extras, "is_installed", lambda library: library != "transformers")
+    with pytest.raises(InputError, match=r"export needs transformers.*\[hf\]"):
+        chain.check_scripts(planned)
+    asked = config("source=x", "tasks=[elm_cloze_nl]", verb="eval", schema=EvalConfig)
+    monkeypatch.setattr(extras, "is_installed", lambda library: library != "lm_eval")
+    with pytest.raises(InputError, match=r"eval needs lm_eval.*\[eval\]"):
+        extras.check("eval", extras.measurable(asked))
 
 
 def test_secrets_stay_behind() -> None:
