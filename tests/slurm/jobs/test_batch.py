@@ -92,7 +92,7 @@ def test_a_container_sees_every_path_that_the_configuration_names(
     monkeypatch.chdir(caller)
     keys = ["cluster=dev", f"cluster.container={image}", "cluster.binds=[/opt/lib:/lib64/extra]"]
     script = submit.script(config(*keys, f"data.dir={data}/to/come"), 1, "pretrain")
-    ranks, _, _ = script.partition("# teardown")
+    ranks = script.partition("# command")[2].partition("# teardown")[0]
     bound = [words.split()[0] for words in ranks.split("--bind ")[1:]]
     assert bound == [str(caller), str(data), "/opt/lib:/lib64/extra"]
     assert f"--env PYTHONPATH={caller}/runs/.code/" in ranks
