@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from conf.errors import InputError
+from conf.schema.cluster import SiteConfig
 
 SITES = Path(__file__).resolve().parents[2] / "conf" / "cluster"
 
@@ -215,4 +216,4 @@ def _number(site: dict[str, Any], key: str, where: str) -> float:
 
 
 def _unit_of(site: dict[str, Any]) -> str:
-    return str(site.get("budget_unit") or "SBU")
+    return str(site.get("budget_unit") or SiteConfig.budget_unit)
