@@ -25,8 +25,7 @@ from conf.schema.cluster import ClusterConfig
 from data_prep import files
 from elm_megatron.run import inputs
 from elm_megatron.run.folder import OWNER, RunFolder, git_commit
-from elm_megatron.run.resume import check_resume, require_known_steps
-from elm_megatron.run.steps import committed
+from elm_megatron.run.resume import check_resume
 from elm_megatron.sources import ownership
 from elm_megatron.sources.places import run_config
 
@@ -55,12 +54,10 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
         Why there is nothing to do (one sentence), or None when it can start or go on.
 
     Raises:
-        InputError: the folder holds another run, its config.yaml cannot be read, or its checkpoints are gone.
+        InputError: the folder holds another run, or its config.yaml cannot be read.
     """
     record, asked = run.read(), plain(config)
     if not record:
-        if not committed(run):
-            require_known_steps(run)  # by its metrics
         return None
     name = asked["run"]["name"]
     if run.config.exists():
@@ -77,8 +74,6 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
         )
     if record.get("state") == "done" and not _asks_more(record, asked):
         return f"{name} is finished: {record.get('step', '?')} steps, see {run.path}."
-    if not committed(run):
-        require_known_steps(run)
     return None
 
 

@@ -21,6 +21,8 @@ from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
 from elm_megatron.run import inputs
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.resume import require_known_steps
+from elm_megatron.run.steps import committed
 from elm_megatron.sources import ownership
 from elm_megatron.sources.places import run_config
 from slurm.jobs import (
@@ -127,6 +129,8 @@ class Submission:
         if self.resumes and (nothing := record.resumable(self.run, self.asked, self.manifest_sha256)):
             print(nothing)
             return 0
+        if self.resumes and not committed(self.run):
+            require_known_steps(self.run)
         self._check_cluster()
         if (live := self._live()) and (status := self._say_queued(live, locked=False)) is not None:
             return status
