@@ -109,7 +109,7 @@ class LocalWorld:
             from outside to save and stop.
         """
         screen = Follower(self.ranks[0].shown or self.ranks[0].stdout)
-        stop.ranks = self.ranks
+        stop.watch(self.ranks)
         try:
             return self._until_end(screen, stop)
         finally:
@@ -229,11 +229,16 @@ class StopRequest:
     said: bool = False
     at_once: bool = False
     _since: float = 0.0
+    _unasked: list[Rank] = field(default_factory=list)
 
     def ask(self) -> None:
-        """Ask every rank to save and to stop."""
-        for rank in self.ranks:
-            rank.signal(signal.SIGTERM)
+        """Ask every rank to save and to stop, once: another SIGTERM would end one that is about to leave."""
+        while self._unasked:
+            self._unasked.pop().signal(signal.SIGTERM)
+
+    def watch(self, ranks: list[Rank]) -> None:
+        """Take these ranks for those who are told."""
+        self.ranks, self._unasked = ranks, list(ranks)
 
     def receive(self, signum: int, frame: FrameType | None = None) -> None:
         """Handle a signal."""
