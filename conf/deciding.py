@@ -7,7 +7,16 @@ run goes on (elm_megatron/run/resume.py).
 from __future__ import annotations
 
 # Of `train.*` and `tune.*`: what is kept, logged and guarded, but neither learnt nor measured.
-CARRIED_OUT = ("keep_last", "keep_best", "spike_factor", "log_sample_ids", "stall_seconds", "wandb")
+CARRIED_OUT = (
+    "keep_last",
+    "keep_best",
+    "spike_factor",
+    "log_sample_ids",
+    "stall_seconds",
+    "wandb",
+    "profile",
+    "profile.steps",
+)
 LOOPS = ("train.", "tune.")
 EVERY = "_every"  # how often something happens
 # Of `cluster.*`: all else says where, when and in whose name a job runs.

@@ -37,6 +37,7 @@ class TuneConfig(TrainConfig):
         template: a file of chat/templates/ by name, or a path.
         packing: several examples in one row, kept apart; otherwise rows are padded, grouped by length.
         patience: stop after this many validations without a better one and keep the best; null is never.
+            Pairs stop by default: the loss on held-out pairs soon begins to rise.
     """
 
     global_batch_size: Count = typed.follows("${by_stage:32,16}", 32)
@@ -49,7 +50,7 @@ class TuneConfig(TrainConfig):
     weight_decay: NotNegative = 0.0
     beta2: BelowOne = 0.999
     save_every: Count = 200
-    eval_every: Count = 200
+    eval_every: Count = typed.follows("${by_stage:200,20}", 200)
     eval_batches: Batches | None = None
     r: Count = 64
     alpha: Positive = 128.0
@@ -58,7 +59,7 @@ class TuneConfig(TrainConfig):
     adapter_precision: Literal["fp32", "bf16"] = "fp32"
     template: str = "alpaca"
     packing: bool = False
-    patience: Count | None = None
+    patience: Count | None = typed.follows("${by_stage:null,3}", None)
 
     def trainable_parameters(self, model: ModelConfig) -> int:
         """Parameters of the adapter: r · (in + out) for each projection of each layer."""

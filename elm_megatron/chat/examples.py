@@ -13,6 +13,8 @@ from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Dialogue, Template
 
 Encode = Callable[[str], list[int]]
+Decode = Callable[[list[int]], str]
+EMPTY = "left out, answer empty after the cut"
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,26 @@ class Encoder:
         template: the texts around instructions.
         longest: ids of one example at most.
         begin: ids before the first prompt.
+        decode: the text of ids; finds answers of which the cut leaves blanks alone.
     """
 
     def __init__(
-        self, encode: Encode, eos_id: int, template: Template, longest: int, begin: Iterable[int] = ()
+        self,
+        encode: Encode,
+        eos_id: int,
+        template: Template,
+        longest: int,
+        begin: Iterable[int] = (),
+        decode: Decode | None = None,
     ):
         self._encode, self._eos_id, self._template, self._longest = encode, eos_id, template, longest
-        self._begin = list(begin)
+        self._begin, self._decode = list(begin), decode
         self.counts: Counter[str] = Counter()
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, template: Template, longest: int) -> Encoder:
         """An encoder with this suite's own tokenizer."""
-        return cls(tokenizer.encode, tokenizer.eos_id, template, longest, tokenizer.begin)
+        return cls(tokenizer.encode, tokenizer.eos_id, template, longest, tokenizer.begin, tokenizer.decode)
 
     def __call__(self, dialogue: Dialogue) -> Example | None:
         """The example, cut to the longest length; None when the cut leaves no answer to learn."""
@@ -75,7 +84,15 @@ class Encoder:
         if not any(answer[1:]):
             self.counts["left out, prompt too long"] += 1
             return None
+        if self._is_empty([n for n, learnt in zip(ids, answer, strict=True) if learnt]):
+            self.counts[EMPTY] += 1
+            return None
         return Example(np.array(ids, np.int32), np.array(answer, bool), prompt_key(dialogue))
+
+    def _is_empty(self, answer: list[int]) -> bool:
+        """Whether an answer says nothing: the ids that close it, or blanks."""
+        said = [n for n in answer if n != self._eos_id]
+        return not said or (self._decode is not None and not self._decode(said).strip())
 
     def all(self, dialogues: Iterable[Dialogue]) -> list[Example]:
         """The examples of all dialogues that keep an answer."""

@@ -26,16 +26,21 @@ class Retention:
         last: this many of the newest.
         every: also those of steps that this divides; None for none.
         best: also the one with the lowest validation loss.
+        before: also the newest of this step or an earlier one, to go on from with more
+            steps; None for none.
     """
 
     last: int
     every: int | None = None
     best: bool = False
+    before: int | None = None
 
     @classmethod
     def of(cls, train: TrainConfig) -> Retention:
         """As configured."""
-        return cls(train.keep_last, train.keep_every, train.keep_best)
+        decays = train.schedule == "wsd" and train.steps is not None
+        before = train.steps - train.wsd_decay_steps if decays else None
+        return cls(train.keep_last, train.keep_every, train.keep_best, before)
 
     def to_keep(self, folders: list[Path]) -> set[Path]:
         """Of step folders, newest first, those to keep; also each that cannot be read now."""
@@ -50,6 +55,8 @@ class Retention:
                 continue  # damaged
         if self.every:
             keep |= {c.folder for c in checkpoints if c.step % self.every == 0}
+        if self.before is not None:
+            keep |= {c.folder for c in [c for c in checkpoints if c.step <= self.before][:1]}
         measured = [c for c in checkpoints if c.manifest.get("valid_loss") is not None]
         if self.best and measured:
             keep.add(min(measured, key=lambda c: c.manifest["valid_loss"]).folder)

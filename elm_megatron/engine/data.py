@@ -207,8 +207,19 @@ def micro_batches(
         yield Batch(**tensors, packed=packed)
 
 
-def padded_ids(count: int, unit: int) -> np.ndarray:
-    """0 … count-1, filled with -1 up to a multiple of `unit`; validation walks over it."""
-    ids = np.full(-(-count // unit) * unit, -1, dtype=np.int64)
-    ids[:count] = np.arange(count)
-    return ids
+def padded(ids: np.ndarray, unit: int) -> np.ndarray:
+    """Ids filled with -1 up to a multiple of `unit`; validation walks over them."""
+    filled = np.full(-(-len(ids) // unit) * unit, -1, dtype=np.int64)
+    filled[: len(ids)] = ids
+    return filled
+
+
+def targets(dataset: GPTDataset, skips_ends: bool) -> int:
+    """Tokens of a validation dataset that a loss is taken of.
+
+    Args:
+        skips_ends: the token that follows a document's end is left out (`data.eod_mask_loss`).
+    """
+    documents = len(dataset.indices)
+    tokens = int(dataset.dataset.sequence_lengths[dataset.indices].sum())
+    return tokens - 1 - (documents - 1 if skips_ends else 0)

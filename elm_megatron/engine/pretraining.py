@@ -67,6 +67,11 @@ class Pretraining(Task):
         rows, length = self.settings.micro_batch_size, self.settings.seq_length
         return (rows, length) if self.keep_apart is None else (1, rows * length)
 
+    def valid_targets(self) -> dict[str, int]:
+        """Tokens with a loss, by language."""
+        skips = self.config.data.eod_mask_loss
+        return {name: data.targets(dataset, skips) for name, dataset in self.valid_sets.items() if name}
+
     def origin(self, ids: np.ndarray) -> dict[str, list[int]]:
         """The datasets that samples of a blend come from."""
         return {"datasets": self.train_set.part_of(ids).tolist()} if self.config.data.blend else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel
 
 from conf.errors import InputError
@@ -18,6 +19,7 @@ from elm_megatron.checkpoint.retention import Retention
 from elm_megatron.checkpoint.save import CheckpointSaver
 from elm_megatron.engine.optimizer import Optimizer
 from elm_megatron.engine.task import Task
+from elm_megatron.run.decay import last_before_decay, set_aside_decayed
 from elm_megatron.run.folder import RunFolder
 
 
@@ -49,16 +51,22 @@ class Saver:
         self._buffers: rank_state.Buffers = {}
         self.seconds = 0.0
 
-    def restore_newest(self) -> Checkpoint | None:
+    def restore_newest(self, steps: int) -> Checkpoint | None:
         """Put the newest checkpoint that verifies into the model; None when the run has none.
+
+        Args:
+            steps: updates of the whole run.
 
         Raises:
             InputError: there are some and none is intact, or it was made from something else.
         """
+        self._leave_decay(steps)
         checkpoint = newest_verified(self._run, self._task.world, self._task.device)
         if checkpoint is None:
             return None
         for key, now in self._task.identity().items():
+            if key in self._task.younger_identity and key not in checkpoint.manifest:
+                continue
             before = checkpoint.manifest.get(key)
             if before != now:
                 raise InputError(
@@ -67,6 +75,32 @@ class Saver:
         reader = checkpoint.reader()
         rank_state.restore(self._chunks, self._optimizer, reader, checkpoint.step, choose=self._task.is_saved)
         return checkpoint
+
+    def _leave_decay(self, steps: int) -> None:
+        """Make a WSD run that was lengthened after its decay began go on from a step before it.
+
+        Raises:
+            InputError: on every rank: there is none.
+        """
+        task, settings = self._task, self._task.settings
+        if settings.schedule != "wsd":
+            return
+        refusal: list[str | None] = [None]
+        if task.world.rank == 0:
+            try:
+                good = last_before_decay(self._run, steps, settings.wsd_decay_steps, task.group)
+                if good is not None:
+                    names = set_aside_decayed(self._run, good)
+                    task.log(
+                        f"{task.group}.steps={steps}: the run was lengthened after its decay began; it goes "
+                        f"on from {good.name}, the last checkpoint before. Kept as they are: "
+                        f"{', '.join(names)}."
+                    )
+            except InputError as error:
+                refusal = [str(error)]
+        dist.broadcast_object_list(refusal, src=0, device=task.device)
+        if refusal[0] is not None:
+            raise InputError(refusal[0])
 
     def remove_leftovers(self) -> None:
         """Remove what killed saves have left; for rank 0, before any rank saves."""

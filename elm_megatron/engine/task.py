@@ -39,6 +39,7 @@ class Task(ABC):
         transformer_engine: whether the model's layers may be those of Transformer Engine.
         packed: whether rows hold several sequences that do not see each other.
         per_token_loss: whether megatron-core divides the gradients by the tokens of the global batch.
+        younger_identity: keys of `identity` that checkpoints of earlier versions lack.
         train_set: samples by id, with `ids(consumed, count)`.
         valid_sets: the datasets measured on, by language; one named "" where there are no languages.
         dp, dp_rank: data-parallel ranks, and which of them this is.
@@ -50,6 +51,7 @@ class Task(ABC):
     transformer_engine = True
     packed = False
     per_token_loss = False
+    younger_identity: frozenset[str] = frozenset()
     train_set: Any
     valid_sets: dict[str, Any]
 
@@ -84,6 +86,10 @@ class Task(ABC):
     @abstractmethod
     def shape(self, dataset: Any, ids: np.ndarray) -> tuple[int, int]:
         """(rows, tokens a row) of every micro-batch of a global batch; stages exchange such tensors."""
+
+    def valid_targets(self) -> dict[str, int]:
+        """Tokens of the validation split that a loss is taken of, by language; {} without languages."""
+        return {}
 
     def origin(self, ids: np.ndarray) -> dict[str, list[int]]:
         """Further columns of samples.jsonl: where samples come from."""

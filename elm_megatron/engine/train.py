@@ -59,7 +59,7 @@ class Trainer:
         task: what is learnt, and from what.
 
     Attributes:
-        step, steps: updates done, and of the whole run.
+        step, steps: updates done, and of the whole run; early stopping ends it before `length`.
         chunks: this rank's model chunks.
         optimizer: theirs.
         distributed_optimizer: the optimizer's state is spread over the ranks with the same weights.
@@ -70,7 +70,7 @@ class Trainer:
         config, settings, world, device = task.config, task.settings, task.world, task.device
         self.task, self.settings, self.device = task, settings, device
         self.signals = Signals()
-        self.steps = settings.steps or task.steps_of_epochs()
+        self.length = self.steps = settings.steps or task.steps_of_epochs()
         self.step = 0
         if settings.precision == "fp8":
             require_fp8(device)
@@ -185,7 +185,7 @@ class Trainer:
 
     def _start(self) -> bool:
         """Go on from the newest checkpoint that verifies, or begin with initial weights."""
-        checkpoint = self.saver.restore_newest()
+        checkpoint = self.saver.restore_newest(self.steps)
         if checkpoint is not None:
             self.step = checkpoint.step
             self.guard.remember(checkpoint.manifest.get("recent_losses", []))
@@ -251,7 +251,12 @@ class Trainer:
         Args:
             row: holds its `tokens` and `loss`.
         """
-        facts = {"loss": row["loss"], "valid_loss": self.valid_loss, "recent_losses": self.guard.losses}
+        facts = {
+            "steps": self.length,
+            "loss": row["loss"],
+            "valid_loss": self.valid_loss,
+            "recent_losses": self.guard.losses,
+        }
         self.saver.save(self.step, blocking, **facts)
         self.reporter.saving(self.step, row["tokens"], row["loss"])
 

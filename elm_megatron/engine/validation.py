@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from elm_megatron.engine import data
+from elm_megatron.engine import data, stratified
 from elm_megatron.engine.passes import Passes
 from elm_megatron.engine.signals import Signals
 from elm_megatron.engine.task import Task
@@ -39,6 +39,7 @@ class Validator:
         self._unit = task.settings.micro_batch_size * task.dp * (parallel.pp if parallel.vpp > 1 else 1)
         fills = 1 if parallel.pp == 1 else PIPELINE_FILLS * (1 if parallel.vpp > 1 else parallel.pp)
         self._at_once = self._unit * fills
+        self._ids = self._chosen()
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether a run of `steps` updates is measured after `step` of them."""
@@ -80,18 +81,29 @@ class Validator:
 
     def _batches(self) -> Iterator[tuple[str, np.ndarray]]:
         """(language, ids) of what runs between two looks at the signals; an id of -1 fills a batch."""
-        settings = self._task.settings
-        for name, dataset in self._task.valid_sets.items():
-            ids = data.padded_ids(len(dataset), self._unit)
-            if settings.eval_batches is not None:
-                ids = ids[: settings.eval_batches * settings.global_batch_size]
+        for name, chosen in self._ids.items():
+            ids = data.padded(chosen, self._unit)
             for start in range(0, len(ids), self._at_once):
                 yield name, ids[start : start + self._at_once]
 
+    def _chosen(self) -> dict[str, np.ndarray]:
+        """Ids of the samples that are measured, by language: all, or a sample of `eval_batches`."""
+        settings = self._task.settings
+        sizes = {name: len(dataset) for name, dataset in self._task.valid_sets.items()}
+        if settings.eval_batches is None:
+            return {name: np.arange(size) for name, size in sizes.items()}
+        return stratified.drawn(settings.eval_batches * settings.global_batch_size, sizes, settings.seed)
+
     def _row(self, step: int, sums: dict[str, list[float]]) -> dict[str, Any]:
-        total, count, *more = (sum(column) for column in zip(*sums.values(), strict=True))
+        """The row; a language counts by its share of the whole split, also where a sample was measured."""
+        targets = self._task.valid_targets()
+        scaled = [
+            [number * targets.get(name, part[1]) / part[1] for number in part] for name, part in sums.items()
+        ]
+        total, count, *more = (sum(column) for column in zip(*scaled, strict=True))
         loss = total / count
         perplexity = math.exp(min(loss, 700.0))
         row = {"step": step, "loss": loss, "perplexity": perplexity, "time": time.time()}
         row |= {f"loss_{name}": part[0] / part[1] for name, part in sums.items() if name}
+        row |= {f"weight_{name}": n / sum(targets.values()) for name, n in targets.items()}
         return row | self._task.validation_columns(more, count)

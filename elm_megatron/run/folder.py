@@ -115,8 +115,11 @@ class RunFolder:
             )
         return data
 
-    def update(self, **fields: Any) -> dict[str, Any]:
+    def update(self, *, unless: str | None = None, **fields: Any) -> dict[str, Any]:
         """Set fields of run.json and stamp `updated` (UTC epoch seconds); returns the whole record.
+
+        Args:
+            unless: a state in which nothing is written, asked under the same lock.
 
         Raises:
             Superseded: another attempt owns the run.
@@ -127,6 +130,8 @@ class RunFolder:
             raise ValueError(f"state {state!r} is not one of {STATES}")
         with _threads, _locked(self.path):
             before = self.read()
+            if unless is not None and before.get("state") == unless:
+                return before
             if self.attempt is not None:
                 self._require_owner(before, self.attempt)
             data = {"schema": SCHEMA, **before, **fields, "updated": time.time()}

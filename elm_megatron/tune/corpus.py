@@ -11,10 +11,12 @@ import numpy as np
 from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.chat.examples import Encoder, Example, held_out
+from elm_megatron.chat.examples import EMPTY, Encoder, Example, held_out
 from elm_megatron.chat.read import data_file, dialogues, digest, listing
 from elm_megatron.chat.template import Template
 from elm_megatron.tune.rows import Rows
+
+ALIKE = "left out, the same as another after the cut"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class SftData:
         valid_paths = [data_file(name, "sft.valid_files") for name in sft.valid_files]
         files = [_examples(path, sft.sheet, encoder, counts) for path in paths]
         valid = [e for path in valid_paths for e in _examples(path, sft.sheet, encoder, counts)]
+        files, (valid,) = different(files, counts), different([valid], counts)
         if not valid_paths:  # over all files, for a question may stand in several
             out = iter(held_out([e.key for examples in files for e in examples], sft.valid_fraction))
             sides = [[(e, next(out)) for e in examples] for examples in files]
@@ -70,6 +73,7 @@ class SftData:
         # What else decides on the rows; said only where it matters, so that older runs go on.
         rules = ["one split over all files"] if len(paths) > 1 and not valid_paths else []
         rules += [f"begins with {tokenizer.begin}"] if tokenizer.begin else []
+        rules += [ALIKE] if counts[ALIKE] or counts[EMPTY] else []
         text = hashlib.sha256("".join([repr(template), *rules]).encode()).hexdigest()
         return cls(
             train=Rows(train, *sizes, tune.packing, draws, unit),
@@ -94,6 +98,27 @@ def _examples(path, sheet: str, encoder: Encoder, counts: Counter[str]) -> list[
     for reason, number in skipped.items():
         counts[f"skipped, {reason}"] += number
     return examples
+
+
+def different(files: list[list[Example]], counts: Counter[str]) -> list[list[Example]]:
+    """Examples that differ, the first of those that are alike after the cut; the others are counted.
+
+    Args:
+        files: the examples of each file.
+        counts: gets how many were left out.
+    """
+    seen: set[bytes] = set()
+    kept: list[list[Example]] = []
+    for examples in files:
+        kept.append([])
+        for example in examples:
+            content = example.ids.tobytes() + example.answer.tobytes()
+            if content in seen:
+                counts[ALIKE] += 1
+            else:
+                kept[-1].append(example)
+            seen.add(content)
+    return kept
 
 
 def _draws(examples: int, weight: float, seed: int) -> list[int]:

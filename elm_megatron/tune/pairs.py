@@ -13,10 +13,12 @@ import torch
 from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.chat.examples import Encoder, Example, held_out
+from elm_megatron.chat.examples import EMPTY, Encoder, Example, held_out
 from elm_megatron.chat.read import data_file, digest, listing, preferences
 from elm_megatron.chat.template import Dialogue, Template, Turn
 from elm_megatron.tune.rows import Rows
+
+ALIKE = "left out, both answers alike after the cut"
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,12 @@ class PairData:
                     encoder(Dialogue((Turn(preference.prompt, "", answer),)))
                     for answer in (preference.chosen, preference.rejected)
                 ]
-                if None not in both:
-                    pairs.append((both[0], both[1]))
+                if None in both:
+                    continue
+                if np.array_equal(both[0].ids, both[1].ids):
+                    counts[ALIKE] += 1
+                    continue
+                pairs.append((both[0], both[1]))
         counts |= {f"answers {name}": n for name, n in encoder.counts.items() if name != "examples"}
         held = held_out([chosen.key for chosen, _ in pairs], dpo.valid_fraction)
         sides = {
@@ -135,6 +141,7 @@ class PairData:
         )
         counts = {"training pairs": len(train), "validation pairs": len(valid), **counts}
         rules = [f"begins with {tokenizer.begin}"] if tokenizer.begin else []
+        rules += [ALIKE] if counts[ALIKE] or encoder.counts[EMPTY] else []
         text = hashlib.sha256("".join([repr(template), *rules]).encode()).hexdigest()
         return cls(train, valid, counts, hashlib.sha256((digest(paths) + text).encode()).hexdigest())
 

@@ -21,6 +21,7 @@ from conf.schema.tune import FinetuneConfig, TuneConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Template
 from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.checkpoint.retention import mark_needed
 from elm_megatron.engine import distributed
 from elm_megatron.engine.task import Task
 from elm_megatron.hf import adapters
@@ -50,6 +51,7 @@ class Tuning(Task):
     # The torch layers also on a GPU: Transformer Engine fuses the norm into the layer whose input an adapter
     # needs.
     transformer_engine = False
+    younger_identity = frozenset({"packing"})
     settings: TuneConfig
 
     def __init__(self, config: FinetuneConfig, world: World, device: torch.device):
@@ -120,6 +122,7 @@ class Tuning(Task):
         for module in modules:
             _hide_padded_vocabulary(module, self.config.model)
         self.fingerprint = self.base.load_into(modules)
+        self._keep_base()
         lora.initialize(modules, self.settings.seed)
         self._warm_start(modules)
         return modules
@@ -132,6 +135,15 @@ class Tuning(Task):
         adapter = reading.read(locate_adapter(str(folder)), self.config.model)
         adapter.require_fits(self.settings, self.fingerprint)
         lora.load(modules, adapter.megatron_tensors())
+
+    def _keep_base(self) -> None:
+        """Ask the base's run to keep the step that this adapter is made for."""
+        base, step = self.base.source.run, self.base.weights.step
+        if self.world.rank == 0 and base is not None and step is not None:
+            try:
+                mark_needed(base, step, self.run.path)
+            except OSError as problem:  # another person's run
+                print(f"note: {base.path} cannot be asked to keep step {step} ({problem})", flush=True)
 
     def is_saved(self, param: torch.nn.Parameter) -> bool:
         """The adapter's parameters."""
@@ -165,11 +177,12 @@ class Tuning(Task):
         }
 
     def identity(self) -> dict[str, Any]:
-        """The base, the data, and the adapter's shape."""
+        """The base, the data, how rows are made of them, and the adapter's shape."""
         return {
             "base_fingerprint": self.fingerprint.plain,
             "data_sha256": self.corpus.sha256,
             "lora": adapters.lora_facts(self.settings),
+            "packing": self.settings.packing,
         }
 
     def publish(self, step: int) -> None:

@@ -132,8 +132,8 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:
     """Write down the first failure of an attempt; any rank does, since rank 0 may be lost."""
-    if run.read().get("state") != "failed":
-        run.update(state="failed", reason=f"rank {world.rank}: {type(error).__name__}: {error}")
+    reason = f"rank {world.rank}: {type(error).__name__}: {error}"
+    run.update(unless="failed", state="failed", reason=reason)
 
 
 def mark(world: World, name: str) -> None:

@@ -24,6 +24,7 @@ from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from data_prep import files
 from elm_megatron.run import inputs
+from elm_megatron.run.decay import last_before_decay
 from elm_megatron.run.folder import OWNER, RunFolder, git_commit
 from elm_megatron.run.resume import check_resume
 from elm_megatron.sources import ownership
@@ -66,6 +67,10 @@ def resumable(run: RunFolder, config: Any, manifest_sha256: str | None) -> str |
         if ownership.is_moved(run, old, asked):
             moved.add("source")
         check_resume(old, asked, asked["run"]["dir"], moved)
+        for group in ("train", "tune"):
+            loop = asked.get(group) or {}
+            if loop.get("schedule") == "wsd" and loop.get("steps"):
+                last_before_decay(run, loop["steps"], loop["wsd_decay_steps"], group)
     before = record.get("manifest_sha256")
     if None not in (before, manifest_sha256) and before != manifest_sha256:
         raise InputError(

@@ -257,3 +257,81 @@ def update_without_gradients(world: World, config: PretrainConfig) -> dict[bool,
         return factors
     finally:
         distributed.leave()
+
+
+def train_with_long_validation(
+    world: World, config: PretrainConfig, at: int, number: int
+) -> tuple[str, dict[str, float]]:
+    """Train; a signal comes one second into the validation of step `at`, of which a micro-batch takes 0.5 s.
+
+    Returns the outcome, and the monotonic times of the signal and of the last commit.
+    """
+    import threading
+    import time
+
+    from elm_megatron.checkpoint.save import CheckpointSaver
+    from elm_megatron.engine.passes import Passes
+    from elm_megatron.engine.validation import Validator
+
+    run, measure, commit = Passes.run, Validator.measure, CheckpointSaver._commit
+    times: dict[str, float] = {}
+    now: dict[str, int] = {}
+
+    def slow(self: Passes, dataset: Any, ids: Any, forward_only: bool) -> Any:
+        if forward_only and now["step"] == at:
+            time.sleep(0.5)
+        return run(self, dataset, ids, forward_only)
+
+    def signalled(self: Validator, step: int, *arguments: Any) -> Any:
+        def send() -> None:
+            times["signal"] = time.monotonic()
+            os.kill(os.getpid(), number)
+
+        if step == at and not times and world.rank == world.world_size - 1:
+            threading.Timer(1.0, send).start()
+        now["step"] = step
+        return measure(self, step, *arguments)
+
+    def committed(self: CheckpointSaver, *arguments: Any) -> None:
+        commit(self, *arguments)
+        times["commit"] = time.monotonic()
+
+    Passes.run, Validator.measure, CheckpointSaver._commit = slow, signalled, committed  # type: ignore
+    try:
+        return Train(config)(world), times
+    finally:
+        Passes.run, Validator.measure, CheckpointSaver._commit = run, measure, commit  # type: ignore
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(name, signal.SIG_DFL)
+
+
+def train_until_it_breaks(world: World, config: PretrainConfig, step: int, killed: bool) -> tuple[float, Any]:
+    """Train with steps of 0.1 s and a meter of 1 kWh a second; before `step` the rank breaks, or is killed.
+
+    Returns the seconds that it took, and run.json as it was left."""
+    import time
+
+    from elm_megatron.engine.energy import EnergyMeter
+    from elm_megatron.engine.reporter import Reporter
+    from elm_megatron.engine.train import Trainer
+
+    train_step, kwh, give_up, began = Trainer.train_step, EnergyMeter.kwh, Reporter.give_up, time.time()
+
+    def breaking(self: Trainer) -> Any:
+        time.sleep(0.1)
+        if self.step == step - 1:
+            raise RuntimeError("broken")
+        return train_step(self)
+
+    Trainer.train_step, EnergyMeter.kwh = breaking, lambda self: time.time() - began  # type: ignore
+    if killed:
+        Reporter.give_up = lambda self: None  # type: ignore[method-assign]
+    try:
+        Train(config)(world)
+    except RuntimeError:
+        from elm_megatron.engine import distributed
+
+        distributed.leave()
+    finally:
+        Trainer.train_step, EnergyMeter.kwh, Reporter.give_up = train_step, kwh, give_up  # type: ignore
+    return time.time() - began, RunFolder(config.run.dir).read()

@@ -12,8 +12,8 @@ import torch
 
 from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
-from elm_megatron.chat.examples import Example, held_out, prompt_key
-from elm_megatron.chat.template import Dialogue, Turn
+from elm_megatron.chat.examples import Encoder, Example, held_out, prompt_key
+from elm_megatron.chat.template import Dialogue, Template, Turn
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.tune.corpus import SftData
 from elm_megatron.tune.pairs import PairData
@@ -183,3 +183,45 @@ def test_split_by_hash_is_stable() -> None:
     assert held_out(keys[:1000], 0.1) == first[:1000]
     assert held_out(["0" * 64, "f" * 64], 0.01) == [True, False]
     assert held_out(["0" * 64, "1" * 64], 0.99) == [True, False]
+
+
+def write_records(path: Path, records: list[dict[str, str]]) -> str:
+    """Records as JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+def test_answers_alike_or_empty_after_the_cut_are_dropped_and_counted(corpus: Path, tmp_path: Path) -> None:
+    """Of instructions and of pairs; what is left out is part of the data's hash."""
+    tokenizer, long = Tokenizer.load(corpus), "een heel lang antwoord over Rotterdam en de haven " * 40
+    answers = ["goed", "goed", f"{long} eerste", f"{long} tweede", "beter"]
+    prompts = ["a", "a", "b", "b", "a"]
+    records = [{"instruction": q, "output": a} for q, a in zip(prompts, answers, strict=True)]
+    records += [{"instruction": f"vraag {i}", "output": f"antwoord {i}"} for i in range(8)]
+    path = write_records(tmp_path / "sft.jsonl", records)
+    config = configs.finetune_config(tmp_path / "x", tmp_path, seq_length=128, sft_files=[path])
+    found = SftData.read(config, tokenizer)
+    assert found.counts["left out, the same as another after the cut"] == 2
+    assert len(found.train) + len(found.valid) == len(records) - 2
+    pairs = [
+        {"prompt": "a", "chosen": f"{long} ja", "rejected": f"{long} nee"},
+        {"prompt": "b", "chosen": "ja", "rejected": "nee"},
+        {"prompt": "c", "chosen": "ja", "rejected": "nee"},
+    ]
+    path = write_records(tmp_path / "dpo.jsonl", pairs)
+    config = configs.finetune_config(tmp_path / "y", tmp_path, stage="dpo", seq_length=128, dpo_files=[path])
+    data = PairData.read(config, tokenizer)
+    assert data.counts["left out, both answers alike after the cut"] == 1
+    assert len(data.train) + len(data.valid) == 2
+
+
+def test_an_answer_of_which_the_cut_leaves_blanks_is_dropped(corpus: Path) -> None:
+    tokenizer, template = Tokenizer.load(corpus), Template.load("dialogue")
+    dialogue = Dialogue((Turn("a", "", "\n\n\n\nhet antwoord"),))
+    prompt = len(tokenizer.encode(template.prompt(dialogue, 0)))
+    cut = Encoder.of(tokenizer, template, prompt + 3)
+    assert cut(dialogue) is None
+    assert cut.counts["left out, answer empty after the cut"] == 1
+    whole = Encoder.of(tokenizer, template, prompt + 100)
+    assert whole(dialogue) is not None and not whole.counts["left out, answer empty after the cut"]
+    assert whole(Dialogue((Turn("a", "", ""),))) is None

@@ -12,7 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from conf.schema.tune import TARGETS
 from data_prep.tokenizer import Tokenizer
+from elm_megatron.checkpoint import manifest
+from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.checkpoint.retention import needed_steps
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import committed
 from elm_megatron.sources import adapters
 from elm_megatron.tune.pairs import PairData
 from tests.elm_megatron.rank_pool import RankPool
@@ -71,6 +75,26 @@ def test_another_data_file_is_refused_on_resume(ranks: RankPool, base: Path, tmp
     config = configs.finetune_config(tmp_path / "x", base, **{**changes, "steps": 4})
     (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=config)
     assert "another data_sha256" in sentence
+
+
+def test_rows_made_in_another_way_are_refused_on_resume(ranks: RankPool, base: Path, tmp_path: Path) -> None:
+    """Packing is part of a run's identity; checkpoints of earlier versions do not say whether they packed."""
+    changes = {"steps": 2, "r": 4, "alpha": 8.0, "schedule": "constant"}
+    run(ranks, configs.finetune_config(tmp_path / "x", base, **changes))
+    config = configs.finetune_config(tmp_path / "x", base, packing=True, **{**changes, "steps": 4})
+    (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=config)
+    assert "another packing (False before, True now)" in sentence
+    folder = RunFolder(config.run.dir)
+    newest = Checkpoint.open(committed(folder)[0])
+    manifest.write(
+        newest.folder, {k: v for k, v in newest.manifest.items() if k not in ("packing", "sha256")}
+    )
+    assert len(run(ranks, configs.finetune_config(tmp_path / "x", base, **{**changes, "steps": 4}))) == 4
+
+
+def test_the_base_is_asked_to_keep_the_step_of_the_adapter(base: Path, dpo_one: list) -> None:
+    source = RunFolder(base)
+    assert needed_steps(source) == {source.latest_step()}
 
 
 def test_early_stop_keeps_the_best(ranks: RankPool, base: Path, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,34 @@ def test_progress_starts_the_count_again() -> None:
     assert attempts.count_stalls([attempt(5), attempt(5)], "7", 9) == 0
     assert attempts.count_stalls([attempt(5, job="6"), attempt(5)], "7", 5) == 1
     assert attempts.count_stalls([attempt(5), attempt(5, held=True)], "7", 5) == 0
+
+
+def test_the_first_of_two_failing_ranks_keeps_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look before either writes, as ranks do that a collective lets down at the same moment."""
+    run, both = RunFolder(tmp_path), threading.Barrier(2)
+    read = RunFolder.read
+    run.update(state="running")
+
+    def read_together(self: RunFolder) -> dict:
+        found = read(self)
+        if found.get("state") == "running":
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(1)
+        return found
+
+    monkeypatch.setattr(RunFolder, "read", read_together)
+    errors = [RuntimeError("the cause"), RuntimeError("its consequence")]
+    reasons = []
+
+    def fail(rank: int) -> None:
+        attempts.failed(run, world(tmp_path, 0, rank), errors[rank])
+        reasons.append(json.loads(run.run_json.read_text())["reason"])
+
+    threads = [threading.Thread(target=fail, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reasons[0] == reasons[1]
