@@ -49,6 +49,24 @@ class BatchRamp:
 
 
 @dataclass
+class Profile:
+    """The steps that torch's profiler looks at.
+
+    Attributes:
+        steps: the first and the last of them, as [10,12].
+    """
+
+    steps: list[Count]
+
+    def check(self, group: str) -> None:
+        """Refuse what names no span of steps."""
+        require(
+            len(self.steps) == 2 and self.steps[0] <= self.steps[1],
+            f"{group}.profile.steps={self.steps}: must be the first and the last step, as [10,12].",
+        )
+
+
+@dataclass
 class TrainConfig:
     """The loop: length, batch, optimizer, schedule, and how often things happen.
 
@@ -90,6 +108,8 @@ class TrainConfig:
         log_sample_ids: log which samples each update saw.
         stall_seconds: a rank silent for so long ends the job.
         init_from: a run (`name` or folder, `@step` behind it) whose weights a new run begins with.
+        profile: {steps: [10,12]} writes traces of these steps and a summary into the run's profile/; null is
+            none.
         wandb: a project of Weights & Biases that gets a copy of the metrics; null is none.
     """
 
@@ -126,6 +146,7 @@ class TrainConfig:
     log_sample_ids: bool = False
     stall_seconds: Positive = 300.0
     init_from: str | None = None
+    profile: Profile | None = None
     wandb: Project | None = None
 
     def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
@@ -141,6 +162,8 @@ class TrainConfig:
             f"{group}.global_batch_size={self.global_batch_size} is not a multiple of "
             f"{group}.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
         )
+        if self.profile is not None:
+            self.profile.check(group)
         if self.batch_ramp is not None:
             self.batch_ramp.check(self.global_batch_size, unit, group)
         require(

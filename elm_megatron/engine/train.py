@@ -18,7 +18,8 @@ Every rank runs the same `Trainer`. One step, in order:
     log                 reporter.py      metrics.jsonl, TensorBoard (metrics.py), run.json (summary.py)
 
 Between steps: validation.py measures, early_stop.py judges, saver.py makes a checkpoint (the files are
-written by checkpoint/save.py while training goes on). liveness.py ends the job when a rank falls silent.
+written by checkpoint/save.py while training goes on). profiler.py traces the steps that are asked for, and
+liveness.py ends the job when a rank falls silent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from elm_megatron.engine import early_stop
@@ -36,6 +38,7 @@ from elm_megatron.engine.liveness import Heartbeat
 from elm_megatron.engine.meter import Meter
 from elm_megatron.engine.optimizer import Optimizer
 from elm_megatron.engine.passes import Passes
+from elm_megatron.engine.profiler import Profiler
 from elm_megatron.engine.reporter import Reporter
 from elm_megatron.engine.saver import Saver
 from elm_megatron.engine.schedule import learning_rate
@@ -86,6 +89,7 @@ class Trainer:
         self.reporter = Reporter(task, run, self.steps, energy, self.saver, self.kernels)
         self.guard = Guard(settings.spike_factor)
         self.meter = Meter(config.model, settings, world, device, energy)
+        self.profiler = Profiler(settings, run.path, world, device)
         self.heartbeat = Heartbeat(world, settings.stall_seconds)
         self.valid_loss: float | None = None  # of this very step, for its checkpoint
 
@@ -119,7 +123,9 @@ class Trainer:
         self.heartbeat.start()
         try:
             outcome = self._run()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                self.profiler.out_of_memory()
             self.reporter.give_up()
             raise
         self.heartbeat.stop()
@@ -130,13 +136,15 @@ class Trainer:
         request = self._first_validation(resumed)
         while self.step < self.steps and request is None:
             try:
-                row, request = self.train_step()
+                with self.profiler.around(self.step + 1):
+                    row, request = self.train_step()
             except BadNumbers:
                 self.saver.wait()  # the last good checkpoint may still be on its way
                 raise
             self.saver.check()
             self.reporter.trained(row)
             request = self._between_steps(row, request)
+        self.profiler.stop(self.step)
         self.saver.wait()
         return self._leave(request)
 

@@ -135,6 +135,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def record_memory(device: torch.device) -> None:
+    """Keep the stack of every allocation on a GPU, for `dump_memory`; costs a little time."""
+    if is_gpu(device):
+        torch.cuda.memory._record_memory_history()
+
+
+def dump_memory(device: torch.device, path: Path) -> bool:
+    """Write what a GPU's memory holds, for pytorch.org/memory_viz; False on a CPU."""
+    if is_gpu(device):
+        torch.cuda.memory._dump_snapshot(str(path))
+    return is_gpu(device)
+
+
 def host_buffer(size: int, like: torch.Tensor) -> torch.Tensor:
     """Uninitialised fp32 host memory [size], pinned where `like` is on a GPU: a copy then need not wait."""
     return torch.empty(size, dtype=torch.float32, pin_memory=like.is_cuda)
