@@ -66,9 +66,12 @@ class Profiler:
 
     def out_of_memory(self) -> Path | None:
         """Write a snapshot of the GPU's memory; None on a CPU."""
+        if not devices.is_gpu(self._device):
+            return None
         path = self._folder / f"memory-rank-{self._world.rank:05d}.pickle"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path if devices.dump_memory(self._device, path) else None
+        devices.dump_memory(path)
+        return path
 
     def _start(self) -> None:
         activities = [torch.profiler.ProfilerActivity.CPU]

@@ -206,16 +206,22 @@ class Trainer:
         return checkpoint is not None
 
     def _first_validation(self, resumed: bool) -> Request | None:
-        """Measure the model at the start, or what an earlier attempt left no time for."""
-        due = self.step == 0 or self.validator.is_due(self.step, self.steps)
-        if not due or (self.step > 0 and not self.reporter.lacks_validation(self.step)):
-            return None
-        if self._validate():
-            if resumed:
-                self._annotate()
-        elif not resumed:
+        """Measure the model at the start, or what an earlier attempt left no time for.
+
+        Returns:
+            What signals request by then. The run leaves before its first update, and has a checkpoint.
+        """
+        due = self.step == 0 or self._lacks_validation()
+        if due and self._validate() and resumed:
+            self._annotate()
+        request = self._requested()
+        if request and not resumed:
             self.save({"tokens": 0, "loss": None}, blocking=True)
-        return self._requested()
+        return request
+
+    def _lacks_validation(self) -> bool:
+        due = self.validator.is_due(self.step, self.steps)
+        return due and self.reporter.lacks_validation(self.step)
 
     def _between_steps(self, row: dict[str, Any], request: Request | None) -> Request | None:
         """Validate and save where it is due; returns what signals request by then."""
@@ -284,7 +290,7 @@ class Trainer:
     def _leave(self, request: Request | None) -> Outcome:
         """Make good for the last validation if there is time, publish the result, and sum up."""
         done = self.step == self.steps
-        if done and request and self.reporter.lacks_validation(self.step):
+        if done and request and self._lacks_validation():
             done = self._measured_late()
         if done and not (self.task.patience and self.task.published):
             self._publish()

@@ -141,11 +141,9 @@ def record_memory(device: torch.device) -> None:
         torch.cuda.memory._record_memory_history()
 
 
-def dump_memory(device: torch.device, path: Path) -> bool:
-    """Write what a GPU's memory holds, for pytorch.org/memory_viz; False on a CPU."""
-    if is_gpu(device):
-        torch.cuda.memory._dump_snapshot(str(path))
-    return is_gpu(device)
+def dump_memory(path: Path) -> None:
+    """Write what this rank's GPU holds in memory, for pytorch.org/memory_viz."""
+    torch.cuda.memory._dump_snapshot(str(path))
 
 
 def host_buffer(size: int, like: torch.Tensor) -> torch.Tensor:
