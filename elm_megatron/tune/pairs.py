@@ -141,7 +141,7 @@ class PairData:
         )
         counts = {"training pairs": len(train), "validation pairs": len(valid), **counts}
         rules = [f"begins with {tokenizer.begin}"] if tokenizer.begin else []
-        rules += [ALIKE] if counts[ALIKE] or encoder.counts[EMPTY] else []
+        rules += [ALIKE] if counts.get(ALIKE) or encoder.counts[EMPTY] else []
         text = hashlib.sha256("".join([repr(template), *rules]).encode()).hexdigest()
         return cls(train, valid, counts, hashlib.sha256((digest(paths) + text).encode()).hexdigest())
 

@@ -73,7 +73,9 @@ def test_what_may_change_on_resume() -> None:
 
 def test_a_run_that_stopped_early_is_finished_until_more_is_asked_for(tmp_path: Path) -> None:
     changes = {"schedule": "constant", "patience": 1}
-    (tmp_path / "x").mkdir()
+    step = tmp_path / "x" / "checkpoints" / "step-00000003"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text("{}")
     RunFolder(tmp_path / "x").update(state="done", step=3, steps=8)
 
     def told(steps: int) -> str | None:
