@@ -65,12 +65,15 @@ class Profiler:
             self._finish(step)
 
     def out_of_memory(self) -> Path | None:
-        """Write a snapshot of the GPU's memory; None on a CPU."""
+        """Write a snapshot of the GPU's memory; None on a CPU, and where it cannot be written."""
         if not devices.is_gpu(self._device):
             return None
         path = self._folder / f"memory-rank-{self._world.rank:05d}.pickle"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        devices.dump_memory(path)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            devices.dump_memory(path)
+        except (OSError, RuntimeError):  # the error that is told is the lack of memory
+            return None
         return path
 
     def _start(self) -> None:

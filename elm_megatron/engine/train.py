@@ -124,9 +124,9 @@ class Trainer:
         try:
             outcome = self._run()
         except BaseException as error:
+            self.reporter.give_up()
             if isinstance(error, torch.OutOfMemoryError):
                 self.profiler.out_of_memory()
-            self.reporter.give_up()
             raise
         self.heartbeat.stop()
         return outcome

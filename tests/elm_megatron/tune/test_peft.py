@@ -58,15 +58,15 @@ def peft_model(exported: Path, config: Any) -> torch.nn.Module:
     return model
 
 
-def train_peft(exported: Path, data_dir: Path, config: Any) -> tuple[list[float], dict]:
-    """PEFT's losses and ΔW of every projection, on the batches our loop takes."""
+def train_peft(exported: Path, data_dir: Path, config: Any) -> tuple[list[float], list[float], dict]:
+    """PEFT's losses, gradient norms and ΔW of every projection, on the batches our loop takes."""
     model, tune = peft_model(exported, config), config.tune
     rows = SftData.read(config, Tokenizer.load(data_dir)).train
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, tune.lr, betas=(tune.beta1, tune.beta2), eps=tune.eps, weight_decay=0.0
     )
-    losses = []
+    losses, norms = [], []
     for step in range(tune.steps):
         ids = rows.ids(step * tune.global_batch_size, tune.global_batch_size)
         total, answers = 0.0, 0.0
@@ -82,7 +82,7 @@ def train_peft(exported: Path, data_dir: Path, config: Any) -> tuple[list[float]
         loss = total / answers
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, tune.clip_grad)
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, tune.clip_grad).item())
         optimizer.step()
         losses.append(loss.item())
     named = dict(model.named_parameters())
@@ -94,11 +94,11 @@ def train_peft(exported: Path, data_dir: Path, config: Any) -> tuple[list[float]
                 for m in adapters.MATRICES
             )
             delta[layer, target] = tune.alpha / tune.r * (b @ a)
-    return losses, delta
+    return losses, norms, delta
 
 
-def ours(ranks: RankPool, config: Any) -> tuple[list[float], dict]:
-    """Our losses and ΔW, read from the run's PEFT folder."""
+def ours(ranks: RankPool, config: Any) -> tuple[list[float], list[float], dict]:
+    """Our losses, gradient norms and ΔW, read from the run's PEFT folder."""
     configs.folder_of(config)
     assert (
         ranks.run(config.world_size, rank_functions.finetune, config=config) == ["done"] * config.world_size
@@ -106,7 +106,8 @@ def ours(ranks: RankPool, config: Any) -> tuple[list[float], dict]:
     run = RunFolder(config.run.dir)
     adapter = adapters.read(run.path / "adapter", config.model)
     delta = {key: adapter.scale * (b @ a) for key, (a, b) in adapter.tensors.items()}
-    return [row["loss"] for row in run.read_metrics()], delta
+    rows = run.read_metrics()
+    return [row["loss"] for row in rows], [row["grad_norm"] for row in rows], delta
 
 
 def furthest(mine: dict, reference: dict) -> float:
@@ -121,11 +122,13 @@ def test_equals_peft(
 ) -> None:
     world, changes = LAYOUTS[name]
     config = configs.finetune_config(tmp_path / name, base, world, **{**SETTINGS, **changes})
-    losses, delta = ours(ranks, config)
-    expected_losses, expected = train_peft(exported, corpus, config)
+    losses, norms, delta = ours(ranks, config)
+    expected_losses, expected_norms, expected = train_peft(exported, corpus, config)
     assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.2
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) < 1e-4
+    assert norms[0] == pytest.approx(expected_norms[0], rel=1e-5)
+    assert norms == pytest.approx(expected_norms, rel=1e-3)
     worst = furthest(delta, expected)
     print(f"{name}: largest relative difference of an adapter {worst:.1e}")
     assert worst < 1e-3
@@ -135,8 +138,8 @@ def test_another_alpha_does_not_equal_peft(
     ranks: RankPool, base: Path, exported: Path, corpus: Path, tmp_path: Path
 ) -> None:
     config = configs.finetune_config(tmp_path / "half", base, 1, **{**SETTINGS, "alpha": 64.0})
-    losses, delta = ours(ranks, config)
+    losses, _, delta = ours(ranks, config)
     config.tune.alpha = 128.0
-    expected_losses, expected = train_peft(exported, corpus, config)
+    expected_losses, _, expected = train_peft(exported, corpus, config)
     assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) > 1e-2
     assert furthest(delta, expected) > 1e-1
