@@ -21,7 +21,6 @@ from conf.schema.tune import FinetuneConfig, TuneConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Template
 from elm_megatron.checkpoint.manifest import Checkpoint
-from elm_megatron.checkpoint.retention import mark_needed
 from elm_megatron.engine import distributed
 from elm_megatron.engine.task import Task
 from elm_megatron.hf import adapters
@@ -122,7 +121,6 @@ class Tuning(Task):
         for module in modules:
             _hide_padded_vocabulary(module, self.config.model)
         self.fingerprint = self.base.load_into(modules)
-        self._keep_base()
         lora.initialize(modules, self.settings.seed)
         self._warm_start(modules)
         return modules
@@ -135,15 +133,6 @@ class Tuning(Task):
         adapter = reading.read(locate_adapter(str(folder)), self.config.model)
         adapter.require_fits(self.settings, self.fingerprint)
         lora.load(modules, adapter.megatron_tensors())
-
-    def _keep_base(self) -> None:
-        """Ask the base's run to keep the step that this adapter is made for."""
-        base, step = self.base.source.run, self.base.weights.step
-        if self.world.rank == 0 and base is not None and step is not None:
-            try:
-                mark_needed(base, step, self.run.path)
-            except OSError as problem:  # another person's run
-                print(f"note: {base.path} cannot be asked to keep step {step} ({problem})", flush=True)
 
     def is_saved(self, param: torch.nn.Parameter) -> bool:
         """The adapter's parameters."""

@@ -14,7 +14,6 @@ from conf.schema.tune import TARGETS
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.checkpoint import manifest
 from elm_megatron.checkpoint.manifest import Checkpoint
-from elm_megatron.checkpoint.retention import needed_steps
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed
 from elm_megatron.sources import adapters
@@ -90,11 +89,6 @@ def test_rows_made_in_another_way_are_refused_on_resume(ranks: RankPool, base: P
         newest.folder, {k: v for k, v in newest.manifest.items() if k not in ("packing", "sha256")}
     )
     assert len(run(ranks, configs.finetune_config(tmp_path / "x", base, **{**changes, "steps": 4}))) == 4
-
-
-def test_the_base_is_asked_to_keep_the_step_of_the_adapter(base: Path, dpo_one: list) -> None:
-    source = RunFolder(base)
-    assert needed_steps(source) == {source.latest_step()}
 
 
 def test_early_stop_keeps_the_best(ranks: RankPool, base: Path, tmp_path: Path) -> None:
