@@ -135,7 +135,7 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
 def _forget_others(work: Path, key: str) -> None:
     """Keep the cleaned works of a work folder, but nothing that another tokenizer left there."""
     path = work / KEY
-    if path.exists() and path.read_text() == key:
+    if path.exists() and path.read_text(encoding="utf-8") == key:
         return
     for item in work.iterdir():
         if item.is_file() and item.name not in (DOCUMENTS, DROPPED, ACCOUNT):

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("conf", "data_prep", "elm_megatron", "slurm", "launch")
+PROGRAMS = ("run", "Popen", "check_output", "check_call", "call")
 TEXT_METHODS = ("read_text", "write_text")
-NO_FILES = ("os", "gzip", "zipfile", "webbrowser", "pdfium")  # their open() has no encoding, or reads bytes
+NO_FILES = ("os", "gzip", "zipfile", "webbrowser", "pdfium", "services")  # their open() has no encoding
 
 
 def without_encoding(tree: ast.AST) -> Iterator[int]:
@@ -26,7 +27,7 @@ def without_encoding(tree: ast.AST) -> Iterator[int]:
         positional = 1 if name == "read_text" else 2 if name == "write_text" else 99
         opens = name in ("open", "fdopen") and owner not in NO_FILES and _is_text(node, given, owner)
         reads = name in TEXT_METHODS and len(node.args) < positional
-        if opens or reads or {"text", "universal_newlines"} & given.keys():
+        if opens or reads or (name in PROGRAMS and {"text", "universal_newlines"} & given.keys()):
             yield node.lineno
 
 
