@@ -24,6 +24,8 @@ WEAK = re.compile(
     r"downloaded from|(?<!in )terms of use",
     re.I,
 )
+WORDS = ("rights", "rechten", "declare", "verklaar", "reproduced", "uitgave", "guidelines", "attribution")
+WORDS += ("downloaded", "terms of use", "rests with")  # each phrase has one
 SECOND_SIGN = re.compile(
     r"©|\(c\) ?\d{4}|\bcopyright (?:©|\(c\)|\d{4})|\b(?:signature|handtekening|signed|ondertekend)\b|"
     r"own (?:work|responsib)|eigen werk|plagiar|plagiaat|(?:prior )?written permission|"
@@ -70,6 +72,9 @@ def _is_declaration(block: str, at_the_edge: bool) -> bool:
     A strong phrase gives 2 points, a weak one 1. More come from a place at the edge of the work (1), a block
     that begins with the phrase (1) or of which the phrases are a quarter (2), and each other sign (1).
     """
+    lower = block.lower()
+    if not any(word in lower for word in WORDS):
+        return False
     strong, weak = list(STRONG.finditer(block)), list(WEAK.finditer(block))
     phrases = strong + weak
     if not phrases or len(block.split()) > DECLARATION_WORDS:

@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
         ("year", pa.int32()),
         ("language", pa.string()),
         ("licence", pa.string()),
+        ("access", pa.string()),
+        ("rights_basis", pa.string()),
         ("text", pa.large_string()),
         ("sha256", pa.string()),
         ("split", pa.string()),

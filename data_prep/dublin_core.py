@@ -77,6 +77,8 @@ def describe(metadata: dict, source: HarvestSource, today: datetime.date | None 
         "language": next(filter(None, languages), None),
         "licence": next((found[0][:LONGEST] for found in licences), "open access, all rights reserved"),
         "embargo": end,
+        "access": "open access" if any(OPEN.search(value) for value in rights) else "assumed open",
+        "rights_basis": source.rights_basis,
     }
 
 

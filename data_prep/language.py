@@ -12,7 +12,7 @@ from collections import Counter
 
 import py3langid
 
-PIECE, PIECES = 4_000, 5  # characters looked at, and in how many places of a long document
+PIECE, PIECES = 2_000, 5  # characters looked at, and in how many places of a long document
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 LEAST_SHARE = 0.06  # of all words; running text has 25-50%, clipped notes 15%, a table less than 3%
 FUNCTION_WORDS = {

@@ -48,6 +48,7 @@ STRONG_CUE = re.compile(
     r"interview(?:ed|s)? with)\b",
     re.I,
 )
+STRONG_WORDS = ("thank", "gratitude", "dank", "interview")  # each strong cue has one
 WORD = r"[^\W\d_a-zß-öø-ÿ][\w'’-]*\.?"
 PREFIX = (
     r"(?:van|de|der|den|ten|ter|te|het|'t|’t|in|op|von|zu|di|da|del|la|le|el|al|bin|ben|ibn|dos|du|v\.d\.)"
@@ -111,7 +112,9 @@ def marked(blocks: list[str]) -> list[int]:
         elif below and len(block) < 60 and "\n" not in block and not SEQUENCE.search(block[1:]):
             below = 0
         edge = place < front or place >= back
-        if below or STRONG_CUE.search(block) or (edge and CUE.search(block)):
+        lower = block.lower()
+        strong = any(word in lower for word in STRONG_WORDS) and STRONG_CUE.search(block)
+        if below or strong or (edge and CUE.search(block)):
             places.append(place)
         below = max(0, below - 1)
     return places

@@ -112,6 +112,8 @@ def _read_work(work: Work, config: PreprocessConfig, tombstones: Tombstones) -> 
         "year": record.get("year"),
         "language": result.language,
         "licence": str(record.get("licence") or corpus.licence),
+        "access": str(record.get("access") or "unknown"),
+        "rights_basis": str(record.get("rights_basis") or corpus.rights_basis),
         "text": result.text(),
         "sha256": digest,
         "signature": prints.document,

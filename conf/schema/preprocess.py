@@ -29,15 +29,20 @@ Similarity = Annotated[float, Within(ge=0.5, le=1, allowed="between 0.5 and 1")]
 
 @dataclass
 class HarvestSource:
-    """One OAI-PMH server.
+    """One server: of OAI-PMH, or of pages by number.
 
     Attributes:
         name: short name; starts the ids of its works.
-        url: the base URL of the server.
+        url: the base URL of the server; of pages the address of one, with `<id>` for its number.
+        kind: `oai`, or `pages` for a server without OAI-PMH: its robots.txt counts, and no more than one
+            request a second goes out.
         prefix: metadata format to ask for.
         set: OAI set, or empty for everything.
         hosts: other hosts from which the works of this server may be fetched.
         assume_open: records without a statement on access are open, as on a server that lists nothing else.
+        rights_basis: on which legal basis its works are used; empty is that of the corpus.
+        first_id: number of the first page.
+        last_id: number of the last page; null goes on until a long gap.
     """
 
     name: Name = ""
@@ -46,6 +51,10 @@ class HarvestSource:
     set: str = ""
     hosts: list[Host] = field(default_factory=list)
     assume_open: bool = False
+    kind: Literal["oai", "pages"] = "oai"
+    rights_basis: str = ""
+    first_id: Natural = 1
+    last_id: int | None = None
 
 
 @dataclass
@@ -85,6 +94,9 @@ class HarvestConfig:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"corpus.harvest.sources: more than one source has the name {name}.")
+        for number, source in enumerate(self.sources):
+            good = source.kind == "oai" or "<id>" in source.url
+            require(good, f"corpus.harvest.sources[{number}].url={source.url}: must have <id> in it.")
         for key in ("from_date", "until_date"):
             value = getattr(self, key)
             good = value is None or _is_date(value)
@@ -106,6 +118,7 @@ class CorpusConfig:
         expected_tokens: training tokens expected, for a dry run before the dataset exists.
         source: where works without a record of their own come from.
         licence: the licence of works without a record of their own.
+        rights_basis: on which legal basis works are used whose source names none.
         max_file_mb: larger files are not read (10^6 bytes).
         max_text_mb: a work with more text than this is not a thesis but an accident, and is set aside.
     """
@@ -117,6 +130,7 @@ class CorpusConfig:
     expected_tokens: Count = 27_000
     source: str = "folder"
     licence: str = "unknown"
+    rights_basis: str = "unknown"
     max_file_mb: Count = 50
     max_text_mb: Count = 10
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
