@@ -20,7 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 28  # margins of bars and lines
 MOST_LABELS = 10  # under the horizontal axis
 MOST_POINTS = 600  # of one curve
 ROW = 30  # height of a lying bar's row
-CHARACTER = 11  # width of a character on a phone, where the text is larger
+CHARACTER = 13  # room for a character of a name on a phone, where the text is larger
 LONGEST_NAME = 24  # characters of a lying bar's name
 NUMBERS = 110  # room to the right of a lying bar
 

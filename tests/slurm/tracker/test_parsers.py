@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.tracker import command, fields, nodes, sacct, squeue
+from slurm.tracker import command, efficiency, fields, nodes, sacct, squeue, why
 
 SHAPES = Path(__file__).parent / "shapes"
 SEPARATOR = "<|>"
@@ -63,6 +63,25 @@ def test_squeue_of_24_05_as_composed() -> None:
     assert found["7001"].gpus == 8, "only typed GPUs are listed"
     assert found["7001"].dependency == found["7001"].reservation == ""
     assert found["7002+0"].reason == "QOSMaxGRESPerUser"
+
+
+def test_squeue_of_25_05_as_composed_counts_gpus_that_are_no_tracked_tres() -> None:
+    found = jobs("25.05")
+    assert {job_id: job.gpus for job_id, job in found.items()} == {"9101": 8, "9102": 6, "9103": 4}
+    assert {job.cluster for job in found.values()} == {"alice"}
+    assert found["9103"].pending
+    assert why.family_of(found["9103"].reason, found["9103"].state).key == "special_exit"
+
+
+def test_efficiency_of_25_05_as_composed(monkeypatch) -> None:
+    monkeypatch.setattr(efficiency, "default_limits", lambda: {"gpu": 4 * 3600})
+    train, lost = efficiency.parse(shape("eff-25.05"), SEPARATOR)
+    assert train.cpu == pytest.approx((56 * 3600 + 4) / (7200 * 32))
+    assert train.memory == pytest.approx(150 / 180)
+    assert (train.gpus, train.gpu, train.limit) == (2, 0.9, 14400)
+    assert train.advice == []
+    assert (lost.cpu, lost.memory) == (None, None)
+    assert lost.advice == ["its node was lost, and with it what it used"]
 
 
 def test_sacct_of_22_05_as_recorded() -> None:
