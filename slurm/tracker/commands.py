@@ -134,8 +134,10 @@ def _eff(arguments: argparse.Namespace) -> int:
     if wanted:
         found = efficiency.measure("-j", ",".join(bases))
     else:
-        begin = slurm_time(time.time() - period(arguments.since))
-        found = efficiency.measure("-S", begin, *_whose(arguments))
+        now = time.time()
+        # sacct leaves out a job of this very second where no end is given.
+        moments = ("-S", slurm_time(now - period(arguments.since)), "-E", slurm_time(now + 60))
+        found = efficiency.measure(*moments, *_whose(arguments))
         found = [job for job in found if job.state != "PENDING"]
     chosen = states(arguments.state, ended=True)
     shown = [job for job in found if not chosen or job.state in chosen.split(",")]
