@@ -146,7 +146,7 @@ def curves(title: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]
     low_y, high_y = min(y for _, y in points), max(y for _, y in points)
     if low_y == high_y:
         low_y, high_y = low_y - (abs(low_y) or 1.0) / 2, high_y + (abs(high_y) or 1.0) / 2
-    ends = [f"{low_y + (high_y - low_y) * part / 2:.3g}" for part in range(3)]
+    ends = [short_number(float(f"{low_y + (high_y - low_y) * part / 2:.3g}")) for part in range(3)]
     labels = [f"{axis} {low_x:g}", *([f"{high_x:g}"] if high_x > low_x else [])]
     parts = _frame(title, [], ends)
     for text, x, anchor in zip(labels, (LEFT, WIDTH - RIGHT), ("start", "end"), strict=False):

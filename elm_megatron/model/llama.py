@@ -170,5 +170,19 @@ def build(
             rotary_base=model.rope_theta,
             vp_stage=vp_stage,
         )
+        chunk.real_vocabulary = _real_rows(model)
         chunks.append(chunk)
     return chunks
+
+
+def _real_rows(model: ModelConfig) -> int | None:
+    """How many rows of this rank's output layer are tokens; None where no row pads the vocabulary.
+
+    The others get no share in any loss: pretraining, tuning and validation, in every layout and precision.
+    Exports do not have them.
+    """
+    if model.padded_vocab_size == model.vocab_size:
+        return None
+    share = model.padded_vocab_size // parallel_state.get_tensor_model_parallel_world_size()
+    real = model.vocab_size - share * parallel_state.get_tensor_model_parallel_rank()
+    return min(max(0, real), share)

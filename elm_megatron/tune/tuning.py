@@ -16,7 +16,6 @@ from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from conf.errors import InputError
-from conf.schema.model import ModelConfig
 from conf.schema.tune import FinetuneConfig, TuneConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Template
@@ -118,8 +117,6 @@ class Tuning(Task):
         """The base's chunks with an adapter: a fresh one, or that of the source or of `init_from`."""
         modules = llama.build(self.config.model, self.config.parallel, mcore, transformer_engine)
         lora.attach(modules, self.settings)
-        for module in modules:
-            _hide_padded_vocabulary(module, self.config.model)
         self.fingerprint = self.base.load_into(modules)
         lora.initialize(modules, self.settings.seed)
         self._warm_start(modules)
@@ -197,10 +194,3 @@ class Tuning(Task):
     def published(self) -> bool:
         """Whether the run's PEFT folder is there."""
         return (self.run.path / ADAPTER_FOLDER / ADAPTER_CONFIG).exists()
-
-
-def _hide_padded_vocabulary(module: llama.Llama, model: ModelConfig) -> None:
-    """Give the rows that pad the vocabulary no share in the softmax; the exported model has none."""
-    share = model.padded_vocab_size // parallel_state.get_tensor_model_parallel_world_size()
-    real = model.vocab_size - share * parallel_state.get_tensor_model_parallel_rank()
-    module.real_vocabulary = min(max(0, real), share)
