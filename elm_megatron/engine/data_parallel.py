@@ -14,6 +14,17 @@ from megatron.core.distributed import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 
+def fuse_weight_gradients(chunk: torch.nn.Module) -> None:
+    """Let Transformer Engine's linear layers add weight gradients to the fp32 buffers in the product.
+
+    Otherwise every micro-batch writes them in bf16 and reads them again: 10 bytes a weight, and a rounding.
+    megatron-core's own flag also wants apex, for the output layer, which keeps the usual way here.
+    """
+    for module in chunk.modules():
+        if hasattr(module, "fuse_wgrad_accumulation"):
+            module.fuse_wgrad_accumulation = True
+
+
 def wrapped(
     modules: list[torch.nn.Module],
     mcore: TransformerConfig,
@@ -39,6 +50,9 @@ def wrapped(
         DistributedDataParallel(mcore, ddp, module.to(device), disable_bucketing=i > 0)
         for i, module in enumerate(modules)
     ]
+
+    for chunk in chunks:
+        fuse_weight_gradients(chunk)
 
     def finalize(*arguments: Any, **options: Any) -> None:
         before_waiting()

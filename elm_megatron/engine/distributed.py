@@ -6,6 +6,7 @@ job and its restart, so that two jobs on one node, or two attempts of one job, c
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from elm_megatron.run import meeting
 from elm_megatron.run.world import World
 
 RENDEZVOUS_SECONDS = 600
+TIMEOUT_SECONDS = 600.0  # of a collective
 
 
 def rendezvous_file(world: World) -> Path:
@@ -37,8 +39,22 @@ def _store(world: World, timeout: timedelta) -> dist.TCPStore:
     return dist.TCPStore(host, port, world.world_size, False, timeout, wait_for_workers=False)
 
 
-def join(world: World, device: torch.device, parallel: ParallelConfig, timeout_seconds: float = 600) -> None:
-    """Join the world and make megatron-core's process groups for the layout."""
+def join(
+    world: World,
+    device: torch.device,
+    parallel: ParallelConfig,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    dumps: Path | None = None,
+) -> None:
+    """Join the world and make megatron-core's process groups for the layout.
+
+    Args:
+        timeout_seconds: of every collective, in all groups.
+        dumps: folder for what each rank was waiting for when a collective ran into the timeout, written by
+            NCCL's flight recorder; None is none.
+    """
+    if dumps is not None:
+        record_collectives(dumps, world)
     store = _store(world, timedelta(seconds=RENDEZVOUS_SECONDS))
     dist.init_process_group(
         devices.backend(device),
@@ -47,10 +63,27 @@ def join(world: World, device: torch.device, parallel: ParallelConfig, timeout_s
         world_size=world.world_size,
         timeout=timedelta(seconds=timeout_seconds),
     )
-    model_parallel(parallel)
+    model_parallel(parallel, timeout_seconds)
 
 
-def model_parallel(parallel: ParallelConfig) -> None:
+def record_collectives(folder: Path, world: World) -> None:
+    """Let NCCL's watchdog write the last collectives of each rank to `folder` when one of them hangs.
+
+    Read them with `torch.distributed.flight_recorder.fr_trace`. A variable that the user has set stays.
+    """
+    prefix = folder / f"nccl-{world.job_id}-{world.restart}-rank-"
+    wanted = {
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",  # entries; torch 2.9 and later read TORCH_FR_BUFFER_SIZE
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": str(prefix),
+        "TORCH_FR_DUMP_TEMP_FILE": str(prefix),
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def model_parallel(parallel: ParallelConfig, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
     """megatron-core's groups over torch's initialised default group."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tp,
@@ -58,6 +91,7 @@ def model_parallel(parallel: ParallelConfig) -> None:
         virtual_pipeline_model_parallel_size=parallel.vpp if parallel.vpp > 1 else None,
         context_parallel_size=parallel.cp,
         create_gloo_process_groups=False,
+        distributed_timeout_minutes=timeout_seconds / 60,  # its own default is half an hour
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import Outcome, World
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Train:
         from elm_megatron.engine.train import Trainer
 
         kind = self.task(self.config)
-        distributed.join(world, device, self.config.parallel)
+        logs = RunFolder(self.config.run.dir).logs
+        distributed.join(world, device, self.config.parallel, dumps=logs)
         distributed.seed_everything(getattr(self.config, kind.group).seed)
         outcome = Trainer(kind(self.config, world, device)).fit()
         distributed.leave()

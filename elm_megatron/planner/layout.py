@@ -1,4 +1,4 @@
-"""Choosing a layout: the fewest ways to cut the model that fit a GPU's memory; torch-free.
+"""Choosing a layout: the fewest cuts of the model with which it fits a GPU's memory; torch-free.
 
 Cutting costs communication, so a model that fits is not cut. Tensor parallelism goes first and stays within a
 node, where links are fast; pipeline stages come after.

@@ -46,7 +46,6 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
     q, kv = heads * model.head_dim, groups * model.head_dim
     residual = 2 * tokens // shared * (h * e + 4)  # inputs of both norms and their 1/rms
     normed = 2 * tokens // shared * h * e  # inputs of qkv and fc1
-    rotary = 2 * train.seq_length // parallel.cp * model.head_dim * e  # cos and sin of q and k, half a head
     attention = tokens * ((q + kv) * e + (q + 2 * kv) * e + heads * 4)  # rotated q, k; fused qkv; log-sum-exp
     if parallel.cp > 1 and train.recompute != "selective":
         chunk = train.seq_length // (2 * parallel.cp)
@@ -59,7 +58,7 @@ def layer_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig
         return tokens // shared * h * e
     if train.recompute == "selective":
         attention -= tokens * heads * 4
-    return residual + normed + rotary + attention + projection + mlp
+    return residual + normed + attention + projection + mlp
 
 
 def head_bytes(model: ModelConfig, parallel: ParallelConfig, train: TrainConfig, device: str) -> int:
@@ -96,7 +95,9 @@ def activation_bytes(
         in_flight = (
             parallel.pp * (1 + (parallel.pp - 1) / (parallel.pp * parallel.vpp)) - stage / parallel.vpp
         )
-    total = int(one * in_flight)
+    # Cosines and sines of half a head, which queries and keys of all layers share.
+    rotary = train.seq_length // parallel.cp * model.head_dim * ELEMENT_BYTES[train.precision]
+    total = int(one * in_flight) + rotary
     if stage == parallel.pp - 1:
         total += head_bytes(model, parallel, train, device)
     if train.recompute == "full":

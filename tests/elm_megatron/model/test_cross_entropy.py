@@ -59,6 +59,16 @@ def test_a_trained_layer_refuses_a_weighing_it_was_not_told():
         losses.sum().backward()
 
 
+def test_a_gpu_takes_large_chunks_and_does_not_wait(monkeypatch):
+    """Same numbers; the weighing is asserted on the device."""
+    monkeypatch.setattr(cross_entropy.devices, "is_gpu", lambda device: True)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 1)
+    test_losses_and_gradients_are_those_of_torch(monkeypatch, 1, 1, torch.float32, 1e-6)
+    hidden, weight, labels, weights = problem()
+    with pytest.raises(RuntimeError, match="weighs the tokens in another way"):
+        linear_cross_entropy(hidden, weight, labels, weights, None).sum().backward()
+
+
 def test_nothing_is_kept_for_a_backward_that_never_comes():
     hidden, weight, labels, weights = problem()
     with torch.no_grad():

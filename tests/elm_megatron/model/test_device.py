@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -83,6 +87,31 @@ def test_no_other_module_asks_torch_about_devices() -> None:
         if ASKS.search(path.read_text()) and path.name not in ("device.py", "cuda_on_cpu.py")
     ]
     assert len(files) > 100 and asking == []
+
+
+def test_fp32_is_never_rounded_to_tf32() -> None:
+    """NVIDIA's images set this override, which torch reads when it is imported."""
+    code = (
+        "import os, torch; assert torch.get_float32_matmul_precision() != 'highest';"
+        "from elm_megatron.model import device; device.prepare('cpu', 0);"
+        "print(torch.get_float32_matmul_precision(), os.environ['TORCH_ALLOW_TF32_CUBLAS_OVERRIDE'])"
+    )
+    env = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": str(HOUSE)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["highest", "0"], done.stderr
+
+
+def test_only_known_messages_are_hidden() -> None:
+    """megatron-core's warning of wrong gradients in Transformer Engine's cross entropy was hidden too."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        devices._quiet_megatron()
+        for text in (
+            "Apex is not installed. Falling back to Torch Norm",
+            "cross_entropy_fusion_impl='te' gives wrong gradients with this Transformer Engine",
+        ):
+            warnings.warn_explicit(text, UserWarning, "megatron/core/x.py", 1, module="megatron.core.x")
+    assert [str(one.message)[:25] for one in shown] == ["cross_entropy_fusion_impl"]
 
 
 def test_fp8_scales_need_no_history_that_a_resumed_run_would_lack() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from elm_megatron.model import device as devices
+from elm_megatron.model import torch_layers
+from elm_megatron.model.packed import PackedRow, ends_of
 from elm_megatron.model.torch_layers import RMSNorm, rotate, swiglu
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -76,3 +79,38 @@ def test_swiglu(dtype: torch.dtype) -> None:
         return gate * torch.sigmoid(gate) * up
 
     agree(values_and_gradients(swiglu, x, slope), values_and_gradients(written_out, x, slope), dtype)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The forms that a GPU takes, computed here: one fused norm, functions that are compiled there."""
+    monkeypatch.setattr(devices, "is_gpu", lambda device: True)
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_gpus_forms_compute_the_same(dtype: torch.dtype) -> None:
+    test_norm(dtype)
+    test_rotation(dtype)
+    test_swiglu(dtype)
+
+
+def test_packed_tokens_are_turned_by_their_place_in_their_sequence() -> None:
+    """As megatron-core turns each sequence by itself, which reads the ends from the device."""
+    row = PackedRow.of([0, 5, 20, 32], torch.device("cpu"))
+    half = torch.outer(torch.arange(row.max_seqlen_q), torch.tensor([1.0, 0.3, 0.01]))
+    table = torch.cat([half, half], -1)[:, None, None, :]
+    x = torch.randn(32, 1, 2, 6)
+    apart = [rotate(part, table[: len(part)]) for part in x.split([5, 15, 12])]
+    torch.testing.assert_close(rotate(x, row.angles(table)), torch.cat(apart))
+    assert row.angles(table) is row.angles(table) and ends_of(row) == [0, 5, 20, 32]
+
+
+def test_cosines_are_taken_once_for_all_layers() -> None:
+    half = torch.outer(torch.arange(4.0), torch.tensor([1.0, 0.3]))
+    angles = torch.cat([half, half], -1)[:, None, None, :]
+    first = torch_layers._turns.of(angles, torch.float32)
+    assert torch_layers._turns.of(angles, torch.float32)[0] is first[0]
+    assert torch_layers._turns.of(angles.clone(), torch.float32)[0] is not first[0]
