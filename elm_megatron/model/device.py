@@ -9,16 +9,15 @@ it installs the CPU stand-in of `cuda_on_cpu.py`. A test holds every other modul
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conf.errors import InputError
+from elm_megatron.model import known_warnings
 from elm_megatron.model.host_memory import keep_freed_blocks
 
 
@@ -80,7 +79,7 @@ def prepare(device: str, local_rank: int) -> torch.device:
     Raises:
         InputError: a GPU was asked for and this machine shows none.
     """
-    _quiet_megatron()
+    known_warnings.hide()
     # NVIDIA's images set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which rounds fp32 products to 10 bits.
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "0"
     torch.set_float32_matmul_precision("highest")
@@ -100,39 +99,10 @@ def prepare(device: str, local_rank: int) -> torch.device:
 
 def pretend() -> None:
     """Let megatron-core build models that hold no memory, on torch's meta device."""
-    _quiet_megatron()
+    known_warnings.hide()
     from elm_megatron.model import cuda_on_cpu
 
     cuda_on_cpu.install("meta")
-
-
-# Beginnings of warnings that say nothing to a user. All others are shown: one of megatron-core's told of
-# wrong gradients in Transformer Engine's cross entropy.
-KNOWN_MESSAGES = (
-    r"Transformer Engine and Apex are not installed",
-    r"Apex is not installed",
-    r"The following imports from `dynamic_context\.py`",
-    r"\s*The 'megatron\.core\.transformer\.custom_layers\.transformer_engine'",
-    r"full scope is deprecated",
-    r"WARNING: there is no optimizer on RANK",  # a frozen stage of an adapter's base
-    r"torch\.distributed\._all_gather_base is a private function",
-    r"torch\.distributed\._reduce_scatter_base is a private function",
-    r"No device id is provided via `init_process_group`",
-)
-
-
-def _quiet_megatron() -> None:
-    """Hide the messages below, and no other.
-
-    megatron-core says on every rank that optional kernels are missing; `doctor` says it once. It warns about
-    our own MLP class, 0.19 advises another class than GPTModel, and torch says where a CUDA toolkit has no
-    GPU.
-    """
-    for message in KNOWN_MESSAGES:
-        warnings.filterwarnings("ignore", message=message)
-    advice = ("megatron.core.models.gpt.gpt_model", "megatron.core.transformer.transformer_layer")
-    for name in (*advice, "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def backend(device: torch.device) -> str:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -85,8 +85,8 @@ def version() -> str | None:
         return said
     for name in ("transformer_engine", "transformer-engine", "transformer_engine_torch"):
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     return None
 

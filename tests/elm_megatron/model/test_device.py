@@ -14,7 +14,7 @@ import torch
 
 from conf.schema.parallel import ParallelConfig
 from elm_megatron.model import device as devices
-from elm_megatron.model import llama
+from elm_megatron.model import known_warnings, llama
 from tests.elm_megatron.configs import small_model
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -105,7 +105,7 @@ def test_only_known_messages_are_hidden() -> None:
     """megatron-core's warning of wrong gradients in Transformer Engine's cross entropy was hidden too."""
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        devices._quiet_megatron()
+        known_warnings.hide()
         for text in (
             "Apex is not installed. Falling back to Torch Norm",
             "cross_entropy_fusion_impl='te' gives wrong gradients with this Transformer Engine",
