@@ -14,8 +14,9 @@ from conf.removed import without_removed
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import leftovers, step_name
 
-# Keys that do not change what is learnt. Everything else must stay as it was.
-FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "notify", "corpus.path", "data.dir")
+# Keys that do not change what is learnt. Everything else must stay as it was. `corpus.*` tells how a dataset
+# was made; which dataset it is, the hash of its manifest says.
+FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "notify", "corpus.", "data.dir")
 FREE_IN_LOOPS = (*CARRIED_OUT, "micro_batch_size", "distributed_optimizer", "patience")
 GROWING_SCHEDULES = ("constant", "wsd")
 

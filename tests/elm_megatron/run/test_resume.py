@@ -21,6 +21,14 @@ def test_a_run_made_with_a_key_that_was_removed_goes_on(tmp_path: Path, value: b
         check_resume(old, config | {"data": config["data"] | {"eod_mask_loss": True}}, "runs/x")
 
 
+def test_a_run_made_before_a_key_of_its_corpus_goes_on(tmp_path: Path) -> None:
+    """How a dataset was made may be told in other words today; which one it is, its manifest's hash says."""
+    config = plain(pretrain_config(tmp_path / "run", tmp_path))
+    corpus = {key: value for key, value in config["corpus"].items() if key != "rights_basis"}
+    corpus["harvest"] = corpus["harvest"] | {"sources": [{"name": "thesis", "url": "https://old/oai"}]}
+    check_resume(config | {"corpus": corpus}, config, "runs/x")
+
+
 @pytest.mark.parametrize(
     ("group", "key", "value"),
     [
