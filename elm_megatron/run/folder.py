@@ -237,5 +237,6 @@ def _locked(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(files.Taken, OSError):
-            stack.enter_context(files.locked(folder, LOCK_SECONDS))
+            if folder.is_dir():  # the lock of a folder that is gone would be a file in its place
+                stack.enter_context(files.locked(folder, LOCK_SECONDS))
         yield

@@ -78,3 +78,11 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     RunFolder(tmp_path).update(step=1)
     assert RunFolder(tmp_path).read()["step"] == 1
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_folder_that_is_gone_leaves_nothing_in_its_place(tmp_path: Path) -> None:
+    """Scratch was purged while the run went on: the same name can be used again."""
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(FileNotFoundError):
+        run.update(state="running")
+    assert list(tmp_path.iterdir()) == []
