@@ -154,6 +154,11 @@ def megatron_name(layer: int, target: str, matrix: str) -> str:
     return f"{MEGATRON_OWNER[target]}.{target}.{matrix}.{layer}"
 
 
+def is_matrix(name: str) -> bool:
+    """Whether a tensor of a checkpoint is an adapter's, by its name."""
+    return name.rsplit(".", 2)[-2] in MATRICES
+
+
 def peft_name(layer: int, target: str, matrix: str) -> str:
     """Name of an adapter's matrix in adapter_model.safetensors."""
     module = hf_names.hf_module(layer, PROJECTIONS[target])

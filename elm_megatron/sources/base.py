@@ -11,6 +11,7 @@ from conf.schema.model import ModelConfig
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.model import hf_names
 from elm_megatron.model.sharding import location, sharded_tensors
+from elm_megatron.sources import adapters
 from elm_megatron.sources.fingerprint import Fingerprint
 from elm_megatron.sources.source import ModelSource
 from elm_megatron.sources.weights import Weights
@@ -49,7 +50,10 @@ class Base:
     def load_into(self, chunks: list[torch.nn.Module]) -> Fingerprint:
         """Copy this rank's shards of the weights into its model chunks; returns the fingerprint.
 
-        Every rank reads the whole model once, one part at a time. Other parameters, as adapters, stay.
+        Every rank reads the whole model once, one part at a time. Adapters in the chunks stay.
+
+        Raises:
+            InputError: the chunks have a tensor that the weights lack, or in another shape.
         """
         wanted = self._shards(chunks)
         fingerprint = Fingerprint()
@@ -65,16 +69,18 @@ class Base:
                             f"{where.whole}."
                         )
                     shard.data.view(where.shape).copy_(where.of(tensor))
+        if wanted:
+            raise InputError(f"{self.source.folder}: holds no {min(wanted)}, which the run's model has.")
         return fingerprint
 
-    def _shards(self, chunks: list[torch.nn.Module]) -> dict[str, list]:
-        """{tensor: this rank's shards of it} of the model's own tensors."""
-        model = self.model
-        known = {name for part in hf_names.parts(model) for name in hf_names.megatron_shapes(model, part)}
+    @staticmethod
+    def _shards(chunks: list[torch.nn.Module]) -> dict[str, list]:
+        """{tensor: this rank's shards of it} of the model's own tensors, adapters left out."""
         found: dict[str, list] = {}
         for chunk in chunks:
             for _, shards in sharded_tensors(chunk):
                 for shard in shards:
-                    if (name := location(shard).name) in known:
+                    name = location(shard).name
+                    if not adapters.is_matrix(name):
                         found.setdefault(name, []).append(shard)
         return found

@@ -197,6 +197,11 @@ def test_another_base_is_refused(
     configs.folder_of(wider)
     (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=wider)
     assert "the run's model wants" in sentence
+    deeper = configs.finetune_config(tmp_path / "deeper", base)
+    deeper.model.num_layers += 1
+    configs.folder_of(deeper)
+    (sentence,) = ranks.run(1, rank_functions.finetune_to_refusal, config=deeper)
+    assert "which the run's model has" in sentence
     wrong = configs.base_model()
     wrong.hidden_size = 128
     with pytest.raises(InputError, match="must be"):
