@@ -133,6 +133,13 @@ def gathered(thing: Any) -> list[Any]:
     return every
 
 
+def of_first(thing: Any, device: torch.device) -> Any:
+    """What rank 0 gave, on every rank; for what a rank reads from files that may change meanwhile."""
+    shared = [thing]
+    dist.broadcast_object_list(shared, src=0, device=device)
+    return shared[0]
+
+
 def total(value: float | None, device: torch.device) -> float | None:
     """The sum of a number over all ranks, leaving out those that have none; None when nobody has one."""
     tensor = torch.tensor([value or 0.0, float(value is not None)], dtype=torch.float64, device=device)

@@ -89,7 +89,9 @@ class Pretraining(Task):
             InputError: it is of another size, or its tokens have other meanings.
         """
         found = beginning(source, self.manifest.tokenizer.sha256)
-        old = verified(step_folder(found.run, found.step), self.world, self.device)
+        # That run may go on: its newest checkpoint is the same one on every rank.
+        folder = distributed.of_first(step_folder(found.run, found.step), self.device)
+        old = verified(folder, self.world, self.device)
         reader = old.reader()
         rank_state.restore(chunks, optimizer, reader, 0, moments=False)
         left = set(reader.names()).difference(*distributed.gathered(rank_state.names(chunks)))

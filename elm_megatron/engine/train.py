@@ -30,7 +30,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from elm_megatron.engine import early_stop
+from elm_megatron.engine import distributed, early_stop
 from elm_megatron.engine.data_parallel import wrapped
 from elm_megatron.engine.energy import EnergyMeter
 from elm_megatron.engine.guards import BadNumbers, Guard, not_finite
@@ -292,7 +292,7 @@ class Trainer:
         done = self.step == self.steps
         if done and request and self._lacks_validation():
             done = self._measured_late()
-        if done and not (self.task.patience and self.task.published):
+        if done and not (self.task.patience and distributed.of_first(self.task.published, self.device)):
             self._publish()
         outcome: Outcome = "done" if done or request is None else OUTCOMES[request]
         self.reporter.finish(outcome, self.step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from elm_megatron.engine.task import Task
 from elm_megatron.hf import adapters
 from elm_megatron.model import llama
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.run.steps import step_folder
+from elm_megatron.run.steps import step_folder, step_number
 from elm_megatron.run.world import World
 from elm_megatron.sources import adapters as reading
 from elm_megatron.sources.base import Base
@@ -64,8 +65,14 @@ class Tuning(Task):
         self.log(self.corpus.summary())
 
     def open_base(self) -> None:
-        """Open what `source=` names."""
-        self.source = base_for(self.config.source, self.run)
+        """Open what `source=` names; a base that goes on meanwhile is at the same step on every rank."""
+        source = base_for(self.config.source, self.run)
+        stored = source.stored
+        if stored.run is not None and stored.step is None:
+            newest = step_number(step_folder(stored.run).name)
+            stored = stored.at(distributed.of_first(newest, self.device))
+            source = stored if source.base is None else replace(source, base=stored)
+        self.source = source
         self.base = Base.open(self.source)
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,25 @@ def test_a_run_that_stopped_early_is_finished_until_more_is_asked_for(tmp_path: 
 
     assert told(8) == f"x is finished: 3 steps, see {tmp_path / 'x'}."
     assert told(12) is None
+
+
+def test_a_base_that_goes_on_is_at_the_same_step_on_every_rank(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that sees a newer checkpoint reads the one that rank 0 saw."""
+    from elm_megatron.engine import distributed
+    from elm_megatron.tune.sft import Sft
+
+    shutil.copytree(base, tmp_path / "base")
+    (tmp_path / "base" / "checkpoints" / "step-00000099").mkdir()
+    (tmp_path / "base" / "checkpoints" / "step-00000099" / "manifest.json").write_text("{}")
+    seen: list[int] = []
+    monkeypatch.setattr(distributed, "of_first", lambda step, device: seen.append(step) or 60)
+    task = object.__new__(Sft)
+    task.config, task.device = configs.finetune_config(tmp_path / "x", tmp_path / "base"), None
+    task.run = RunFolder(tmp_path / "x")
+    task.open_base()
+    assert (seen, task.source.step, task.base.weights.step) == ([99], 60, 60)
 
 
 def test_a_missing_source_names_the_command() -> None:
