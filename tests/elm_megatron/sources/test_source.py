@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from elm_megatron.sources.source import beginning, parameters_of
 from elm_megatron.sources.tokenizer_files import TokenizerSource
 from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.configs import small_model
+
+TOKENIZER = Path(__file__).resolve().parents[1] / "fixtures/run-62c88f5/data/sample/tokenizer.model"
 
 
 def test_sources(made: Callable[[str], cases.Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -53,6 +57,23 @@ def test_init_from_another_tokenizer_is_refused(tmp_path: Path, monkeypatch: pyt
         beginning(str(tmp_path), "b" * 64)
     monkeypatch.undo()
     assert beginning(str(tmp_path), "b" * 64).step is None
+
+
+@pytest.mark.parametrize("named", [{}, {"bos_token_id": 1}, {"eos_token_id": 7}, {"eos_token_id": [9, 2]}])
+def test_a_folder_that_names_no_end_of_texts(named: dict, tmp_path: Path) -> None:
+    """SentencePiece's own ids then serve an evaluation."""
+    shutil.copy(TOKENIZER, tmp_path / "tokenizer.model")
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 384, **named}))
+    found = tokenizer_files.of_folder(tmp_path)
+    wanted = named.get("eos_token_id", 2)
+    assert found.first_id == (wanted[0] if isinstance(wanted, list) else wanted)
+    assert (found.info.bos_id, found.load().eos_id) == (1, found.first_id)
+
+
+def test_a_model_without_any_such_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"put eos_token_id into config\.json"):
+        _ = TokenizerSource(tmp_path, TokenizerInfo("a" * 64, 512, None, None, None), None).first_id
+    assert TokenizerSource(tmp_path, TokenizerInfo("a" * 64, 512, 1, None, None), None).first_id == 1
 
 
 @pytest.mark.parametrize("name", ["home@eur.nl/base", "base@home"])
