@@ -29,8 +29,7 @@ class TorchCoreAttention(torch.nn.Module):
 
     Attributes:
         fused_packed: take torch's one kernel for packed sequences on a GPU; `self_check.py` decides, since
-        older
-            versions of torch and older GPUs have none.
+            older versions of torch and older GPUs have none.
     """
 
     fused_packed = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.jobs.local import LocalWorld, start
+from slurm.jobs.local import LocalWorld, StopRequest, start
 from tests.elm_megatron.tune import configs
 
 SECONDS = 60  # a world that hangs is ended by the test's own limit
@@ -72,7 +72,7 @@ def test_a_rank_that_raises_in_tuning_ends_all(
         [{"RANK": str(rank)} for rank in range(2)],
         [tmp_path / f"result-{rank}" for rank in range(2)],
     )
-    assert LocalWorld(ranks, tmp_path / "refusal").watch() == 1
+    assert LocalWorld(ranks, tmp_path / "refusal").watch(StopRequest()) == 1
     assert all(rank.process.returncode is not None for rank in ranks)
     assert ranks[1].process.returncode == 1, "ended by the limit: the rank did not go by itself"
     assert "a broken rank" in logs[1][0].read_text()
