@@ -75,7 +75,7 @@ def _run(job: Export | Import, folder: Path, point: str) -> None:
         "tokenizer": (tokenizer_writer, "write"),
         "gate": (gate, "compare"),
         "card": (card, "write"),
-        "replace": (exporting, "replace"),
+        "replace": (exporting.files, "replace_folder"),
         "rename": (Path, "rename"),
     }
     name, _, count = point.partition("-")
