@@ -8,6 +8,7 @@ from data_prep.people import BY_LINE, COVER_BLOCKS, COVER_LINE
 
 # The last dots of a run are enough, and white space is one space by now: so the time stays linear.
 CONTENTS_LINE = re.compile(r"(?:\.{3}|(?:\. ){3}|…|\s)\s?(?:\d{1,3}|[ivxl]{1,6})$")
+NUMBER_AT_END = 13  # characters that `CONTENTS_LINE` takes at most
 CONTENTS_HEAD = re.compile(
     r"^\W*(?:table of contents|contents|inhoud(?:sopgave)?|list of (?:tables|figures))\W*$", re.I
 )
@@ -87,8 +88,10 @@ def _is_declaration(block: str, at_the_edge: bool) -> bool:
 
 def _is_contents(lines: list[str]) -> bool:
     """A heading that says so with lines that end in numbers, or many such lines."""
-    numbered = sum(bool(CONTENTS_LINE.search(line)) for line in lines)
     head = bool(CONTENTS_HEAD.match(lines[0]))
+    if not head and len(lines) < 5:
+        return False
+    numbered = sum(bool(CONTENTS_LINE.search(line, max(0, len(line) - NUMBER_AT_END))) for line in lines)
     return (head and numbered >= 2) or (len(lines) >= 5 and numbered >= 0.7 * len(lines))
 
 

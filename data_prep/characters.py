@@ -30,6 +30,8 @@ EVIDENCE = re.compile(
     rf"|(?<!\w)[Ã-Þ][\u0080-\u009f¡-ª¬-¿–—“”…€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ•˜](?=[a-zß-ÿ])"
     rf"|â[€‚„†‡ˆ‰‹œŸ¬¢\u0080-\u009f][{_TRAIL}]|ðŸ|ï»¿"
 )
+# What all evidence begins with; this is much faster to look for.
+SUSPECT = re.compile(r"[Â-Þâðï][^\x00-\x7f]")
 WELL_ENCODED = re.compile(f"(?:{MOJIBAKE.pattern})|([^\\W\\x00-\\x7f]|[‘’“”])")
 INVISIBLE = {"\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "", "\u200e": "", "\u200f": "", SPACE: "_"}
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
@@ -42,7 +44,9 @@ REPLACEMENT = "\ufffd"
 ALWAYS = str.maketrans({**INVISIBLE, **{chr(code): "" for code in range(160) if CONTROL.match(chr(code))}})
 # Normalising sorts a run of combining marks by insertion. No language needs more than 30 of them (UAX #15,
 # stream-safe text format), so a longer run is cut behind the thirtieth.
+MARKS = re.compile(r"[^\w\s\x00-\x7f][^\w\s\x00-\x7f]{29}")
 TOO_MANY_MARKS = re.compile(r"(?<=[^\w\s\x00-\x7f]{30})")
+_TRANSLATED = re.compile(f"[{_CONTROL}{''.join(INVISIBLE)}]")  # the keys of `ALWAYS`
 _LIGATURES = re.compile(f"[{''.join(map(chr, LIGATURES))}]")
 
 
@@ -53,8 +57,12 @@ def repair(blocks: list[str], counts: Counter[str]) -> list[str]:
     that is well encoded, all of it is garbled and every block is repaired.
     """
     foreign = [block for block in blocks if not block.isascii()]
-    garbled = any(map(EVIDENCE.search, foreign)) and not any(map(_is_well_encoded, foreign))
+    garbled = any(map(_has_evidence, foreign)) and not any(map(_is_well_encoded, foreign))
     return [block if block.isascii() else _repair_block(block, garbled, counts) for block in blocks]
+
+
+def _has_evidence(block: str) -> bool:
+    return bool(SUSPECT.search(block) and EVIDENCE.search(block))
 
 
 def _is_well_encoded(block: str) -> bool:
@@ -62,7 +70,7 @@ def _is_well_encoded(block: str) -> bool:
 
 
 def _repair_block(block: str, work_is_garbled: bool, counts: Counter[str]) -> str:
-    if work_is_garbled or EVIDENCE.search(block):
+    if work_is_garbled or _has_evidence(block):
         lines = [ftfy.fix_encoding(line) for line in block.split("\n")]
         repaired = "\n".join(lines)
         if repaired != block:
@@ -110,8 +118,9 @@ def normalise(block: str) -> str:
     U+2581, SentencePiece's own sign for a space, becomes ``_``: the one character that it cannot give back.
     """
     if not block.isascii():
-        parts = TOO_MANY_MARKS.split(block)
+        parts = TOO_MANY_MARKS.split(block) if MARKS.search(block) else [block]
         block = "".join(unicodedata.normalize("NFC", part) for part in parts)
-    block = block.translate(ALWAYS)
+    if _TRANSLATED.search(block):
+        block = block.translate(ALWAYS)
     lines = (" ".join(line.split()) for line in block.split("\n"))
     return "\n".join(line for line in lines if line)

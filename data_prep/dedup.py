@@ -83,10 +83,11 @@ def _minima(words: np.ndarray, count: int) -> np.ndarray:
         shingles += padded[place : place + size] * _POWERS[place]
     shingles ^= shingles >> np.uint64(29)
     least = np.full(count, np.iinfo(np.uint64).max, np.uint64)
-    for start in range(0, size, 4096):
-        part = shingles[start : start + 4096, None] * _FACTORS[:count] + _OFFSETS[:count]
-        np.minimum(least, (part >> np.uint64(16)).min(axis=0), out=least)
-    return (least & np.uint64(0xFFFF)).astype(np.uint16)
+    for start in range(0, size, 512):  # so many that the products stay in the processor's cache
+        part = shingles[start : start + 512, None] * _FACTORS[:count]
+        part += _OFFSETS[:count]
+        np.minimum(least, part.min(axis=0), out=least)
+    return ((least >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.uint16)
 
 
 def decide(prints: Iterator[Fingerprints], config: DedupConfig, folder: Path) -> Decisions:

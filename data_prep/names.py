@@ -36,6 +36,9 @@ CUE = re.compile(
     r"begeleiders?))\b",
     re.I,
 )
+# Each cue has one; these are much faster to look for.
+CUE_WORDS = ("thank", "grat", "indebted", "dedicate", "appreciat", "acknowledg", "dank", "erkentelijk")
+CUE_WORDS += ("opgedragen", "supervis", "begeleiding", "interview", "geïnterviewd", "my ", "mijn ")
 BELOW = 4  # blocks, that of the heading too
 FRONT, BACK = 0.15, 0.10  # shares of a work where a weak cue marks a block
 STRONG_CUE = re.compile(
@@ -114,7 +117,8 @@ def marked(blocks: list[str]) -> list[int]:
         edge = place < front or place >= back
         lower = block.lower()
         strong = any(word in lower for word in STRONG_WORDS) and STRONG_CUE.search(block)
-        if below or strong or (edge and CUE.search(block)):
+        weak = edge and any(word in lower for word in CUE_WORDS) and CUE.search(block)
+        if below or strong or weak:
             places.append(place)
         below = max(0, below - 1)
     return places

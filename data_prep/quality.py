@@ -6,6 +6,8 @@ repeated lines. The numbers stand in the configuration.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from conf.schema.preprocess import QualityConfig
 
 COMMON = frozenset(" \n.,;:!?()[]'\"-–—/%&’‘“”…€$+=<>*")
@@ -32,13 +34,15 @@ def reason_to_drop(text: str, config: QualityConfig, damaged: int = 0) -> str:
         return "mean_word_length"
     if config.max_mean_word is not None and mean > config.max_mean_word:
         return "mean_word_length"
-    size = max(len(text), 1)
+    size, chars = max(len(text), 1), Counter(text)
     if config.max_symbol_share is not None:
-        plain = sum(text.count(char) for char in COMMON) + sum(map(str.isalnum, text))
+        plain = sum(count for char, count in chars.items() if char in COMMON or char.isalnum())
         if 1 - plain / size > config.max_symbol_share:
             return "symbols"
-    if config.max_digit_share is not None and sum(map(str.isdigit, text)) / size > config.max_digit_share:
-        return "digits"
+    if config.max_digit_share is not None:
+        digits = sum(count for char, count in chars.items() if char.isdigit())
+        if digits / size > config.max_digit_share:
+            return "digits"
     lines = [line for line in text.split("\n") if line]
     if config.max_repeated_share is not None and len(lines) >= 10:
         repeated = 1 - len(set(lines)) / len(lines)

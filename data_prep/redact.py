@@ -12,7 +12,7 @@ from collections import Counter
 
 from conf.schema.preprocess import RedactConfig
 from data_prep import names
-from data_prep.figures import KINDS, ONE_NUMBER, Span, replace
+from data_prep.figures import FIVE_DIGITS, KINDS, ONE_NUMBER, Span, replace
 from data_prep.people import COVER_BLOCKS, People, occurrences, plain, read_cover, surname_pattern
 
 PLACEHOLDER = {"name": "[name]"} | {kind: f"[{kind}]" for kind, _ in KINDS.values()}
@@ -37,7 +37,8 @@ def redact(blocks: list[str], config: RedactConfig) -> tuple[list[str], Counter[
     if config.cover_names and people.by_surname:
         blocks = _without_people(blocks, people, counts)
     if people.numbers:
-        blocks = [_without_numbers(block, people.numbers, counts) for block in blocks]
+        bare = {re.sub(r"\D", "", number) for number in people.numbers}
+        blocks = [_without_numbers(block, bare, counts) for block in blocks]
     blocks = [_without_figures(block, config, counts) for block in blocks]
     if config.names != "off":
         blocks = names.without_names(blocks, config, counts)
@@ -48,24 +49,23 @@ def _without_people(blocks: list[str], people: People, counts: Counter[str]) -> 
     pattern = surname_pattern(people)
     if pattern is None:
         return blocks
-    found = [block for block in blocks if pattern.search(block)]
-    written = Counter(match[0] for block in found for match in pattern.finditer(block))
-    common = frozenset(plain(word) for word in written if word.islower())
+    written = [pattern.findall(block) for block in blocks]
+    common = frozenset(plain(word) for words in written for word in words if word.islower())
     return [
-        _put(block, list(occurrences(block, people, pattern, common)), "name", counts) for block in blocks
+        _put(block, list(occurrences(block, people, pattern, common)), "name", counts) if words else block
+        for block, words in zip(blocks, written, strict=True)
     ]
 
 
-def _without_numbers(block: str, numbers: set[str], counts: Counter[str]) -> str:
+def _without_numbers(block: str, bare: set[str], counts: Counter[str]) -> str:
     """The student numbers of the cover, wherever the work repeats them, with and without s and letters."""
-    bare = {re.sub(r"\D", "", number) for number in numbers}
+    if not FIVE_DIGITS.search(block):
+        return block
     spans = [found.span() for found in ONE_NUMBER.finditer(block) if re.sub(r"\D", "", found[0]) in bare]
     return _put(block, spans, "student number", counts)
 
 
 def _without_figures(block: str, config: RedactConfig, counts: Counter[str]) -> str:
-    if not any(char.isdigit() for char in block) and not ("@" in block or "at" in block or "(a)" in block):
-        return block
     for key, (kind, find) in KINDS.items():
         if getattr(config, key):
             block = _put(block, list(find(block)), kind, counts)

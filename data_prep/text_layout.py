@@ -56,15 +56,21 @@ def text_blocks(data: bytes, counts: Counter[str] | None = None) -> list[str]:
 
 def _has_written_breaks(text: str) -> bool:
     r"""Whether ``\`` ``n`` is a line break in this file, and no command of LaTeX, path or program text."""
-    text = PATH.sub("", text)
+    if _may_have_path(text):
+        text = PATH.sub("", text)
     meant = text.count("\\n") - len(NO_BREAK.findall(text))
     commands = len(COMMAND.findall(text)) + len(NO_BREAK.findall(text))
     ambiguous = len(AMBIGUOUS.findall(text))
     return meant - ambiguous > 2 * commands or (meant > 0 and commands == 0 and meant > ambiguous)
 
 
+def _may_have_path(text: str) -> bool:
+    return ":\\" in text or "\\\\" in text
+
+
 def _broken(line: str) -> str:
-    kept = [match.span() for match in itertools.chain(PATH.finditer(line), NO_BREAK.finditer(line))]
+    paths = PATH.finditer(line) if _may_have_path(line) else ()
+    kept = [match.span() for match in itertools.chain(paths, NO_BREAK.finditer(line))]
 
     def is_break(match: re.Match[str]) -> str:
         return match[0] if any(start <= match.start() < end for start, end in kept) else "\n"
