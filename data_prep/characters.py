@@ -21,10 +21,12 @@ _TRAIL = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u0
 # A lead byte and one to three continuation bytes, as they look in Windows-1252.
 MOJIBAKE = re.compile(f"[\u00c2-\u00f4][{_TRAIL}]{{1,3}}")
 # What only garbled text has. A capital lead byte behind a small letter (fÃ©); behind Ã or Â a sign that ends
-# no word; a lead byte and a sign in front of a small letter (Ã–mer), but no apostrophe (Ø’s); and â€, ðŸ.
+# no word, but no small letter's sign in a word of capitals (IRMÃº, »IRMÃ«); a lead byte and a sign in front of
+# a small letter (Ã–mer), but no apostrophe (Ø’s); and â€, ðŸ.
 EVIDENCE = re.compile(
     rf"(?<=[a-zà-ÿ])[Â-Þ][{_TRAIL}]"
-    r"|Ã[\u0080-\u009f¡-¨©ª«¬\u00ad¯±´µ¶¸º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ]"
+    r"|Ã[\u0080-\u009f€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ]"
+    r"|(?<![A-ZÀ-Þ]{2})Ã[¡-¨©ª«¬\u00ad¯±´µ¶¸º¼-¿]"
     r"|(?<![A-ZÀ-Þ])Ã\u00a0"
     r"|(?<![A-ZÀ-Þ])Â[\u00a0-¿]"
     rf"|(?<!\w)[Ã-Þ][\u0080-\u009f¡-ª¬-¿–—“”…€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ•˜](?=[a-zß-ÿ])"
