@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_prep.people import BY_LINE, COVER_BLOCKS, COVER_LINE
+from data_prep.cover import BY_LINE, COVER_BLOCKS, COVER_LINE
 
 # The last dots of a run are enough, and white space is one space by now: so the time stays linear.
 CONTENTS_LINE = re.compile(r"(?:\.{3}|(?:\. ){3}|…|\s)\s?(?:\d{1,3}|[ivxl]{1,6})$")

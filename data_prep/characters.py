@@ -21,8 +21,8 @@ _TRAIL = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u0
 # A lead byte and one to three continuation bytes, as they look in Windows-1252.
 MOJIBAKE = re.compile(f"[\u00c2-\u00f4][{_TRAIL}]{{1,3}}")
 # What only garbled text has. A capital lead byte behind a small letter (fÃ©); behind Ã or Â a sign that ends
-# no word, but no small letter's sign in a word of capitals (IRMÃº, »IRMÃ«); a lead byte and a sign in front of
-# a small letter (Ã–mer), but no apostrophe (Ø’s); and â€, ðŸ.
+# no word, but no small letter's sign in a word of capitals (IRMÃº, »IRMÃ«); a lead byte and a sign in front
+# of a small letter (Ã–mer), but no apostrophe (Ø’s); and â€, ðŸ.
 EVIDENCE = re.compile(
     rf"(?<=[a-zà-ÿ])[Â-Þ][{_TRAIL}]"
     r"|Ã[\u0080-\u009f€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ]"

@@ -20,9 +20,9 @@ from stdnum import iban as ibans
 from stdnum.nl import bsn
 
 Span = tuple[int, int]
-SEPARATORS = r"\s().\-–/"
+SEPARATORS = r"\s().\-\u2010-\u2013\u2212/"  # all signs that look like a hyphen
 
-AT = r"\s?(?:@|[\[({<]\s?(?:at|a|apenstaartje)\s?[\])}>])\s?"
+AT = r"\s?(?:[@\uff20]|[\[({<]\s?(?:at|a|apenstaartje)\s?[\])}>])\s?"
 DOT = r"(?:\.\n?|\s?[\[({]\s?(?:dot|punt)\s?[\])}]\s?)"
 LABEL = r"[^\W_](?:[^\W_]|-){0,62}"
 AT_IN_BRACKETS = re.compile(r"[\[({<](?i:\s?(?:at|a|apenstaartje)\s?[\])}>])")
@@ -44,25 +44,35 @@ tn to tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw
 invalid
 """
 TOP_LEVEL = frozenset(_COUNTRIES_AND_MORE.split())
+CAPITALISED = ("Com", "Nl", "Org", "Net", "Edu")  # other words with a capital begin a sentence
+WORDS = ("am", "as", "at", "be", "by", "de", "do", "in", "is", "it", "me", "my", "no", "so", "to", "us")
+LIST_SIGN = re.compile(r"[^\W\d_]+\s?[\[({<]\s?a\s?[\])}>]\s?", re.I)
 
-NATIONAL = re.compile(rf"(?<![\w+])(?<!\d[.,/–-])\(?0[1-9](?:[{SEPARATORS}]{{0,3}}\d){{8}}(?!\w|[.,/–-]\d)")
+# No part of a longer number; but one telephone number may be parted from the next by a comma or a slash.
+BEFORE_NUMBER = r"(?<![\w+])(?:(?<!\d[.,/–-])|(?<=\d{7}[,/]))"
+BEHIND_NUMBER = r"(?!\w|[.–-]\d|[,/](?!\(?0[1-9])\d)"
+NATIONAL = re.compile(rf"{BEFORE_NUMBER}\(?0[1-9](?:[{SEPARATORS}]{{0,3}}\d){{8}}{BEHIND_NUMBER}")
 INTERNATIONAL = re.compile(
-    rf"(?<![\w+])(?<!\d[.,/–-])(?:\+ ?|00)[1-9]\d{{0,2}}(?:[{SEPARATORS}]{{0,3}}\d){{6,12}}(?!\w|[.,/–-]\d)"
+    rf"(?:(?<![\w+])\+ ?|{BEFORE_NUMBER}00)[1-9]\d{{0,2}}(?:[{SEPARATORS}]{{0,3}}\d){{6,12}}{BEHIND_NUMBER}"
 )
 LABELLED = re.compile(
-    r"(?P<label>\b(?:tel(?:\.|efoon|ephone|efoonnummer|efoonnr|efoon ?nummer)?|"
+    r"(?P<label>\b(?:tel(?:\.|efoon|ephone)?[ .-]{0,2}(?:nummer|number|nr|no)?|"
     r"(?:tele)?phone(?: ?(?:number|no|nr))?|"
     r"mobiel(?:e nummer)?|mobile(?: number)?|mob|gsm|cell(?: ?phone)?|fax|whatsapp)\b[.:;\s)=#-]{0,4}"
     r"|\b(?:bel|call|[TMFP]:|[TMFP]\.:)\s?(?=\+|\(?0))"
-    rf"(?P<number>\+?\(?\d(?:[{SEPARATORS}]{{0,3}}\d){{6,14}})(?!\w|[.,/–-]\d)",
+    rf"(?P<number>\+?\(?\d(?:[{SEPARATORS}]{{0,3}}\d){{6,14}}){BEHIND_NUMBER}",
     re.I,
 )
 DATE = re.compile(
     r"\(?\d{1,2}[-–./ ]\d{1,2}[-–./ ](?:19|20)\d\d(?!\d)|\(?(?:19|20)\d\d[-–./ ]\d\d[-–./ ]\d\d"
 )
 PAIRS = re.compile(r"\d\d(?:\s\d\d){4}(?:\s\d\d)*")  # a list such as "01 02 03 04 05"
+# Behind a label too, these are no number: years, single digits, and bands such as GSM 900/1800.
+YEARS = re.compile(r"\(?(?:19|20)\d\d\)?(?:\W{1,3}(?:19|20)\d\d){1,3}")
+SINGLE_DIGITS = re.compile(r"\d(?: \d)+")
+WEAK_LABEL = re.compile(r"(?:gsm|cell|mobile|mob)\s?", re.I)
 NO_PHONE = re.compile(
-    r"(?:\b(?:isbn|issn|doi|week(?:en|s)?|kvk|nr|no|id|code|p|n|t|f|r|β)[-.:= ]*|"
+    r"(?:\b(?:isbn|issn|doi|week(?:en|s)?|kvk|nr|no|id|code|eur|euro|usd|gbp)[-.:= ]*|"
     r"[€$£%#=<>*^]\s?)(?:1[03][-: ]*)?$",
     re.I,
 )
@@ -108,16 +118,24 @@ STUDENT_WORDS = ("student", "exam", "anr", "snr", "erna", "collegekaart", "matri
 
 def emails(text: str) -> Iterator[Span]:
     """The e-mail addresses of a text, also wrapped at a line end and with [at] and [dot]."""
-    if "@" not in text and not AT_IN_BRACKETS.search(text):
+    if "@" not in text and "\uff20" not in text and not AT_IN_BRACKETS.search(text):
         return
     at = 0
     while found := EMAIL.search(text, at):
         start, end = found.span()
         if found["domain"] is not None:
             end = _domain_end(text, *found.span("domain"))
+            if end and _is_list_sign(text[start : found.start("domain")], text[found.start("domain") : end]):
+                end = 0
         if end:
             yield start, end
         at = max(end, start + 1) if end else found.start("domain")
+
+
+def _is_list_sign(before: str, domain: str) -> bool:
+    """Whether "(a)" behind a word counts: before the address of a site, or where two sentences touch."""
+    top_level = domain.rpartition(".")[2].lower()
+    return bool(LIST_SIGN.fullmatch(before)) and (domain.startswith("www.") or top_level in WORDS)
 
 
 def _domain_end(text: str, start: int, end: int) -> int:
@@ -128,7 +146,7 @@ def _domain_end(text: str, start: int, end: int) -> int:
     for number in range(len(labels) - 1, 0, -1):
         label = labels[number]
         if (
-            (label.islower() or label.isupper())
+            (label.islower() or label.isupper() or label in CAPITALISED)
             and label.lower() in TOP_LEVEL
             and len(labels[number - 1]) > 1
         ):
@@ -146,7 +164,7 @@ def phones(text: str) -> Iterator[Span]:
         return
     first = max(0, digits.start() - LONGEST_LABEL)
     for found in LABELLED.finditer(text, first):
-        if not DATE.match(found["number"]):
+        if not _is_other_list(found):
             yield found.span("number")
     for found in INTERNATIONAL.finditer(text, first):
         if _is_international(_digits(found[0]), text[found.start()] == "+") and not _denied(text, found):
@@ -154,6 +172,14 @@ def phones(text: str) -> Iterator[Span]:
     for found in NATIONAL.finditer(text, first):
         if not _denied(text, found) and not DATE.match(found[0]) and _is_national(_digits(found[0])):
             yield found.span()
+
+
+def _is_other_list(found: re.Match[str]) -> bool:
+    """Whether what is behind a label is dates, years, counted digits, or the bands of a network."""
+    number = found["number"]
+    if DATE.match(number) or YEARS.fullmatch(number) or SINGLE_DIGITS.fullmatch(number):
+        return True
+    return bool(WEAK_LABEL.fullmatch(found["label"])) and number[0] not in "+(0"
 
 
 def _digits(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The people whom a cover names behind a label, and all forms of their names in the whole work.
+"""The people of a work, and all forms of their names in the whole work.
 
-A label such as "Supervisor:" is evidence that a name follows, on its line or below. What is found is taken
-apart into given names, initials, a prefix such as "van der", and the surname. Every occurrence of the surname
-is then looked at with what is around it: "V. Persoon", "Persoon, V.", "dr. Persoon".
+What a cover says (`cover.py`) is taken apart into given names, initials, a prefix such as "van der", and the
+surname. Every occurrence of the surname is then looked at with what is around it: "V. Persoon",
+"Persoon, V.", "dr. Persoon".
 """
 
 from __future__ import annotations
@@ -12,39 +12,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-COVER_BLOCKS = 12  # a cover with its colophon is over by then
 MOST_PEOPLE = 1000  # names and student numbers of a cover; each is looked for in the whole work
-LONGEST_VALUE = 160  # characters behind a label; longer is a sentence, not a cover line
 
-ROLE = (
-    r"(?:(?:student|author|auteur|schrijver|candidate)(?:\s*/\s*author)?(?:\s*-?\s*(?:name|naam))?|"
-    r"names?|na(?:am|men)|"
-    r"(?:co-?)?(?:supervisor|promotor|promoter|reader|assessor|examiner|examinator|advisor|adviser|"
-    r"mentor|tutor)|"
-    r"(?:mede)?(?:begeleider|begeleidster|beoordelaar|lezer|meelezer|corrector)|(?:scriptie|"
-    r"thesis)-?\s?(?:begeleider|coach)|"
-    r"coach|coordinator|coördinator|docent|lecturer|opponent|chair(?:man|person)?|voorzitter|"
-    r"committee member)"
-)
-PREFIX_WORDS = r"(?:[^\W\d_][\w'’.-]{0,14}\s+){0,2}"
-LABEL = (
-    rf"(?:{PREFIX_WORDS}{ROLE}(?:\(?'?s\)?|en|\s+(?:1|2|3|i{{1,3}}))?(?:\s+(?:of|van)\s+(?:the\s+|"
-    rf"de\s+)?student)?"
-    r"(?:\s+(?:student|eur|ese|rsm|erasmus|company|bedrijf|name|naam))?"
-    r"(?:\s*(?:/|&|and|en)\s*(?:student\s*)?(?:number|nummer|nr|id)\.?)?"
-    r"|(?:written|submitted|supervised|prepared|presented|geschreven|begeleid|ingediend|"
-    r"opgesteld)\s+(?:by|door)"
-    r"|by|door)"
-)
-SEPARATOR = r"(?:\s*[:=]\s*|\s+[-–]\s+|\s*[-–]\s+)"
-COVER_LINE = re.compile(
-    rf"^\W*(?P<label>{LABEL})(?:\s*\([^)]{{0,40}}\))?(?:{SEPARATOR}(?P<value>.*)|\s*$)", re.I
-)
-BY_LINE = re.compile(
-    r"^\W*(?i:(?:written |submitted |prepared |presented |geschreven |ingediend )?(?:by|door))\s+"
-    r"(?P<value>(?:(?i:prof|dr|drs|mr|ir|ing|mrs|ms)\.?\s+){0,3}[^\W\d_a-z].*)$"
-)
-NUMBER_IN_VALUE = re.compile(r"(?<![\w/-])s?\d{5,8}[a-z]{0,2}(?!\w)", re.I)
 ORGANISATION = re.compile(
     r"\b(?:schools?|universit\w+|facult\w+|departe?ments?|institut\w+|erasmus|rotterdam|academ\w+|"
     r"hogeschool|college|"
@@ -124,28 +93,6 @@ def plain(text: str) -> str:
     ).lower()
 
 
-def labelled_values(lines: list[str]) -> Iterator[str]:
-    """What stands behind the labels of a cover block: on their lines, or below them.
-
-    A PDF may have all labels first and then all values, as two columns are read one after the other.
-    """
-    labels = 0
-    for place, line in enumerate(lines):
-        found = COVER_LINE.match(line) or BY_LINE.match(line)
-        if found is None:
-            continue
-        value = (found["value"] or "").strip()
-        if value:
-            yield value
-            continue
-        labels += 1
-        below = lines[place + 1 : place + 2]
-        if below and not COVER_LINE.match(below[0]):
-            run = labels if labels > 1 else 1
-            yield from lines[place + 1 : place + 1 + run]
-            labels = 0
-
-
 def names_in(value: str) -> Iterator[Person]:
     """The people in the value of a label."""
     value = re.sub(r"\S+@\S+|\[[^\]]*\]", " ", value)
@@ -206,27 +153,6 @@ def _is_initials(word: str) -> bool:
         or (word.endswith(".") and len(letters) <= 3)
         or (len(letters) <= 4 and letters.isupper() and not re.search("[AEIOU]", letters))
     )
-
-
-def read_cover(blocks: list[str], numbers: bool = True, names: bool = True) -> People:
-    """The people and student numbers that the labels of a work's first blocks tell.
-
-    Raises:
-        TooManyPeople: there are more than `MOST_PEOPLE`.
-    """
-    people, found = People(), 0
-    for block in blocks[:COVER_BLOCKS]:
-        for value in labelled_values(block.split("\n")):
-            if len(value) > LONGEST_VALUE:
-                continue
-            if numbers:
-                people.numbers.update(NUMBER_IN_VALUE.findall(value))
-            for person in names_in(value) if names else ():
-                people.add(person)
-                found += 1
-                if found > MOST_PEOPLE:
-                    raise TooManyPeople
-    return people
 
 
 def surname_pattern(people: People) -> re.Pattern[str] | None:

@@ -1,8 +1,8 @@
 """Personal data replaced by a placeholder and counted; what was found is returned to nobody.
 
-First the cover tells who made the work: names and student numbers behind labels (`people.py`). These go in
-the whole work, in all their forms. Then figures go by what they are (`figures.py`), and names in
-acknowledgements and lists of interviews (`names.py`).
+First the cover tells who made the work: names and student numbers behind labels (`cover.py`). These go in
+the whole work, in all their forms (`people.py`). Then figures go by what they are (`figures.py`), and names
+in acknowledgements and lists of interviews (`names.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections import Counter
 
 from conf.schema.preprocess import RedactConfig
 from data_prep import names
+from data_prep.cover import COVER_BLOCKS, read_cover
 from data_prep.figures import FIVE_DIGITS, KINDS, ONE_NUMBER, Span, replace
-from data_prep.people import COVER_BLOCKS, People, occurrences, plain, read_cover, surname_pattern
+from data_prep.people import People, occurrences, plain, surname_pattern
 
 PLACEHOLDER = {"name": "[name]"} | {kind: f"[{kind}]" for kind, _ in KINDS.values()}
 

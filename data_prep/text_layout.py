@@ -24,7 +24,10 @@ COMMAND = re.compile(r"\\(?!n)[a-zA-Z]{2,}")
 # A command of LaTeX, or a line that begins so.
 AMBIGUOUS = re.compile(r"\\n(?:e|i|u|eq|eg|ot|um|ode|mid|left|right)(?![a-z])")
 NARROW, WIDE = 40, 132  # characters in a line of a hard-wrapped file, at its fullest
-FULL_SHARE = 0.7  # of the lines with a next line to which its first word would not have fitted
+# Shares of the lines with a next line that are full: its first word would not have fitted. Lists and tables
+# have few such lines; lines that have an empty line between them must show more.
+FULL_SHARE, FULL_SHARE_SPACED = 0.5, 0.7
+LONG_SHARE = 0.2  # of a file's characters, at most, in lines that are half as long again as the others
 LEAST_LINES = 4
 SENTENCE_END = (".", "!", "?", ":", "”", '"', ")")
 
@@ -48,7 +51,10 @@ def text_blocks(data: bytes, counts: Counter[str] | None = None) -> list[str]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if "\\n" in text and _has_written_breaks(text):
         return [_broken(line) for line in lines if line.strip()]
-    width = _wrap_width(lines)
+    width = _wrap_width(lines, FULL_SHARE)
+    if width is None and _is_double_spaced(lines):
+        lines = _single_spaced(lines)
+        width = _wrap_width(lines, FULL_SHARE_SPACED)
     if width is None:
         return [line for line in lines if line.strip()]
     return _paragraphs(lines, width, Counter() if counts is None else counts)
@@ -78,17 +84,34 @@ def _broken(line: str) -> str:
     return re.sub(r"\\n", is_break, line) if kept else line.replace("\\n", "\n")
 
 
-def _wrap_width(lines: list[str]) -> int | None:
+def _is_double_spaced(lines: list[str]) -> bool:
+    """Whether each line of a text has an empty line behind it."""
+    filled = [bool(line.strip()) for line in lines]
+    beside = sum(one and other for one, other in itertools.pairwise(filled))
+    return beside <= 0.1 * sum(filled)
+
+
+def _single_spaced(lines: list[str]) -> list[str]:
+    """The lines without the empty line between two; of several empty lines one is left."""
+    result: list[str] = []
+    for filled, group in itertools.groupby(lines, lambda line: bool(line.strip())):
+        run = list(group)
+        result += run if filled else run[1:2]
+    return result
+
+
+def _wrap_width(lines: list[str], least_share: float) -> int | None:
     """The width at which the lines of a file were wrapped, in characters; None where they were not."""
     lengths = sorted(len(line.rstrip()) for line in lines if line.strip())
     if len(lengths) <= LEAST_LINES:
         return None
     width = lengths[int(0.98 * (len(lengths) - 1))]
-    if not NARROW <= width <= WIDE or lengths[-1] > 1.5 * width:
+    long = sum(length for length in lengths if length > 1.5 * width)
+    if not NARROW <= width <= WIDE or long > LONG_SHARE * sum(lengths):
         return None
     pairs = [(line, below) for line, below in itertools.pairwise(lines) if line.strip() and below.strip()]
     full = sum(_is_full(line, below, width) for line, below in pairs)
-    return width if len(pairs) >= LEAST_LINES and full >= FULL_SHARE * len(pairs) else None
+    return width if len(pairs) >= LEAST_LINES and full >= least_share * len(pairs) else None
 
 
 def _is_full(line: str, below: str, width: int) -> bool:

@@ -62,7 +62,9 @@ def test_a_garbled_block_in_a_good_work_is_set_right_alone() -> None:
         ),
         min_size=1,
     ),
-    st.sampled_from(["“{}”", "«{}»", "{}…", "{}– ", "‘{}’", "{}²", "{}™", "{}’s", "({})", "{}º", "{}ª", "»{}«"]),
+    st.sampled_from(
+        ["“{}”", "«{}»", "{}…", "{}– ", "‘{}’", "{}²", "{}™", "{}’s", "({})", "{}º", "{}ª", "»{}«"]
+    ),
 )
 def test_words_in_quotes_and_with_signs_never_change(words: list[str], form: str) -> None:
     text = " ".join(form.format(word) for word in words)

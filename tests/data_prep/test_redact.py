@@ -51,6 +51,13 @@ def counts(*blocks: str) -> tuple[list[str], dict[str, int]]:
         ("Student ID number: 123456", "student number"),
         ("Student ID: 123456", "student number"),
         ("ask s1234567 about it", "student number"),
+        ("mail V.PERSOON [AT] EUR [DOT] NL", "e-mail"),
+        ("mail v.persoon [a] eur.nl", "e-mail"),
+        ("mail v.persoon\uff20eur.nl", "e-mail"),
+        ("mail v.persoon@hotmail.Com", "e-mail"),
+        ("bel 06\u201112345678", "phone"),
+        ("T 010 408 11 11", "phone"),
+        ("Tel. nr: 010-4081111", "phone"),
     ],
 )
 def test_each_kind_is_found_and_gone(text: str, kind: str) -> None:
@@ -100,6 +107,10 @@ INNOCENT = (
     "KvK 24300000 and article 6:162 BW",
     "case C-26/62 and ECLI:NL:HR:2015:1234",
     "from 10:30 to 12:45 on 21/03/2014 at 0900 hours",
+    "fax 1995 1996",
+    "GSM 900/1800/1900 bands, cell 1 2 3 4 5 6 7 8",
+    "a loan of EUR 0612345678",
+    "see (a) below.it is, under (a) www.example.nl",
 )
 
 
@@ -249,9 +260,46 @@ def test_a_surname_that_is_a_word_stays_where_a_sentence_begins() -> None:
     assert found == {"name": 3}
 
 
+def test_two_telephone_numbers_with_a_sign_between_them() -> None:
+    for text in ("06-12345678/010-4081111", "+31612345678,+31687654321"):
+        assert counts(text)[1] == {"phone": 2}
+
+
+@pytest.mark.parametrize(
+    "cover",
+    [
+        "Name: V. Persoon Student number: 412345",
+        "Naam: V. Persoon Studentnummer: 412345 Begeleider: T. Proef",
+        "Voorbeeld Persoon (412345)",
+        "Voorbeeld Persoon, student number 412345",
+        "Kees Persoon\n412345",
+        "1st supervisor: Voorbeeld Persoon",
+        "Under the supervision of Voorbeeld Persoon",
+        "Onder begeleiding van: V. Persoon",
+        "Afstudeerbegeleider: V. Persoon",
+        "Overige leden: Prof.dr. V. Persoon",
+        "Author | Voorbeeld Persoon",
+        "Supervisor dr. V. Persoon",
+        "Supervisor Erasmus University: V. Persoon",
+        "Master thesis by Voorbeeld Persoon",
+        "First name: Voorbeeld\nLast name: Persoon",
+    ],
+)
+def test_other_layouts_of_a_cover(cover: str) -> None:
+    text = "\n".join(counts(cover, f"{PROSE} Persoon (2010) and 412345.")[0])
+    assert "Persoon" not in text and ("412345" not in cover or "412345" not in text)
+
+
 @pytest.mark.parametrize(
     "line",
     [
+        "The Effect of Leverage on Growth 201012",
+        "Corporate Governance\nStudent number: 412345",
+        "Word Count 123456",
+        "Supervisor Support Scale",
+        "Author Rights Index",
+        "Thesis by Publication",
+        "Last name: unknown",
         "Supervisor: Erasmus School of Economics",
         "by\nErasmus University Rotterdam",
         "Supervisor: KPMG Advisory N.V.",
@@ -259,8 +307,8 @@ def test_a_surname_that_is_a_word_stays_where_a_sentence_begins() -> None:
         "Author: Faculty of Social Sciences",
     ],
 )
-def test_an_organisation_on_the_cover_is_no_person(line: str) -> None:
-    assert counts(f"A title\n{line}\nRotterdam")[1] == {}
+def test_other_lines_of_a_cover_name_nobody(line: str) -> None:
+    assert "name" not in counts(f"A title\n{line}\nRotterdam")[1]
 
 
 def test_a_label_in_running_text_names_nobody() -> None:

@@ -29,6 +29,23 @@ def test_a_hard_wrapped_file_has_its_paragraphs_again(width: int, indent: str) -
     assert counts["line joined"] == sum(text.count("\n") for text in wrapped)
 
 
+def test_lines_with_an_empty_line_between_them_are_paragraphs_again() -> None:
+    wrapped = [textwrap.fill(text, 80).replace("\n", "\n\n") for text in PARAGRAPHS]
+    blocks = text_blocks("\n\n\n".join(wrapped).encode())
+    assert " ".join(" ".join(blocks).split()) == " ".join(PARAGRAPHS)
+    assert all(len(block) > 300 for block in blocks)
+    spoken = "\n\n".join(["Respondent: I do not think so.", "Interviewer: why is that?", "Yes."] * 9)
+    assert text_blocks(spoken.encode()) == spoken.split("\n\n")
+
+
+def test_one_long_line_or_many_tables_hide_no_paragraphs() -> None:
+    table = "\n".join(["Growth      0.12    0.33    120"] * 4)
+    wrapped = [textwrap.fill(text, 80) for text in PARAGRAPHS]
+    text = "\n\n".join(f"{paragraph}\n\n{table}" for paragraph in wrapped)
+    blocks = text_blocks(f"{text}\n\nhttps://example.org/{'x' * 200}\n".encode())
+    assert blocks[:-1:2] == PARAGRAPHS and set(blocks[1:-1:2]) == {table}
+
+
 def test_a_cut_word_loses_its_hyphen_where_the_work_has_the_word_whole() -> None:
     text = textwrap.fill("de tekens van de regels staan in dit bestand vol op zestig plaatsen " * 9, 62)
     blocks = text_blocks(text.replace("tekens van", "teke-\nns van", 1).encode())
