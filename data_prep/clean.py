@@ -116,9 +116,9 @@ def judge_quality(work: Cleaned, config: CleanConfig) -> None:
 
 ALWAYS = ""
 RULES = (
-    Rule("mojibake", repair_characters, version=2),
+    Rule("mojibake", repair_characters, version=3),
     Rule(ALWAYS, normalise_blocks, version=2),
-    Rule("redact", redact_people, version=2),
+    Rule("redact", redact_people, version=3),
     Rule("boilerplate", leave_out_boilerplate, version=2),
     Rule("references", leave_out_references),
     Rule(ALWAYS, leave_out_short_blocks),

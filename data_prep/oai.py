@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
@@ -21,9 +22,10 @@ from data_prep.web import REDIRECTS, Refused, Web
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, remove_comments=True)
-RECORD = re.compile(r"<(\w+:)?record(?:\s[^>]*)?>.*?</\1?record>", re.S)
+RECORD_START = re.compile(r"<(\w+:)?record(?:\s[^<>]*)?>")
 IDENTIFIER = re.compile(r"<(?:\w+:)?identifier>\s*([^<]{1,500}?)\s*</")
 ENDED = re.compile(r"</(?:\w+:)?OAI-PMH>\s*(?:<!--.*?-->\s*)?$", re.S)
+END, LONGEST_PREFIX = "OAI-PMH>", 60
 ILLEGAL = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 REFERENCE = re.compile(r"&(#x?[0-9a-fA-F]+|\w+)?(;?)")
 XML_ENTITIES = ("amp", "lt", "gt", "quot", "apos")
@@ -73,7 +75,7 @@ def ask(web: Web, url: str, query: dict[str, str]) -> Answer:
     root = web.attempt(lambda: _request(web, url, query, answer))
     for error in root.findall(f"{OAI}error"):
         code = error.get("code") or "unknown"
-        if code == "badResumptionToken":
+        if code == "badResumptionToken" and "resumptionToken" in query:
             raise BadResumptionToken
         if code == "noRecordsMatch" and "resumptionToken" not in query:
             return answer
@@ -140,7 +142,7 @@ def mend(content: bytes, answer: Answer) -> etree._Element | None:
         else content.decode("cp1252", "replace")
     )
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff \r\n\t"))
-    if not ENDED.search(text):
+    if not ENDED.search(text, max(0, text.rfind(END) - LONGEST_PREFIX)):
         return None
     text = ILLEGAL.sub(" ", REFERENCE.sub(_reference, text))
     answer.mended = True
@@ -148,22 +150,37 @@ def mend(content: bytes, answer: Answer) -> etree._Element | None:
         return etree.fromstring(text, PARSER)
     except etree.XMLSyntaxError:
         pass
-    head = text[: found.start()] if (found := RECORD.search(text)) else text
+    head = text[: found.start()] if (found := RECORD_START.search(text)) else text
     names = " ".join(re.findall(r'\sxmlns(?::\w+)?="[^"]*"', head))
 
-    def sound(match: re.Match[str]) -> str:
+    kept, at = [], 0
+    for start, end in _records(text):
+        kept.append(text[at:start])
+        at = end
         try:
-            etree.fromstring(f"<x {names}>{match[0]}</x>", PARSER)
+            etree.fromstring(f"<x {names}>{text[start:end]}</x>", PARSER)
+            kept.append(text[start:end])
         except etree.XMLSyntaxError:
-            identifier = IDENTIFIER.search(match[0])
+            identifier = IDENTIFIER.search(text, start, end)
             answer.lost.append(html.unescape(identifier[1]) if identifier else "")
-            return ""
-        return match[0]
-
     try:
-        return etree.fromstring(RECORD.sub(sound, text), PARSER)
+        return etree.fromstring("".join([*kept, text[at:]]), PARSER)
     except etree.XMLSyntaxError:
         return None
+
+
+def _records(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each record element that has an end; in proportion to the text, whatever it is."""
+    at, endless = 0, set()
+    while start := RECORD_START.search(text, at):
+        close = f"</{start[1] or ''}record>"
+        end = -1 if close in endless else text.find(close, start.end())
+        at = start.end()
+        if end < 0:
+            endless.add(close)
+        else:
+            at = end + len(close)
+            yield start.start(), at
 
 
 def _is_mostly_utf8(content: bytes) -> bool:

@@ -31,6 +31,7 @@ from data_prep.web import Pace, Refused, Unreachable, Web
 STATE_FILE = "harvest.json"
 UNREACHABLE = "unreachable"  # the reason of a file that its server does not give out just now
 RECORD_DAMAGED = "record_damaged"
+NO_METADATA = "no_metadata"  # of a page that says nothing about a work
 HTTP = "http_"  # begins the reason of a file that was refused with that status, as while it is being moved
 # Reasons of a file that may be there another day: a page in its place, a type that is wrong, an odd address.
 PASSING = (
@@ -40,6 +41,7 @@ PASSING = (
     "answer_compressed",
     "too_many_redirects",
     RECORD_DAMAGED,
+    NO_METADATA,
 )
 PAGES_PER_SECOND = 1.0  # of a server that has no interface for harvesters
 SILENT = 3  # files one after another that cannot be had before the server counts as down
@@ -238,16 +240,21 @@ class Harvest:
             self._reject(entry, refusal.reason)
             return refusal.reason
         except Unreachable:
-            earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
-            self.journal.decide({**earlier, "reason": UNREACHABLE})
-            if not known or known.get("reason") != UNREACHABLE:  # one that fails again says nothing new
-                self.silent += 1
-            if self.silent >= SILENT:
+            if self._gives_up(entry):
                 raise
             return UNREACHABLE
         self.silent = 0
         self.journal.decide({**entry, "status": "kept"})
         return "kept"
+
+    def _gives_up(self, entry: dict) -> bool:
+        """Journal a work that its server does not give out just now; whether the server counts as down."""
+        known = self.journal.known.get(entry["id"])
+        earlier = known if known and known["status"] == "kept" else {**entry, "status": "rejected"}
+        self.journal.decide({**earlier, "reason": UNREACHABLE})
+        if not known or known.get("reason") != UNREACHABLE:  # one that fails again says nothing new
+            self.silent += 1
+        return self.silent >= SILENT
 
     def _still_holds(self, known: dict, metadata: dict) -> bool:
         """Whether an unchanged record needs no second look."""

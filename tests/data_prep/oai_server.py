@@ -43,6 +43,7 @@ class Repository:
     expired: bool = False  # resumption tokens are refused once
     page_bodies: dict[int, bytes] = field(default_factory=dict)  # other answers for the n-th list request
     compress: bool = False
+    missing: int = 404  # the status of paths that are not there; with 200 comes a page that says so
     broken: set[str] = field(default_factory=set)  # paths that are answered with 500
     dripping: set[str] = field(default_factory=set)  # paths whose answer goes on, a byte at a time
     lists: int = 0
@@ -89,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             self.drip()
             return
         if path not in repository.files:
-            self.send(404, "text/plain", b"no")
+            self.send(repository.missing, "text/html", b"<html><title>No such page</title></html>")
             return
         kind, data = repository.files[path]
         if kind == "redirect":

@@ -24,11 +24,12 @@ from data_prep.dublin_core import describe
 from data_prep.harvest import harvest
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
+from data_prep.oai import RECORD_START, Answer, _records, mend
 from data_prep.settings import to_mapping
 from data_prep.takedown import _raw_files
 from data_prep.web import Refused, _retry_after
 from tests.data_prep.conftest import SAMPLE, settings
-from tests.data_prep.oai_server import Entry, Handler, Repository, Server
+from tests.data_prep.oai_server import Entry, Handler, Repository, Server, envelope
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [path.read_bytes() for path in sorted(SAMPLE.glob("*.txt"))]
@@ -202,6 +203,38 @@ def test_an_embargo_of_a_year_or_a_month_ends_with_its_last_day():
             describe({"rights": [f"info:eu-repo/date/embargoEnd/{stated}"]}, HarvestSource())["embargo"]
             == end
         )
+
+
+def test_an_odd_answer_about_one_record_is_a_reason_and_no_traceback(tmp_path):
+    repo = repository(2)
+    repo.entries[0].rights = ("embargoedAccess", "info:eu-repo/date/embargoEnd/2999-01-01")
+    with Server(repo) as server:
+        config = corpus_of(tmp_path, server)
+        assert fetch(config) == {"embargo": 1, "kept": 1}
+        lines = (tmp_path / "raw" / "records.jsonl").read_text()
+        (tmp_path / "raw" / "records.jsonl").write_text(lines.replace("2999-01-01", "2024-01-01"))
+        repo.page_bodies[repo.lists + 2] = envelope('<error code="badResumptionToken">no</error>').encode()
+        assert fetch(config) == {"oai_BadResumptionToken": 1}
+
+
+def test_records_of_a_damaged_page_are_found_in_one_look(monkeypatch):
+    looks = []
+
+    class Counted:
+        def search(self, text, at=0):
+            looks.append(at)
+            return RECORD_START.search(text, at)
+
+    sound = "<record><header><identifier>a</identifier></header></record>"
+    damaged = "<x:record xmlns:x='y'><identifier>b</identifier><i></x:record>"
+    page = f"<OAI-PMH>{sound}{damaged}<record ><record{'<x:record>' * 300}</OAI-PMH>"
+    monkeypatch.setattr("data_prep.oai.RECORD_START", Counted())
+    assert [page[start:end] for start, end in _records(page)] == [sound, damaged]
+    assert looks == sorted(set(looks)) and len(looks) < 310
+    monkeypatch.undo()
+    answer = Answer()
+    assert mend(f"<OAI-PMH>{sound}{damaged}\x0b</OAI-PMH>".encode(), answer) is not None
+    assert answer.mended and answer.lost == ["b"]
 
 
 def test_a_work_whose_embargo_has_ended_is_asked_for_though_no_server_lists_it(tmp_path):

@@ -73,6 +73,39 @@ def test_a_gap_ends_the_pages_where_no_last_number_is_known(tmp_path: Path, monk
         assert "/pub/9" in repo.log and "/pub/10" not in repo.log
 
 
+@pytest.mark.parametrize("mood", ["no page with status 200", "forbidden", "robots.txt forbids everything"])
+def test_pages_of_no_works_end_too(mood: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("data_prep.page_harvest.GAP", 5)
+    with Server(repo := pages([1, 4])) as server:
+        config = config_of(tmp_path, server, last_id=None)
+        repo.files["/robots.txt"] = ("text/plain", b"")
+        if mood == "no page with status 200":
+            repo.missing = 200
+            assert fetch(config) == {"kept": 2, "no_metadata": 7}
+            assert {key: value["status"] for key, value in records(tmp_path).items()} == {
+                "test:1": "kept", "test:2": "rejected", "test:3": "rejected", "test:4": "kept"
+            }  # fmt: skip
+            return
+        repo.missing = 403 if mood == "forbidden" else 404
+        if mood != "forbidden":
+            repo.files["/robots.txt"] = ("text/plain", b"\xef\xbb\xbfUser-agent: *\nDisallow: /\n")
+        reason = "http_403" if mood == "forbidden" else "robots_txt"
+        with pytest.raises(InputError, match=rf"test, 5 pages one after another cannot be used \({reason}\)"):
+            fetch(config)
+        assert mood == "forbidden" or repo.log == ["/robots.txt"]
+
+
+def test_a_file_that_fails_or_a_page_that_cannot_be_read_stops_no_others(tmp_path: Path) -> None:
+    with Server(repo := pages([1, 2, 3])) as server:
+        config = config_of(tmp_path, server, last_id=3)
+        config.corpus.harvest.retries = 0
+        repo.broken.add("/pub/1/work.txt")
+        repo.files["/pub/2"] = ("text/html", b"<html><![unknown[ x ]]></html>")
+        assert fetch(config) == {"unreachable": 1, "bad_address": 1, "kept": 1}
+        repo.broken.clear()
+        assert fetch(config) == {"kept": 1} and records(tmp_path)["test:1"]["status"] == "kept"
+
+
 def test_access_and_rights_basis_are_columns(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
