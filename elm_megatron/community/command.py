@@ -13,7 +13,7 @@ from conf.schema.community import CommunityConfig
 from elm_megatron.community import database, identity, items, lineage, settings
 from elm_megatron.community.app import make
 from elm_megatron.community.export import export
-from elm_megatron.community.tables import Item, Person, Vote
+from elm_megatron.community.tables import Item, Person
 
 SQLITE = "community.sqlite"
 
@@ -57,7 +57,7 @@ def _withdraw(stored: Database, config: CommunityConfig, folder: Path) -> int:
     wanted = str(config.withdraw)
     if wanted.startswith("item:"):
         number = wanted.removeprefix("item:")
-        item = stored.get(Item, int(number)) if number.isdecimal() else None
+        item = stored.get(Item, int(number)) if number.isdecimal() and len(number) < 10 else None
         if item is None:
             raise InputError(f"withdraw={wanted}: there is no such item.")
         names = [f"item {item.id}"]
@@ -66,10 +66,7 @@ def _withdraw(stored: Database, config: CommunityConfig, folder: Path) -> int:
         person = stored.scalar(select(Person).where(Person.pseudonym == wanted))
         if person is None:
             raise InputError(f"withdraw={wanted}: no such pseudonym; write item:NUMBER for one text.")
-        votes = stored.scalars(select(Vote.id).where(Vote.person_id == person.id))
-        names = [f"vote {number}" for number in votes]
-        given = stored.scalars(select(Item.id).where(Item.person_id == person.id))
-        names += [f"item {number}" for number in given]
+        names = items.exported_names(stored, person)
         items.withdraw_person(stored, person)
     stored.commit()
     used = lineage.used_in(folder / "exports", Path(config.runs_dir), names)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,23 @@ def export(database: Database, folder: Path) -> dict[str, Any]:
         rows["dpo"].append((vote.person.pseudonym, _pair(pair.prompt, *both, f"vote {vote.id}")))
     if not rows["sft"] and not rows["dpo"]:
         raise InputError(f"export={folder}: nothing may be exported yet ({dict(left_out) or 'no items'}).")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True, mode=0o700)
+    try:
+        manifest = _write(database, temporary, rows, left_out)
+        files.replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def _write(
+    database: Database,
+    folder: Path,
+    rows: dict[str, list[tuple[str, dict[str, Any]]]],
+    left_out: Counter[str],
+) -> dict[str, Any]:
+    """Write the files into a folder; returns their manifest."""
     written = {}
     for kind, found in rows.items():
         for side in ("train", "valid"):

@@ -29,7 +29,7 @@ def secret(folder: Path) -> bytes:
     """The app's key, made once.
 
     Raises:
-        InputError: others can read it.
+        InputError: others can read it, or it is not whole.
     """
     path = folder / "secret"
     try:
@@ -37,7 +37,13 @@ def secret(folder: Path) -> bytes:
     except FileExistsError:
         if path.stat().st_mode & 0o077:
             raise InputError(f"{path}: others can read the key; run chmod 600 {path}.") from None
-        return path.read_bytes()
+        key = path.read_bytes()
+        if len(key) != SECRET_BYTES:  # whoever knows a shorter one writes invitations
+            raise InputError(
+                f"{path}: holds {len(key)} bytes instead of {SECRET_BYTES}; restore it, or remove it, which "
+                "gives everybody a new pseudonym."
+            ) from None
+        return key
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_bytes(SECRET_BYTES))
     return path.read_bytes()

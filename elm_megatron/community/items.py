@@ -80,11 +80,17 @@ def review(database: Database, person: Person, item_id: int, accepts: bool, labe
     if "personal_data" in labels:
         item.status = "quarantined"  # a moderator looks at it before anyone else does
         note(database, person.pseudonym, "quarantined", f"item {item.id}")
-    elif len(item.reviews) >= REVIEWS:
-        share = sum(one.accepts for one in item.reviews) / len(item.reviews)
-        item.status = "accepted" if share >= ACCEPTED_FROM else "rejected"
+    else:
+        _settle(item)
     database.flush()
     return item
+
+
+def _settle(item: Item) -> None:
+    """Accept or reject an item that has all its reviews."""
+    if len(item.reviews) >= REVIEWS:
+        share = sum(one.accepts for one in item.reviews) / len(item.reviews)
+        item.status = "accepted" if share >= ACCEPTED_FROM else "rejected"
 
 
 def report(database: Database, person: Person, item_id: int, reason: str) -> None:
@@ -95,7 +101,9 @@ def report(database: Database, person: Person, item_id: int, reason: str) -> Non
 
 
 def moderate(database: Database, person: Person, item_id: int, action: str) -> Item:
-    """Quarantine an item, or restore it to review; settles its reports.
+    """Quarantine an item, or restore it to review, which its reviews end at once where it has them all.
+
+    Its reports are settled.
 
     Raises:
         Refused: there is no such item or action, or it was withdrawn.
@@ -104,6 +112,8 @@ def moderate(database: Database, person: Person, item_id: int, action: str) -> I
     if item is None or item.status == "withdrawn" or action not in ("quarantine", "restore"):
         raise Refused("there is no such item")
     item.status = "quarantined" if action == "quarantine" else "submitted"
+    if action == "restore":
+        _settle(item)
     for one in database.scalars(select(Report).where(Report.item_id == item_id)):
         one.settled = True
     note(database, person.pseudonym, action, f"item {item_id}")
@@ -156,8 +166,24 @@ def withdraw_item(database: Database, item: Item, actor: str) -> None:
     if item.status == "withdrawn":
         return
     database.merge(Tombstone(item_id=item.id, sha256=digest(item)))
-    item.status, item.prompt, item.answer, item.rejected, item.source = "withdrawn", "", "", "", ""
+    item.status = "withdrawn"
+    item.prompt = item.answer = item.rejected = item.source = item.field = ""
     note(database, actor, "withdrew", f"item {item.id}")
+
+
+def exported_names(database: Database, person: Person) -> list[str]:
+    """What exports call the rows that hold something of a person.
+
+    These are also others' votes on a pair whose prompt this person wrote.
+    """
+    given = database.scalars(select(Item.id).where(Item.person_id == person.id).order_by(Item.id))
+    votes = database.scalars(
+        select(Vote.id)
+        .join(Comparison)
+        .where((Vote.person_id == person.id) | (Comparison.person_id == person.id))
+        .order_by(Vote.id)
+    )
+    return [f"item {number}" for number in given] + [f"vote {number}" for number in votes]
 
 
 def withdraw_person(database: Database, person: Person) -> list[int]:
@@ -170,7 +196,10 @@ def withdraw_person(database: Database, person: Person) -> list[int]:
     for one in database.scalars(select(Vote).where(Vote.person_id == person.id)):
         one.withdrawn, one.reason = True, ""
     for pair in database.scalars(select(Comparison).where(Comparison.person_id == person.id)):
-        pair.withdrawn, pair.prompt, pair.answer_a, pair.answer_b = True, "", "", ""
+        pair.withdrawn = True
+        pair.prompt = pair.answer_a = pair.answer_b = pair.field = ""
+    for one in database.scalars(select(Report).where(Report.person_id == person.id)):
+        one.reason = ""
     note(database, person.pseudonym, "withdrew", "everything")
     return [item.id for item in items]
 

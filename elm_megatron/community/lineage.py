@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:
     found = [
         path.parent
         for path in sorted(exports.glob(f"*/{MANIFEST}"))
-        if wanted & set(json.loads(path.read_text(encoding="utf-8")).get("items", []))
+        if wanted & set((_read(path, json.loads) or {}).get("items") or [])
     ]
     known = list(_configs(runs))
     grew = True
@@ -39,19 +40,35 @@ def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:
 
 def _configs(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(runs.glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict):
+        if (config := _read(path, yaml.safe_load)) is not None:
             yield path.parent, config
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
+    """What a file holds; None where it cannot be read, which is said and stops nothing."""
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        print(f"note: {path} cannot be read ({reason}): look at it yourself", file=sys.stderr, flush=True)
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _group(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _reads(config: dict[str, Any], run: Path, found: list[Path]) -> bool:
     """Whether a run's settings name one of these folders, or a run in them."""
     sources = config.get("source") or []
     read = [str(one) for one in (sources if isinstance(sources, list) else [sources])]
-    loop = config.get("train") or config.get("tune") or {}
+    loop = _group(config, "train") or _group(config, "tune")
     read += [str(one) for one in (loop.get("init_from"),) if one]
     for group in ("sft", "dpo"):
-        read += [str(one) for one in (config.get(group) or {}).get("files") or []]
+        for key in ("files", "valid_files"):
+            read += [str(one) for one in _group(config, group).get(key) or []]
     for one in read:
         name = one.partition("@")[0]
         places = [Path(name).absolute(), (run.parent / name).absolute()]

@@ -37,12 +37,12 @@ async def stream(
     Raises:
         Unavailable: the server is not there, refuses, or breaks off.
     """
-    key = model.key()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"messages": list(messages), "stream": True, "max_tokens": MAX_TOKENS, "temperature": temperature}
     limits = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     length = 0
     try:
+        key = model.key()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with (
             httpx.AsyncClient(timeout=limits) as client,
             client.stream("POST", f"{model.url}/v1/chat/completions", json=body, headers=headers) as answer,
@@ -56,7 +56,7 @@ async def stream(
                     return
                 if piece:
                     yield piece
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise Unavailable("the model's server does not answer") from error
 
 

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -74,6 +75,8 @@ def read(folder: Path, models: list[dict[str, str]] | None = None) -> Settings:
             shutil.copyfile(TEXTS / name, folder / name)
     if models is None and (folder / "models.yaml").exists():
         models = _yaml(folder / "models.yaml")
+    if not isinstance(models or [], list):
+        raise InputError(f"{folder / 'models.yaml'}: must be a list of models, each with `name` and `url`.")
     endpoints = tuple(_endpoint(one, folder) for one in models or [])
     rubric, consent = (_yaml(folder / name) for name in OWN)
     for name, value in (("rubric.yaml", rubric), ("consent.yaml", consent)):
@@ -91,7 +94,20 @@ def _endpoint(values: Any, folder: Path) -> Endpoint:
     if not isinstance(values, dict) or not {"name", "url"} <= values.keys():
         raise InputError(f"{folder / 'models.yaml'}: each model needs `name` and `url`, found {values!r}.")
     key = values.get("key_file")
+    if not (isinstance(values["name"], str) and isinstance(key, str | None) and _is_url(values["url"])):
+        raise InputError(
+            f"{folder / 'models.yaml'}: `name` and `key_file` are texts and `url` is an address such as "
+            f"http://127.0.0.1:8080, found {values!r}."
+        )
     return Endpoint(values["name"], values["url"].rstrip("/"), Path(key) if key else None)
+
+
+def _is_url(value: Any) -> bool:
+    try:
+        found = urlsplit(value)
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def _yaml(path: Path) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session as Database
 from sqlalchemy.orm import sessionmaker
 from starlette.requests import Request
@@ -51,6 +52,10 @@ class Visit:
     def consent(self) -> Consent | None:
         """What the person agreed to, when it is the present version of the text."""
         return items.consent_of(self.database, self.person, self.services.settings.consent["version"])
+
+    def release(self) -> None:
+        """Give the connection back before a wait: the pool has few, and waiting for one stops the app."""
+        self.database.commit()
 
     def number(self) -> int:
         """The number of the item that the form names; -1 when it is none."""
@@ -101,7 +106,10 @@ def page(least: str | None = "contributor", form: bool = False) -> Callable[[Pag
                     return answer
                 except guards.TooLarge:
                     return visit.refuse("too_large", 413)
-                except OperationalError:  # a full disk, or a lock that is not released
+                except IntegrityError:  # the same was stored in this moment, by a second click
+                    stored.rollback()
+                    return visit.refuse("once", 409)
+                except (OperationalError, NoConnection):  # a full disk, or a lock that is not released
                     stored.rollback()
                     return visit.refuse("disk", 503)
 
@@ -118,8 +126,9 @@ async def _refusal(visit: Visit, least: str | None, form: bool) -> Response | No
         if not identity.may(visit.person, least):
             return visit.refuse("not_allowed", 403)
     if form:
+        visit.release()  # a form may come slowly
         data = await visit.request.form()
-        visit.form = {key: value.strip() for key, value in data.items() if isinstance(value, str)}
+        visit.form = {key: _typed(value) for key, value in data.items() if isinstance(value, str)}
         visit.labels = [value for value in data.getlist("labels") if isinstance(value, str)]
         expected = visit.login.csrf if visit.login else None
         if expected is not None and not guards.same_token(expected, visit.form.get("csrf")):
@@ -133,3 +142,8 @@ async def _refusal(visit: Visit, least: str | None, form: bool) -> Response | No
         if not visit.services.rates.allows(who, limit):
             return visit.refuse("too_fast", 429)
     return None
+
+
+def _typed(text: str) -> str:
+    """A field as it was typed: browsers send line breaks as CR LF, and PostgreSQL stores no NUL."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()

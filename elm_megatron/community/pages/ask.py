@@ -25,6 +25,7 @@ async def answer(visit: Visit) -> Response:
         return visit.page("ask", answer=None, message=visit.words["empty" if not question else "too_large"])
     if model is None:
         return visit.page("ask", 503, answer=None, message=visit.words["model_down"])
+    visit.release()
     try:
         text = await model_client.answer(model, model_client.asked(question))
     except model_client.Unavailable:

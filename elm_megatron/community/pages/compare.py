@@ -41,6 +41,7 @@ async def new_pair(visit: Visit) -> Response:
         said = visit.words["personal"].format(what=", ".join(found))
         return visit.page("compare", 400, pair=None, message=said)
     first, second = random.SystemRandom().sample(models, 2)
+    visit.release()
     try:
         answers = await asyncio.gather(
             *(model_client.answer(one, model_client.asked(prompt)) for one in (first, second))

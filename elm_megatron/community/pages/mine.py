@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from elm_megatron.community import items, lineage
 from elm_megatron.community.tables import (
+    Comparison,
     Consent,
     Item,
     Vote,
@@ -44,6 +45,10 @@ async def download(visit: Visit) -> Response:
             for one in _consents(visit)
         ],
         "items": [{key: getattr(one, key) for key in columns} for one in _given(visit)],
+        "comparisons": [
+            {key: getattr(one, key) for key in ("id", "language", "field", "prompt", "withdrawn", "created")}
+            for one in _comparisons(visit)
+        ],
         "votes": [
             {
                 "comparison": one.comparison_id,
@@ -63,7 +68,7 @@ async def withdraw(visit: Visit) -> Response:
     """Take back one text or everything, and name what was made with it."""
     folder = visit.services.settings.folder / "exports"
     if visit.form.get("item") == "all":
-        names = [f"item {one.id}" for one in _given(visit)] + [f"vote {one.id}" for one in _votes(visit)]
+        names = items.exported_names(visit.database, visit.person)
         items.withdraw_person(visit.database, visit.person)
     else:
         item = visit.database.get(Item, visit.number())
@@ -71,6 +76,7 @@ async def withdraw(visit: Visit) -> Response:
             return visit.refuse("not_found", 404)
         names = [f"item {item.id}"]
         items.withdraw_item(visit.database, item, visit.person.pseudonym)
+    visit.release()  # it is stored, whatever is found below
     used = lineage.used_in(folder, visit.services.runs, names)
     return visit.page("withdrawn", used=[place.name for place in used])
 
@@ -79,6 +85,11 @@ def _given(visit: Visit) -> list[Item]:
     return list(
         visit.database.scalars(select(Item).where(Item.person_id == visit.person.id).order_by(Item.id))
     )
+
+
+def _comparisons(visit: Visit) -> list[Comparison]:
+    mine_ = select(Comparison).where(Comparison.person_id == visit.person.id).order_by(Comparison.id)
+    return list(visit.database.scalars(mine_))
 
 
 def _votes(visit: Visit) -> list[Vote]:
