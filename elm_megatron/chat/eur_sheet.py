@@ -39,6 +39,11 @@ NO_RATERS = frozenset(
     )
 )
 
+# With the names or numbers of people beside them these are titles of raters: "Voorkeur Anna", "Score 2".
+CHOICE = frozenset(("score", "best", "preferred", "preference", "chosen", "voorkeur", "gekozen"))
+RATER = frozenset(("rater", "annotator", "reviewer", "judge", "student", "beoordelaar"))
+FILLER = frozenset(("", "by", "of", "the", "option", "van", "de", "het", "door", "optie"))
+
 
 def read_dialogues(path: Path, sheet: str, skipped: Counter[str]) -> Iterator[Dialogue]:
     """The dialogues of a sheet; rows without one are counted in `skipped`, by reason.
@@ -149,10 +154,27 @@ def _raters(titled: dict[int, Cell], rows: Iterable[list[Cell]]) -> tuple[list[i
         for i, found in filled.items()
         if found
         and sum(vote in (1, 2) for vote in found) >= RATED * len(found)
-        and NO_RATERS.isdisjoint(re.split(r"[^\w#]+", str(titled[i]).casefold()))
+        and not _sums_up(titled[i], titled.values())
     ]
     raters = [i for i in raters if not _counts_others(i, raters, votes)]
     return raters, [i for i, found in filled.items() if found and i not in raters]
+
+
+def _sums_up(title: Cell, titles: Iterable[Cell]) -> bool:
+    """Whether the title of a column says that it counts or sums up what raters said.
+
+    "Rater nr 1" does not, and "Preference Anna" does not beside a "Preference Bram".
+    """
+    words = _words(title)
+    if words & RATER and any(word.strip("#").isdigit() for word in words):
+        return False
+    listed = words & NO_RATERS
+    alike = [one for one in map(_words, titles) if one & NO_RATERS == listed and one - listed - FILLER]
+    return bool(listed) and not (listed <= CHOICE and words in alike and len(alike) > 1)
+
+
+def _words(title: Cell) -> set[str]:
+    return set(re.split(r"[^\w#]+", str(title).casefold()))
 
 
 def _counts_others(column: int, raters: list[int], votes: dict[int, list[int | None]]) -> bool:

@@ -69,9 +69,9 @@ def dialogue(record: Any) -> Dialogue | str:
         raise Unknown(ALPACA_OR_CHAT)
     _refuse_no_place(record)
     system = _text(record, "system")
-    for key in LISTS:
-        if record.get(key) is not None:
-            return _chat(record[key], system)
+    lists = [record[key] for key in LISTS if record.get(key) is not None]
+    if lists:
+        return _chat(next(filter(None, lists), lists[0]), system)
     if "instruction" not in record or "output" not in record:
         raise Unknown(ALPACA_OR_CHAT)
     instruction, context, response = (_text(record, key) for key in ("instruction", "input", "output"))
@@ -147,9 +147,9 @@ def _message(message: Mapping[str, Any]) -> tuple[str, str]:
     """(speaker, text) of a message in either form."""
     _refuse_no_place(message)
     for who, what in FORMS:
-        if who in message and what in message:
+        if message.get(who) is not None and what in message:  # a table has the keys of both forms
             speaker, words = message[who], _only_text(message[what])
-            if speaker not in SPEAKERS or words is None:
+            if not isinstance(speaker, str) or speaker not in SPEAKERS or words is None:
                 break
             return SPEAKERS[speaker], words
     raise Unknown(ALPACA_OR_CHAT + f"; a message is {_shape(message)}")

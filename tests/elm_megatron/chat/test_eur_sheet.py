@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import openpyxl
@@ -43,6 +44,15 @@ def dialogue(*pairs: tuple[str, str]) -> Dialogue:
         ("Human: A Human: B Assistant: C", "human and assistant do not take turns"),
         ("Human: A? Assistant:   ", "an empty turn"),
         (
+            'Human: Who? Assistant: He wrote "Human: hi Assistant: yo" and left.',
+            dialogue(("Who?", 'He wrote "Human: hi Assistant: yo" and left.')),
+        ),
+        (
+            '"Human: A? Assistant: She said ""Human: x"" once."',
+            dialogue(("A?", 'She said "Human: x" once.')),
+        ),
+        ("Human: A? Assistant: She wrote “Human: x”.", dialogue(("A?", "She wrote “Human: x”."))),
+        (
             "Human: {instruction} </s> ### Response: Assistant: {}",
             dialogue(("{instruction} </s> ### Response:", "{}")),
         ),
@@ -62,6 +72,57 @@ def book(path: Path, **sheets: list[list]) -> Path:
             sheet.append(row)
     workbook.save(path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("titles", "raters"),
+    [
+        (["Anna", "Bram", "Number of raters"], 2),
+        (["Anna", "Bram", "Aantal beoordelaars"], 2),
+        (["Anna", "Bram", "Average score"], 2),
+        (["Anna", "Bram", "Preferred option"], 2),
+        (["Rater nr 1", "Rater # 2", "Number of raters"], 2),
+        (["Preference Anna", "Preference (Bram)", "Preference"], 2),
+        (["Voorkeur 1", "Voorkeur 2", "Voorkeur 3"], 3),
+        (["Preferred by A", "Preferred by B", "Average score"], 2),
+    ],
+)
+def test_columns_of_raters_and_of_others(titles: list[str], raters: int, tmp_path: Path) -> None:
+    """Three columns of ones and twos: the first two vote 1, the third 2."""
+    rows = [["Q", "one", "two", 1, 1, 2], ["R", "one", "two", 1.0, " 1 ", "2"]]
+    path = book(tmp_path / "x.xlsx", S=[["Prompt", "Option 1", "Option 2", *titles], *rows])
+    counts: Counter[str] = Counter()
+    found = list(read_preferences(path, "S", 0.5, counts))
+    assert [one.chosen for one in found] == ["one", "one"]
+    assert {one.agreement for one in found} == {2 / raters}
+    assert counts[f"column {titles[2]!r} left out, no rater's"] == (raters == 2)
+
+
+def test_numbers_and_dates_are_answers(tmp_path: Path) -> None:
+    rows = [
+        ["How many?", 12, 12.5, 1],
+        [2024, datetime(2024, 5, 1), "a text", 2],
+        ["Is it?", True, datetime(2024, 5, 1, 13, 30), 1],
+        ["Same?", 3, "3", 1],
+    ]
+    path = book(tmp_path / "x.xlsx", S=[["PROMPT", "option 1", "Option 2", "Anna"], *rows])
+    counts: Counter[str] = Counter()
+    found = [(p.prompt, p.chosen, p.rejected) for p in read_preferences(path, "S", 0.5, counts)]
+    assert found == [
+        ("How many?", "12", "12.5"),
+        ("2024", "a text", "2024-05-01"),
+        ("Is it?", "true", "2024-05-01T13:30:00"),
+    ]
+    assert counts["skipped, both options alike"] == 1
+
+
+def test_names_of_parts_in_other_capitals(tmp_path: Path) -> None:
+    """Some programs write xl/SharedStrings.xml; a zip's names are else told apart by their capitals."""
+    path = book(tmp_path / "x.xlsx", **{"Fine-Tuning": [["Prompt-Response"], ["Prompt: A? Assistant: B"]]})
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(tmp_path / "y.xlsx", "w") as after:
+        for name in before.namelist():
+            after.writestr(name.upper() if name.startswith("xl/") else name, before.read(name))
+    assert list(read_dialogues(tmp_path / "y.xlsx", "fine-tuning ", Counter())) == [dialogue(("A?", "B"))]
 
 
 def test_preferences_count_what_they_skip(tmp_path: Path) -> None:

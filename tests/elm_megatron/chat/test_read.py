@@ -103,6 +103,52 @@ def test_marks_and_halves_of_characters(tmp_path: Path) -> None:
     assert skipped[f"skipped, {HALF_A_CHARACTER}"] == 1
 
 
+@pytest.mark.parametrize("empty", ["<noinput>", "nan", "NaN", float("nan"), None, " "])
+def test_empty_inputs(empty: object, tmp_path: Path) -> None:
+    assert one_record(tmp_path, {"instruction": "A?", "input": empty, "output": "B"}) == ("A?", "", "B")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"conversations": [{"from": "human", "value": "A?"}, {"from": "gpt", "value": "B"}]},
+        {"messages": [], "conversations": [{"from": "human", "value": "A?"}, {"from": "gpt", "value": "B"}]},
+        {
+            "messages": [
+                {"role": None, "content": None, "from": "human", "value": "A?"},
+                {"role": "assistant", "content": "B", "from": None, "value": None},
+            ]
+        },
+    ],
+)
+def test_sharegpt(record: dict, tmp_path: Path) -> None:
+    assert one_record(tmp_path, record) == ("A?", "", "B")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"messages": [{"role": ["user"], "content": "A?"}]}, "a message is content, role"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "A?"}]}]}, "of 'user'"),
+        ({"conversations": [{"from": "tool", "value": "A?"}]}, "of 'tool'"),
+        ({"instruction": "A?", "output": "B", "history": [["one"]]}, "'history'"),
+        ({"instruction": "A?", "output": "B", "tools": ["x"]}, "'tools'"),
+    ],
+)
+def test_what_a_dialogue_has_no_place_for_is_refused(record: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"record 1 .*\.$") as refusal:
+        one_record(tmp_path, record)
+    assert message in str(refusal.value)
+
+
+def one_record(folder: Path, record: dict) -> tuple[str, str, str]:
+    """(instruction, context, response) of the dialogue of one record."""
+    (folder / "x.json").write_text(json.dumps([record]))
+    (found,) = dialogues(folder / "x.json", "", Counter())
+    (turn,) = found.turns
+    return turn.instruction, turn.context, turn.response
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sft.files: .* does not exist"):
         data_file(str(tmp_path / "a.json"), "sft.files")
