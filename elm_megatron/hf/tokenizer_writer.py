@@ -85,15 +85,20 @@ def tokenizer_config(tokenizer: Tokenizer, template: str, max_length: int) -> di
 
 
 def _exchange_chat_template(folder: Path, template: str) -> None:
-    """A tuned model answers to the template it was tuned with; the one of its base stays under a name."""
+    """A tuned model answers to the template it was tuned with; the one of its base stays under a name.
+
+    Beside named templates transformers takes its default from the file alone, and older versions from the
+    settings.
+    """
     before = chat_template(folder)
     if before is not None:
         (folder / MORE_TEMPLATES).mkdir(exist_ok=True)
         (folder / MORE_TEMPLATES / "base.jinja").write_text(before, encoding="utf-8")
-    (folder / CHAT_TEMPLATE_FILE).unlink(missing_ok=True)
+    text = jinja(Template.load(template), eos=False)
+    (folder / CHAT_TEMPLATE_FILE).write_text(text, encoding="utf-8")
     path = folder / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _write_json(path, {**settings, "chat_template": jinja(Template.load(template), eos=False)})
+    _write_json(path, {**settings, "chat_template": text})
 
 
 def _require_same_ids(folder: Path) -> None:

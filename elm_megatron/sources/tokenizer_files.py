@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,27 +231,44 @@ class AddedToken:
 
 
 def added_tokens(folder: Path) -> dict[int, AddedToken]:
-    """{id: token} of the tokens that were added to a tokenizer, from whichever of its files lists them."""
+    """{id: token} of the tokens that were added to a tokenizer, from whichever of its files lists them.
+
+    Raises:
+        InputError: a list of them is not what transformers writes.
+    """
     found: dict[int, AddedToken] = {}
-    if (path := folder / "added_tokens.json").is_file():
-        found |= {int(i): AddedToken(str(text), True) for text, i in read_json(path).items()}
-    if (path := folder / JSON_FILE).is_file():
-        for entry in read_json(path).get("added_tokens") or []:
-            found[int(entry["id"])] = AddedToken(str(entry["content"]), bool(entry.get("special")))
-    if (path := folder / CONFIG_FILE).is_file():
-        for index, entry in (read_json(path).get("added_tokens_decoder") or {}).items():
-            found[int(index)] = AddedToken(str(entry["content"]), bool(entry.get("special")))
+    for name in ("added_tokens.json", JSON_FILE, CONFIG_FILE):
+        if not (path := folder / name).is_file():
+            continue
+        try:
+            found |= dict(_listed(name, read_json(path)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: its added tokens are not readable ({error!r}).") from error
     return found
 
 
+def _listed(name: str, values: dict[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+    if name == "added_tokens.json":
+        yield from ((int(index), AddedToken(str(text), True)) for text, index in values.items())
+    entries = values.get("added_tokens" if name == JSON_FILE else "added_tokens_decoder") or {}
+    for index, entry in entries.items() if name == CONFIG_FILE else ((one["id"], one) for one in entries):
+        yield int(index), AddedToken(str(entry["content"]), bool(entry.get("special")))
+
+
 def chat_template(folder: Path) -> str | None:
-    """The chat template that came with a folder, Jinja; None where there is none."""
+    """The chat template that came with a folder, Jinja; None where there is none.
+
+    Raises:
+        InputError: tokenizer_config.json has one that is neither a text nor a list of them by name.
+    """
     if (path := folder / CHAT_TEMPLATE_FILE).is_file():
         return path.read_text(encoding="utf-8-sig")
     path = folder / CONFIG_FILE
     found = (read_json(path) if path.is_file() else {}).get("chat_template")
-    if isinstance(found, list):  # several, by name
+    if isinstance(found, list) and all(isinstance(one, dict) for one in found):  # several, by name
         found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+    if not isinstance(found, str | None):
+        raise InputError(f"{path}: chat_template is neither a text nor a list of texts with names.")
     return found
 
 
