@@ -60,7 +60,7 @@ def _tasks(config: EvalConfig) -> list[str]:
     """The tasks that can be run; what they need is said where lm-eval is not installed.
 
     Raises:
-        InputError: a task is unknown, its data are missing, or nothing is left to measure.
+        InputError: a task is unknown, its data are missing, two have one name, or nothing is left to measure.
     """
     if not config.tasks:
         return []
@@ -69,8 +69,12 @@ def _tasks(config: EvalConfig) -> list[str]:
             raise InputError("tasks: lm-eval is not installed; pip install -e .[eval], or give split=valid.")
         print(tasks_run.missing_extra(config.tasks), file=sys.stderr, flush=True)
         return []
+    names: dict[str, str] = {}
     for task in config.tasks:
-        task_files.load(task, config.eval.task_data)
+        name = task_files.load(task, config.eval.task_data)["task"]
+        if name in names:
+            raise InputError(f"tasks={task}: is called {name}, as is {names[name]}; give one of them.")
+        names[name] = task
     return config.tasks
 
 

@@ -88,7 +88,8 @@ def run(
         for task, result in found["results"].items():
             items = (found.get("n-samples") or {}).get(task, {}).get("effective")
             samples = (found.get("samples") or {}).get(task) or []
-            results[task] = {**figures(result, items), "samples": samples}
+            measured = figures(result, items)
+            results[task] = {**measured, "samples": of_filter(samples, measured["metric"])}
     return results
 
 
@@ -123,6 +124,18 @@ def figures(result: Mapping[str, Any], items: int | None) -> dict[str, Any]:
         "metrics": numbers,
     }
     return {**found, "accuracy": numbers[first]} if accuracy else found
+
+
+def of_filter(samples: list[dict[str, Any]], metric: str | None) -> list[dict[str, Any]]:
+    """The records behind a metric: lm-eval has one of every item for each filter of a task.
+
+    Args:
+        samples: of one task.
+        metric: as in `figures`, with the filter in brackets.
+    """
+    used = metric.partition(" (")[2][:-1] if metric and metric.endswith(")") else "none"
+    mine = [sample for sample in samples if sample.get("filter", used) == used]
+    return mine or samples
 
 
 def _rank(key: str) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from conf.errors import InputError
+from conf.schema.hf import EvalConfig
+from conf.schema.run import RunConfig
 from elm_megatron.evaluate import tasks_run
 from elm_megatron.evaluate.task_files import load
 from tests.elm_megatron.model_jobs import Made
@@ -41,6 +43,10 @@ FILTERS = {
         }
     ],
 }
+TWO_FILTERS = {
+    **FILTERS,
+    "filter_list": [*FILTERS["filter_list"], {"name": "whole", "filter": [{"function": "take_first"}]}],
+}
 ROLLING = {
     "output_type": "loglikelihood_rolling",
     "doc_to_text": "",
@@ -71,6 +77,7 @@ def exported(made) -> Made:
         ({"metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]}, "acc_norm"),
         (GENERATION, "exact_match"),
         (FILTERS, "exact_match (strict)"),
+        (TWO_FILTERS, "exact_match (strict)"),
         (ROLLING, "bits_per_byte"),
         ({"dataset_kwargs": {"data_files": "items.jsonl"}, "test_split": "train"}, "acc"),
         ({"dataset_kwargs": {"data_files": ["items.jsonl"]}, "test_split": "train"}, "acc"),
@@ -89,6 +96,20 @@ def test_every_kind_of_task_is_reported(changes: dict, metric: str, exported: Ma
     assert figures["metric"] == metric and isinstance(figures["value"], float)
     assert figures["items"] in (3, 6) and len(figures["samples"]) == figures["items"]
     assert ("accuracy" in figures) == metric.startswith("acc")
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Else the second would take the place of the first in the results."""
+    pytest.importorskip("lm_eval", reason="needs the eval extra")
+    from elm_megatron.evaluate.evaluate import _tasks
+
+    names = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        names.append(task_file(folder))
+    config = EvalConfig(RunConfig("x", str(tmp_path)), "source", tasks=names)
+    with pytest.raises(InputError, match=r"is called own, as is .*a/own\.yaml; give one of them\.$"):
+        _tasks(config)
 
 
 def test_a_task_lm_eval_cannot_run_is_a_sentence(exported: Made, tmp_path: Path) -> None:
