@@ -1,7 +1,7 @@
 """How long a pretraining run is: steps, tokens, and its predicted hours; torch-free.
 
-On GPUs the hours are steps × the step time of `performance.py`. On CPU nodes they are FLOPs of the tokens ÷
-(nodes × peak of a node × assumed utilisation).
+On GPUs the hours are steps × the step time of `performance.py`. On CPU nodes, and where the site's YAML
+names a peak and no GPU, they are FLOPs of the tokens ÷ (nodes or GPUs × their peak × assumed utilisation).
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ def estimate(config: PretrainConfig) -> Length:
     tokens = train.consumed(steps) * train.seq_length
     if no_peak(config):
         return Length(steps, tokens, basis, None, None)
-    if config.cluster.device == "gpu":
+    on_gpus = config.cluster.device == "gpu"
+    if on_gpus and (site.gpu_model or site.gpu_memory_gb):
         sheet = device_of(config)
         seconds = step_time(shape_of(config.model), layout_of(config), sheet).total
         used = mfu(shape_of(config.model), layout_of(config), sheet, seconds)
         how = f"{seconds:.3g} s a step on {sheet.name}, {used:.0%} of its peak"
         return Length(steps, tokens, basis, steps * seconds / 3600, how)
     flops = config.model.flops_per_token(train.seq_length) * tokens
-    hours = flops / (config.cluster.nodes * site.peak_tflops * 1e12 * site.mfu) / 3600
-    return Length(steps, tokens, basis, hours, f"at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s a node")
+    units, unit = (config.world_size, "GPU") if on_gpus else (config.cluster.nodes, "node")
+    hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
+    return Length(steps, tokens, basis, hours, f"at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s a {unit}")
 
 
 def steps_of(train: TrainConfig, available: int) -> int:

@@ -180,11 +180,15 @@ def best_by_nodes(rows: Sequence[Row], each: int = 3) -> list[Row]:
 
 
 def frontier(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in both hours and budget, the fastest first."""
+    """The rows that no other beats in both hours and budget (kWh without a price), the fastest first."""
+
+    def cost(row: Row) -> float:
+        return row.footprint.kwh if row.budget is None else row.budget
+
     best, found = math.inf, []
-    for row in sorted(rows, key=lambda one: (one.hours, one.budget or 0)):
-        if (row.budget or 0) < best:
-            best = row.budget or 0
+    for row in sorted(rows, key=lambda one: (one.hours, cost(one))):
+        if cost(row) < best:
+            best = cost(row)
             found.append(row)
     return found
 

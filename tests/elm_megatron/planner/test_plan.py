@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conf.errors import InputError
 from conf.schema.plan import PlanConfig
 from elm_megatron.planner import layout, measured
 from elm_megatron.planner.command import plan_command
+from elm_megatron.planner.length import estimate
 from elm_megatron.planner.plan import frontier, memory_of, plan
 from slurm.jobs.price import per_hour
 
@@ -47,6 +49,25 @@ def test_rows_fit_are_ranked_and_cost_more_on_more_nodes() -> None:
     for row in rows[:20]:
         assert row.step.total == pytest.approx(row.hours * 3600 / row.steps)
         assert row.jobs == 1 and row.footprint.kwh > 0
+
+
+def test_without_prices_the_cheapest_takes_least_energy() -> None:
+    rows, _ = plan(asked().pretraining(), [1, 8], TOKENS, lambda config: None)
+    edge = frontier(rows)
+    assert len(edge) > 1 and edge[0] is rows[0]
+    assert edge[-1].footprint.kwh == min(row.footprint.kwh for row in rows)
+
+
+def test_a_peak_alone_still_gives_hours() -> None:
+    """As before the device sheets: a site's YAML may name peak_tflops and no GPU."""
+    config = asked("nodes=[1]").pretraining()
+    site = replace(config.cluster.site, gpu_model=None, gpu_memory_gb=None)
+    config = replace(config, cluster=replace(config.cluster, site=site))
+    found = estimate(config)
+    flops = config.model.flops_per_token(config.train.seq_length) * found.tokens
+    per_second = config.world_size * site.peak_tflops * 1e12 * site.mfu
+    assert found.hours == pytest.approx(flops / per_second / 3600)
+    assert found.how == f"at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s a GPU"
 
 
 def test_memory_is_that_of_the_layout_choice() -> None:
