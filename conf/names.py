@@ -10,15 +10,15 @@ PACKAGE = "pkg://"  # the start of a path inside this suite
 MODEL_FOLDER = "model"  # of an export run: the Hugging Face folder
 
 
-def folder_name(path: str) -> str:
+def folder_name(path: object) -> str:
     """The name a corpus takes from its folder: its last part, unusual characters written as ``-``."""
-    last = Path(path.removeprefix(PACKAGE)).expanduser().absolute().resolve().name
+    last = Path(str(path).removeprefix(PACKAGE)).expanduser().absolute().resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "corpus"
 
 
-def licence_of(path: str, licence: str) -> str:
+def licence_of(path: object, licence: str) -> str:
     """The licence of works that came with the code; of any other folder it is unknown until somebody says."""
-    return licence if path.startswith(PACKAGE) else "unknown"
+    return licence if str(path).startswith(PACKAGE) else "unknown"
 
 
 def label(folder: Path) -> str:
@@ -29,7 +29,7 @@ def label(folder: Path) -> str:
 
 def joined_names(source: object) -> str:
     """The default name of an evaluation: the names of what is read, joined."""
-    sources = [source] if isinstance(source, str) else list(source)  # type: ignore[call-overload]
+    sources = [source] if isinstance(source, str | int | float) else list(source)  # type: ignore[call-overload]
     return "-".join(folder_name(label(Path(str(one)))) for one in sources)[:100]
 
 

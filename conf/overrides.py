@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import typing
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def check(overrides: Sequence[str], schema: type, sweep: bool) -> list[str]:
             result.append(text)
         else:
             check_key(text, override, schema)
-            result.append(f"++{text.lstrip('+')}")
+            result.append(f"++{as_typed(text, override, schema).lstrip('+')}")
         if override.is_sweep_override() and not sweep:
             raise InputError(
                 f"{key} holds several values: add -m for a sweep, or write {key}=[a,b] for a list."
@@ -113,6 +114,17 @@ def composed(text: str) -> str:
     if not Path(value).exists():
         value = unicodedata.normalize("NFC", value)
     return key + equals + (value if re.search(r"['\"\[\]{}(),]", value) else f"'{value}'")
+
+
+def as_typed(text: str, override: Override, schema: type) -> str:
+    """An override whose key holds a text, quoted where Hydra would read another number: 1e5, 1_000."""
+    value, hint = override.value(), typed.lookup(schema, override.key_or_group)
+    kinds = set(typing.get_args(hint) or (hint,))
+    key, _, raw = text.partition("=")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and str in kinds and kinds.isdisjoint((int, float)) and str(value) != raw.strip():
+        return f"{key}='{raw.strip()}'"
+    return text
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

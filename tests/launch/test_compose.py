@@ -13,7 +13,8 @@ import pytest
 from conf import compose, overrides, typed
 from conf.errors import InputError, shown
 from conf.names import CONF
-from conf.schema.hf import EvalConfig
+from conf.schema.community import CommunityConfig
+from conf.schema.hf import EvalConfig, ExportConfig
 from conf.schema.pipeline import PipelineConfig
 from conf.schema.preprocess import PreprocessCommand
 from conf.schema.pretrain import PretrainConfig
@@ -53,6 +54,17 @@ def test_defaults_and_overrides() -> None:
     (config,) = points("train.steps=7", "run.name=x", "train.lr=1e-3")
     assert (config.train.steps, config.train.lr, config.run.dir) == (7, 1e-3, "runs/x")
     assert config.model.name == "tiny" and config.corpus.name == "sample"
+
+
+@pytest.mark.parametrize("text", ["12", "12345e67890123456", "1e5", "1_000", "007", "nan", "modèle één"])
+def test_a_text_that_looks_like_a_number_stays_as_typed(text: str) -> None:
+    """Of a pseudonym or a run's name; 12345e67890123456 would become inf."""
+    found: list = []
+    compose.run("community", CommunityConfig, found.append, [f"withdraw={text}"])
+    compose.run("export", ExportConfig, found.append, [f"source={text}"])
+    assert (found[0].withdraw, found[1].source) == (text, text)
+    compose.run("eval", EvalConfig, found.append, [f"source=[a,{text}]" if text.isascii() else "source=12"])
+    assert found[2].run.name.startswith("eval")
 
 
 @pytest.mark.parametrize(
