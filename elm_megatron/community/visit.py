@@ -36,12 +36,16 @@ class Services:
 
 
 class Visit:
-    """One request: its login, language and database session."""
+    """One request: its login, language and database session.
 
-    def __init__(self, request: Request, services: Services, stored: Database):
+    Args:
+        known: look its login up; not for a page that says that the database cannot be asked.
+    """
+
+    def __init__(self, request: Request, services: Services, stored: Database, known: bool = True):
         self.request, self.services, self.database = request, services, stored
         self.cookie = request.cookies.get(COOKIE)
-        self.login: Session | None = identity.login_of(stored, self.cookie)
+        self.login: Session | None = identity.login_of(stored, self.cookie) if known else None
         self.person: Person | None = stored.get(Person, self.login.person_id) if self.login else None
         wanted = request.cookies.get(LANGUAGE_COOKIE) or request.headers.get("accept-language", "")[:2]
         self.language = wanted if wanted in LANGUAGES else "en"
@@ -97,8 +101,8 @@ def page(least: str | None = "contributor", form: bool = False) -> Callable[[Pag
         async def endpoint(request: Request) -> Response:
             services: Services = request.app.state.services
             with services.open() as stored:
-                visit = Visit(request, services, stored)
                 try:
+                    visit = Visit(request, services, stored)
                     if (refusal := await _refusal(visit, least, form)) is not None:
                         return refusal
                     answer = await function(visit)
@@ -111,7 +115,7 @@ def page(least: str | None = "contributor", form: bool = False) -> Callable[[Pag
                     return visit.refuse("once", 409)
                 except (OperationalError, NoConnection):  # a full disk, or a lock that is not released
                     stored.rollback()
-                    return visit.refuse("disk", 503)
+                    return Visit(request, services, stored, known=False).refuse("disk", 503)
 
         return endpoint
 

@@ -84,7 +84,8 @@ async def not_found(request: Request, error: Exception) -> Response:
     """A page that does not exist."""
     services = request.app.state.services
     with services.open() as stored:
-        return Visit(request, services, stored).refuse("not_found", getattr(error, "status_code", 404))
+        status = getattr(error, "status_code", 404)
+        return Visit(request, services, stored, known=False).refuse("not_found", status)
 
 
 @page()

@@ -230,3 +230,21 @@ def test_votes_of_two_people_both_count(community: Community) -> None:
         community.person().agree().post("/vote", item="1", swapped="no", choice="left")
     with community.sessions() as stored:
         assert len(list(stored.scalars(select(Vote)))) == 2
+
+
+def test_a_database_that_is_gone_is_a_page(community: Community) -> None:
+    person = community.person().agree()
+    csrf = person.csrf()
+    community.engine.dispose()
+    path = community.folder / "community.sqlite"
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    form = {"csrf": csrf, "prompt": "A", "answer": "B", "may_be_used": "yes"}
+    for answer in (
+        person.client.post("/write", data=form), person.client.get("/mine"), person.client.get("/health")
+    ):  # fmt: skip
+        assert answer.status_code == 503 and "cannot store anything at the moment" in answer.text
+    assert person.client.get("/nowhere").status_code == 404
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+    assert person.client.post("/write", data=form).status_code == 200
