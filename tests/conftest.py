@@ -65,6 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"Slurm test: {reason}"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse workers that share groups: each would start a Slurm of its own, of the same name."""
+    grouped = all("@" in item.nodeid for item in session.items)
+    if getattr(session.config.option, "loadgroup", False) and not grouped:
+        raise pytest.UsageError("pytest-xdist does not keep the groups of tests together under this pytest")
+
+
 @pytest.fixture(scope="session")
 def _session_cluster(request: pytest.FixtureRequest) -> Iterator[DevCluster]:
     # tests/run.sh chooses the name so that it can end the cluster even when pytest itself was killed.
