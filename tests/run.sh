@@ -97,6 +97,6 @@ trap '"$venv/bin/python" -m slurm.devcluster down --name "$ELM_TEST_CLUSTER" >/d
 
 # The Slurm tests mostly wait: two workers, one for them and one for all others, take half the time.
 workers=()
-if (($# == 0)); then workers=(-n 2 --dist loadgroup --no-loadscope-reorder); fi
+if (($# == 0)); then workers=(-n 2 --dist loadgroup --no-loadscope-reorder --durations=20); fi
 
 "$venv/bin/python" -m pytest "${workers[@]}" "${selection[@]}" "$@"

@@ -287,6 +287,7 @@ def _stale(history: History, failure: str) -> str:
 def _write_or_refuse(key: str, path: Path, content: str, mode: int) -> None:
     try:
         files.write(path, content, mode)
+        path.chmod(mode)  # others read it, whatever the umask of who writes
     except OSError as error:
         raise InputError(f"{key}: {path} cannot be written ({error.strerror})") from error
 
