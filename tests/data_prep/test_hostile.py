@@ -31,7 +31,7 @@ def hostile(tmp_path):
     (outside / "secret.txt").write_bytes(GOOD[0].read_bytes().upper())
     (outside / "folder").mkdir()
     (outside / "folder" / "b.txt").write_bytes(GOOD[1].read_bytes().upper())
-    (corpus / "latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 100)
+    (corpus / "odd.txt").write_bytes("Это текст ".encode("koi8-r") * 100)
     (corpus / "nul.txt").write_bytes(b"binary \x00 data " * 100)
     (corpus / "empty.txt").write_bytes(b"")
     (corpus / "blank.txt").write_bytes(b" \n\n ")
@@ -49,7 +49,7 @@ def hostile(tmp_path):
     (corpus / "pages.pdf").write_bytes(pdf([["text"]] * 5000))
     (corpus / "same.txt").write_bytes(GOOD[3].read_bytes())
     expected = {
-        "latin": "not_utf8", "nul": "binary", "empty": "empty", "blank": "empty", "line": "file_too_large",
+        "odd": "not_utf8", "nul": "binary", "empty": "empty", "blank": "empty", "line": "file_too_large",
         "long": "text_too_long", "zero": "symbolic_link", "pipe": "not_a_file",
         "line\\nbreak": "strange_name", "locked": "pdf_encrypted", "cut": "pdf_truncated",
         "pages": "pdf_too_many_pages", "same": "exact_duplicate", "link": "symbolic_link",

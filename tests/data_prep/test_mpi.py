@@ -52,7 +52,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_ranks(tmp_path, corpus, alone,
 
 def test_wrong_input_in_one_rank_is_one_sentence(tmp_path):
     corpus = write_corpus(tmp_path / "raw", works=4, words=300)
-    (corpus / "zzz.txt").write_bytes(b"\xff\xfe")
+    (corpus / "zzz.txt").write_bytes(b"\xff\xfa")
     config = settings(tmp_path / "d", corpus__path=str(corpus), preprocess__ranks=2)
     with pytest.raises(InputError, match=r"zzz\.txt cannot be used \(it is not UTF-8 text\)"):
         Preprocess(config)()

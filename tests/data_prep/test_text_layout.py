@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import textwrap
 from collections import Counter
 
@@ -52,6 +54,43 @@ def test_a_cut_word_loses_its_hyphen_where_the_work_has_the_word_whole() -> None
     assert "de tekens van" in blocks[0] and "-" not in blocks[0]
     blocks = text_blocks(text.replace("tekens van", "zo-\nns van", 1).encode())
     assert "de zo-ns van" in blocks[0].replace("\n", " ")
+
+
+def broken_anywhere(text: str) -> str:
+    """Lines that end at no margin: after two to fourteen words."""
+    generator, words, lines = random.Random(len(text)), text.split(), []
+    while words:
+        count = generator.randrange(2, 15)
+        lines.append(" ".join(words[:count]))
+        words = words[count:]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        broken_anywhere,
+        lambda text: re.sub(r"([.;,]) ", r"\1\n", text),
+        lambda text: re.sub(r"\. ", ".\n", text),
+        lambda text: textwrap.fill(text, 32),
+        lambda text: textwrap.fill(text, 150),
+    ],
+    ids=["anywhere", "clauses", "sentences", "narrow", "wide"],
+)
+def test_lines_that_end_anywhere_lose_no_word(form, between: str) -> None:
+    texts = [text for text in PARAGRAPHS if "-" not in text][:12]
+    assert len(texts) > 5
+    blocks = text_blocks(between.join(map(form, texts)).encode())
+    assert " ".join(" ".join(blocks).split()) == " ".join(texts)
+    assert sum(len(block.split()) < 25 for block in blocks) <= 1
+
+
+def test_pages_end_with_a_form_feed() -> None:
+    pages = [textwrap.fill(text, 72) for text in PARAGRAPHS]
+    for between in ("\n\n\f", "\f\n\n", "\n\f\n"):
+        blocks = text_blocks(between.join(pages).encode())
+        assert [" ".join(block.split()) for block in blocks] == PARAGRAPHS
 
 
 def test_a_poem_a_list_and_eur_s_own_lines_stay_as_they_are() -> None:
