@@ -13,7 +13,8 @@ from megatron.core import optimizer
 from megatron.core.models.common.language_module import language_module
 
 from elm_megatron.model import cross_entropy, kernels, self_check, torch_layers
-from elm_megatron.model.self_check import Bench, WrongKernel
+from elm_megatron.model.kernel_formulas import CHECKS, Bench
+from elm_megatron.model.self_check import WrongKernel
 from elm_megatron.model.torch_attention import TorchCoreAttention
 from elm_megatron.run.folder import RunFolder
 from tests.elm_megatron.configs import pretrain_config
@@ -53,7 +54,7 @@ def checked(one: Bench) -> list[kernels.Kernel]:
 def test_those_of_a_cpu_are_right(dtype: torch.dtype, z_loss: float) -> None:
     before = torch.get_rng_state()
     assert {kernel.operation for kernel in checked(bench(dtype, z_loss=z_loss)) if kernel.checked} == set(
-        self_check.CHECKS
+        CHECKS
     )
     assert torch.equal(before, torch.get_rng_state())
 
@@ -184,4 +185,4 @@ def test_a_run_records_its_kernels(ranks: RankPool, small_data: Path, tmp_path: 
     assert ranks.run(1, rank_functions.train, config=config) == ["done"]
     found = run.read()["kernels"]
     assert found["attention"] == {"provider": "torch SDPA", "checked": True}
-    assert all(found[operation]["checked"] for operation in self_check.CHECKS)
+    assert all(found[operation]["checked"] for operation in CHECKS)
