@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# How a work that is dropped opted out, by the reason for which it is dropped.
+OPT_OUTS = {"opt_out": "list", "opt_out_copy": "copy of an opted-out work", "robots_txt": "robots.txt"}
+
 
 @dataclass
 class Counts:
@@ -43,11 +46,16 @@ class Account:
     languages: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    access: Counter[str] = field(default_factory=Counter)
+    rights_basis: Counter[str] = field(default_factory=Counter)
+    opt_out: Counter[str] = field(default_factory=Counter)
 
     def drop(self, reason: str, blocks: int = 0) -> None:
         """Count a work that is dropped, with all its blocks."""
         self.works_in += 1
         self.works_dropped[reason] += 1
+        if reason in OPT_OUTS:
+            self.opt_out[OPT_OUTS[reason]] += 1
         if blocks:
             self.blocks_in += blocks
             self.blocks_dropped[f"work:{reason}"] += blocks
@@ -65,6 +73,9 @@ class Account:
         self.languages[row["language"]] += 1
         self.sources[row["source"]] += 1
         self.licences[row["licence"]] += 1
+        self.access[row["access"]] += 1
+        self.rights_basis[row["rights_basis"]] += 1
+        self.opt_out[row["opt_out"]] += 1
 
     def check(self, came: Iterable[str], went: Iterable[str]) -> None:
         """Assert in = out + dropped, for works and for blocks, and that no id is lost or added.

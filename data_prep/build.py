@@ -19,14 +19,14 @@ from pathlib import Path
 
 from conf.errors import InputError, disk_full
 from conf.schema.preprocess import PreprocessConfig
-from data_prep import files, lock, tombstones
+from data_prep import files, lock, opt_out, tombstones
 from data_prep.account import Account
 from data_prep.binarize import binarize
 from data_prep.comm import Comm, on_first
 from data_prep.documents import DOCUMENTS, DROPPED, merge_parts
 from data_prep.finish import commit, finish
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import Manifest
+from data_prep.manifest import Manifest, builds
 from data_prep.parts import make_parts
 from data_prep.plan import WORK, Plan, make_plan
 from data_prep.progress import Progress
@@ -47,8 +47,12 @@ def build(config: PreprocessConfig, comm: Comm, progress: Progress) -> Manifest:
     data_dir = config.data_dir()
     on_first(comm, lambda: _harvest(config, progress))
     plan = on_first(comm, lambda: make_plan(config, data_dir))
+    for line in plan.opt_outs.lines() if config.corpus.opt_out is not None else ():
+        progress.log(line)
     finished = comm.bcast(_finished(data_dir, plan.key) if comm.rank == 0 else None)
     if finished is not None:
+        if comm.rank == 0 and config.corpus.opt_out is not None:
+            opt_out.write_list(plan.opt_outs, data_dir)
         progress.log(f"{data_dir} is finished and up to date: nothing to do.")
         return finished
     made = _missing(data_dir) if comm.rank == 0 else []
@@ -128,6 +132,9 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
             with progress.stage("finish", ""):
                 finish(config, plan, tokenizer, account, why)
     if comm.rank == 0:
+        opt_out.record(work, data_dir, builds(data_dir) if (data_dir / MANIFEST).exists() else set())
+        if config.corpus.opt_out is not None:
+            opt_out.write_list(plan.opt_outs, data_dir)
         commit(work, data_dir, config.corpus.name)
     return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
 
@@ -149,7 +156,7 @@ def _documents(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progr
     if not comm.bcast(path.exists()):
         with progress.stage("documents", "works") as report:
             done, mine = 0, -(-len(plan.scan.works) // comm.size)
-            for count in make_parts(plan.scan.works, config, plan.tombstones, plan.work / "parts", comm):
+            for count in make_parts(plan, config, plan.work / "parts", comm):
                 done += count
                 report(done, max(mine, done))
 

@@ -90,15 +90,19 @@ def _minima(words: np.ndarray, count: int) -> np.ndarray:
     return ((least >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.uint16)
 
 
-def decide(prints: Iterator[Fingerprints], config: DedupConfig, folder: Path) -> Decisions:
+def decide(
+    prints: Iterator[Fingerprints], config: DedupConfig, folder: Path, left_out: dict[int, str] | None = None
+) -> Decisions:
     """Find what stood in an earlier work; of several the first in canonical order stays.
 
     Args:
         prints: of all works in canonical order, read once.
         config: which rules hold, the thresholds, and the memory above which records are kept on disk.
         folder: where a temporary file may be made.
+        left_out: reasons of works that are dropped already; nothing repeats them.
     """
     decisions = Decisions()
+    decisions.documents.update(left_out or {})
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         documents, blocks = Path(scratch) / "documents", Path(scratch) / "blocks"
         sizes = []
@@ -109,6 +113,7 @@ def decide(prints: Iterator[Fingerprints], config: DedupConfig, folder: Path) ->
                 sizes.append(len(item.blocks) // BLOCK_RECORD.itemsize)
         records = _records(documents, DOCUMENT_RECORD, config)
         everything = np.ones(len(records), bool)
+        everything[list(decisions.documents)] = False
         if config.exact:
             for index in _repeats(records, everything, None, 0, config):
                 decisions.documents[index] = "exact_duplicate"

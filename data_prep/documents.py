@@ -18,8 +18,12 @@ from data_prep.account import Account, Counts
 from data_prep.clean import BLOCK_BREAK
 from data_prep.dedup import Decisions, Fingerprints, decide
 from data_prep.split import choose_split
+from data_prep.tombstones import Tombstones
 
 DOCUMENTS, DROPPED = "documents.parquet", "dropped.parquet"
+COPY = "opt_out_copy"  # the reason of a copy of a work that opted out
+RIGHTS = ("licence", "access", "rights_basis", "opt_out")  # columns; absent in older files: unknown
+UNKNOWN = "unknown"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -30,6 +34,7 @@ SCHEMA = pa.schema(
         ("licence", pa.string()),
         ("access", pa.string()),
         ("rights_basis", pa.string()),
+        ("opt_out", pa.string()),
         ("text", pa.large_string()),
         ("sha256", pa.string()),
         ("split", pa.string()),
@@ -61,14 +66,16 @@ def merge_parts(scan: raw.Scan, config: PreprocessConfig, parts: Path, out: Path
     for _, _, reason in dropped:
         account.drop(reason)
     stems = sorted(path.with_suffix("") for path in parts.glob("*.json"))
+    opted_out: set[str] = set()
     for stem in stems:
-        for identifier, stage, reason, blocks in json.loads(
-            stem.with_suffix(".json").read_text(encoding="utf-8")
-        )["dropped"]:
+        part = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        opted_out.update(filter(None, part.get("opted_out", [])))
+        for identifier, stage, reason, blocks in part["dropped"]:
             dropped.append((identifier, stage, reason))
             account.drop(reason, blocks)
+    copies = _copies(stems, opted_out, config)
     prints, ids = _fingerprints(stems)
-    decisions = decide(prints, config.clean.dedup, parts)
+    decisions = decide(prints, config.clean.dedup, parts, dict.fromkeys(copies, COPY))
     staying = [identifier for index, identifier in enumerate(ids) if index not in decisions.documents]
     _write_documents(_rows(stems), decisions, staying, config, out / f"{DOCUMENTS}.tmp", account, dropped)
     account.check(scan.ids(), [*staying, *(identifier for identifier, _, _ in dropped)])
@@ -127,9 +134,20 @@ def _fingerprints(stems: list[Path]) -> tuple[Iterator[Fingerprints], list[str]]
     return read(), ids
 
 
+def _copies(stems: list[Path], signatures: set[str], config: PreprocessConfig) -> list[int]:
+    """The works that are copies of one that opted out, by their place in the order."""
+    if not signatures:
+        return []
+    opted_out, threshold = Tombstones(signatures=tuple(sorted(signatures))), config.clean.dedup.threshold
+    prints, _ = _fingerprints(stems)
+    return [place for place, item in enumerate(prints) if opted_out.cover(item.document, threshold)]
+
+
 def _rows(stems: list[Path]) -> Iterator[dict]:
-    for stem in stems:
-        yield from pq.read_table(_parquet(stem), columns=[*SCHEMA.names[:-1], "counts"]).to_pylist()
+    for stem in stems:  # a part of an older version has fewer columns
+        table = pq.ParquetFile(_parquet(stem)).read(columns=[*SCHEMA.names[:-1], "counts"])
+        for row in table.to_pylist():
+            yield {**dict.fromkeys(RIGHTS, UNKNOWN), **row}
 
 
 def _parquet(stem: Path) -> Path:

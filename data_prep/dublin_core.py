@@ -47,6 +47,7 @@ LICENCE = re.compile(
 )
 LANGUAGES = {"nl": "nl", "dut": "nl", "nld": "nl", "en": "en", "eng": "en"}
 LONGEST = 500  # characters of a title or another field that is kept
+MOST_NAMES = 20  # of one work that are kept
 
 
 def describe(metadata: dict, source: HarvestSource, today: datetime.date | None = None) -> dict:
@@ -105,6 +106,11 @@ def _rights(metadata: dict) -> list[str]:
 
 def _values(metadata: dict, name: str) -> list[str]:
     return [str(value).strip() for value in metadata.get(name) or [] if value and str(value).strip()]
+
+
+def names(metadata: dict) -> list[str]:
+    """The identifiers of a record that name its work elsewhere: addresses, DOIs, handles."""
+    return [value for value in _values(metadata, "identifier") if len(value) <= LONGEST][:MOST_NAMES]
 
 
 def addresses(metadata: dict) -> Iterator[str]:

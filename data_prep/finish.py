@@ -64,6 +64,9 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
         languages=account.languages,
         sources=account.sources,
         licences=account.licences,
+        access=account.access,
+        rights_basis=account.rights_basis,
+        opt_out=account.opt_out,
         notes=notes,
         settings={key: to_mapping(config)[key] for key in ("corpus", "tokenizer", "clean", "preprocess")},
     )  # fmt: skip

@@ -15,6 +15,7 @@ from conf.schema.preprocess import CorpusConfig
 from data_prep import lock
 from data_prep.oai import Damaged
 from data_prep.oai_harvest import Harvest
+from data_prep.opt_out import listed
 from data_prep.page_harvest import PagesHarvest
 from data_prep.web import Unreachable
 
@@ -39,10 +40,11 @@ def harvest(corpus: CorpusConfig, tombstones: set[str], log: Callable[[str], Non
     root = corpus.folder()
     done: Counter[str] = Counter()
     troubles = []
+    opted_out = listed(corpus)
     with lock.held(root):
         for source in corpus.harvest.sources:
             try:
-                KINDS[source.kind](root, source, corpus.harvest, tombstones).run(done, log)
+                KINDS[source.kind](root, source, corpus.harvest, tombstones, opted_out).run(done, log)
             except Unreachable as error:
                 troubles.append(f"{source.url} does not answer ({error})")
             except Damaged as error:

@@ -83,6 +83,8 @@ class Manifest:
         redactions: replacements by kind; the values are kept nowhere.
         repairs: characters set right, by kind.
         languages, sources, licences: works kept, by each.
+        access, rights_basis: works kept, by each; empty in an older manifest, see `rights`.
+        opt_out: works kept by what is known (`no`, `unknown`), and works left out by how they opted out.
         notes: what a reader should know, in sentences (files ignored, a fallback taken).
         settings: the corpus, tokenizer and cleaning settings.
         stale: why the dataset must be built again, or empty (set by a take-down).
@@ -105,6 +107,9 @@ class Manifest:
     notes: list[str]
     settings: dict[str, Any]
     repairs: dict[str, int] = field(default_factory=dict)
+    access: dict[str, int] = field(default_factory=dict)
+    rights_basis: dict[str, int] = field(default_factory=dict)
+    opt_out: dict[str, int] = field(default_factory=dict)
     stale: str = ""
     folder: Path = field(default=Path(), compare=False)
     sha256: str = field(default="", compare=False)
@@ -123,6 +128,17 @@ class Manifest:
     def dropped(self) -> dict[str, int]:
         """Works left out, by reason."""
         return dict(self.works["dropped"])
+
+    @property
+    def rights(self) -> dict[str, dict[str, int]]:
+        """Works by licence, access, rights basis and opt-out; what an older manifest lacks is unknown."""
+        found = {
+            "licence": self.licences,
+            "access": self.access,
+            "rights_basis": self.rights_basis,
+            "opt_out": self.opt_out,
+        }
+        return {name: dict(counts) or {"unknown": self.works["out"]} for name, counts in found.items()}
 
     def prefix(self, split: str) -> Path:
         """Absolute path of a split's files without ``.bin``/``.idx``, as Megatron wants it."""
@@ -180,6 +196,23 @@ class Manifest:
             listed.append((self.prefix(name).with_name(split.prefix + ".bin"), split.bin))
             listed.append((self.prefix(name).with_name(split.prefix + ".idx"), split.idx))
         return listed
+
+
+def lineage(folder: Path) -> list[str]:
+    """The manifests of the builds that stood in a dataset folder, the present one last."""
+    path = folder / LINEAGE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line)["manifest"] for line in lines]
+
+
+def builds(folder: Path) -> set[str]:
+    """The manifests of a dataset's builds; what the earlier ones held is not known, so they count.
+
+    Raises:
+        InputError: the folder holds no dataset.
+    """
+    manifest, before = Manifest.load(folder), lineage(folder)
+    return {*before} if manifest.stale and before else {*before, manifest.sha256}
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:

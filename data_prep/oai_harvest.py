@@ -22,10 +22,12 @@ from oaipmh_scythe.models import Record
 from conf.schema.preprocess import HarvestConfig, HarvestSource
 from data_prep import files
 from data_prep.download import download
-from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end
+from data_prep.dublin_core import LONGEST, addresses, describe, embargo_end, names
 from data_prep.journal import HARVESTED, Journal
 from data_prep.listing import Listing
 from data_prep.oai import Damaged, ask
+from data_prep.opt_out import REASON as OPT_OUT
+from data_prep.robots import Robots
 from data_prep.web import Pace, Refused, Unreachable, Web
 
 STATE_FILE = "harvest.json"
@@ -42,6 +44,7 @@ PASSING = (
     "too_many_redirects",
     RECORD_DAMAGED,
     NO_METADATA,
+    "robots_txt",
 )
 PAGES_PER_SECOND = 1.0  # of a server that has no interface for harvesters
 SILENT = 3  # files one after another that cannot be had before the server counts as down
@@ -53,10 +56,24 @@ class Harvest:
     """One source's pass over its records."""
 
     def __init__(
-        self, root: Path, source: HarvestSource, config: HarvestConfig, tombstones: set[str]
+        self,
+        root: Path,
+        source: HarvestSource,
+        config: HarvestConfig,
+        tombstones: set[str],
+        opted_out: Callable[[str, list[str]], bool] = lambda identifier, names: False,
     ) -> None:
-        """Read where the last pass stopped."""
+        """Read where the last pass stopped.
+
+        Args:
+            root: the corpus folder.
+            source: the server.
+            config: of all servers.
+            tombstones: ids and sha256 of works that were taken down.
+            opted_out: whether a work, by its id and its other names, may not be used.
+        """
         self.root, self.source, self.config, self.tombstones = root, source, config, tombstones
+        self.opted_out = opted_out
         hosts = {urlsplit(source.url).netloc, *source.hosts}
         most = PAGES_PER_SECOND if source.kind == "pages" else config.requests_per_second
         pace = Pace(min(config.requests_per_second, most))
@@ -71,7 +88,11 @@ class Harvest:
             )
             for limit in (config.max_answer_mb, config.max_file_mb)
         )
+        self.robots = Robots(self.lists, config.user_agent)
+        if source.robots:
+            self.downloads.allows = self.robots.allow
         decisive = [source.prefix, sorted(hosts), source.assume_open, config.max_file_mb]
+        decisive += [] if source.robots else ["no robots.txt"]
         self.settings = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
         self.journal = Journal(root)
         self.today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -170,6 +191,8 @@ class Harvest:
             return (entry.get("embargo") or "9999") <= self.today
         last = datetime.date.fromisoformat(self.today) - datetime.timedelta(PATIENCE)
         due = entry.get("tried", "") <= last.isoformat() or entry.get("again", "9999") <= self.today
+        if reason == OPT_OUT:
+            return not self.opted_out(entry["id"], entry.get("addresses") or [])
         return reason == UNREACHABLE or (may_pass(reason) and due)
 
     def _again(self, identifier: str) -> str:
@@ -222,6 +245,8 @@ class Harvest:
         stamp = (record.header.datestamp or "").strip()
         known = self.journal.known.get(identifier)
         entry = {"id": identifier, "source": self.source.name, "datestamp": stamp}
+        named = names(record.metadata) if not record.deleted else []
+        entry |= {"addresses": named} if named else {}
         if record.deleted:
             self.journal.decide({**entry, "status": "deleted", "reason": "deleted_at_source"})
             return "deleted"
@@ -231,6 +256,8 @@ class Harvest:
         try:
             if identifier in self.tombstones:
                 raise Refused("taken_down")
+            if self.opted_out(identifier, [*named, *addresses(record.metadata)]):
+                raise Refused(OPT_OUT)
             entry |= describe(record.metadata, self.source)
             entry |= self._fetch(identifier, addresses(record.metadata))
         except Refused as refusal:
@@ -260,8 +287,10 @@ class Harvest:
         """Whether an unchanged record needs no second look."""
         if known["status"] != "kept":
             reason = known.get("reason") or ""
-            passing = reason in ("embargo", UNREACHABLE) or may_pass(reason)
+            passing = reason in ("embargo", UNREACHABLE, OPT_OUT) or may_pass(reason)
             return known.get("settings") == self.settings and not passing
+        if self.opted_out(known["id"], [*names(metadata), *addresses(metadata)]):
+            return False
         try:
             describe(metadata, self.source)
         except Refused:  # it was kept under other settings or rules
@@ -278,7 +307,8 @@ class Harvest:
         path = Path(HARVESTED) / name[:2] / f"{name}{suffix}"
         (self.root / path.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
         files.write(self.root / path, data)
-        return {"file": path.as_posix(), "url": url, "sha256": digest}
+        asked = {"robots": "allowed"} if self.downloads.allows is not None else {}
+        return {"file": path.as_posix(), "url": url, "sha256": digest, **asked}
 
 
 def may_pass(reason: str) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from urllib.parse import urljoin
-from urllib.robotparser import RobotFileParser
 
 import httpx2
 
 from data_prep.download import Page
-from data_prep.dublin_core import describe, embargo_end
+from data_prep.dublin_core import describe, embargo_end, names
 from data_prep.oai import Damaged
 from data_prep.oai_harvest import NO_METADATA, UNREACHABLE, Harvest
+from data_prep.opt_out import REASON as OPT_OUT
 from data_prep.web import Refused, Unreachable
 
 NUMBER = "<id>"
@@ -41,6 +41,7 @@ FIELDS = {
         "citation_license",
     ),
 }
+NAMES = ("citation_doi", "dc.identifier", "dc.identifier.doi", "dc.identifier.uri", "citation_handle")
 
 
 class PagesHarvest(Harvest):
@@ -56,13 +57,13 @@ class PagesHarvest(Harvest):
             Unreachable: the server does not answer.
         """
         state, gap, decision = self._state(), 0, NOT_THERE
-        robots = self._robots()
+        self.downloads.allows = self.robots.allow
         number = max(self.source.first_id, state.get("next", 0))
         for identifier in self._due():
-            done[self._page(identifier, robots)[0]] += 1
+            done[self._page(identifier)[0]] += 1
         held: list[tuple[dict, str]] = []  # pages of the gap, which are journalled when a work follows
         while gap < GAP and (self.source.last_id is None or number <= self.source.last_id):
-            decision, refused = self._page(f"{self.source.name}:{number}", robots)
+            decision, refused = self._page(f"{self.source.name}:{number}")
             gap = gap + 1 if refused else 0
             number += 1
             if decision != NOT_THERE:
@@ -90,16 +91,7 @@ class PagesHarvest(Harvest):
             if entry.get("source") == self.source.name and self._may_be_had_now(entry)
         ]
 
-    def _robots(self) -> RobotFileParser:
-        rules = RobotFileParser()
-        try:
-            answer = self.lists.get(urljoin(self.source.url, "/robots.txt"))
-            rules.parse(answer.text.removeprefix("\ufeff").splitlines())
-        except Refused:  # there is none, so that everything is allowed
-            rules.parse([])
-        return rules
-
-    def _page(self, identifier: str, robots: RobotFileParser) -> tuple[str, dict]:
+    def _page(self, identifier: str) -> tuple[str, dict]:
         """Decide on one page, fetch its file, journal it.
 
         Returns:
@@ -110,14 +102,14 @@ class PagesHarvest(Harvest):
         entry = {"id": identifier, "source": self.source.name, "datestamp": self.today}
         metadata: dict[str, list[str]] = {}
         try:
-            metadata, file = self._read(identifier, address, robots)
+            metadata, file = self._read(identifier, address)
+            entry |= {"addresses": found} if (found := names(metadata)) else {}
+            if self.opted_out(identifier, [address, *names(metadata)]):
+                raise Refused(OPT_OUT)
             entry |= describe(metadata, self.source)
             if not file:
                 raise Refused("no_file")
-            target = urljoin(address, file)
-            if not robots.can_fetch(self.config.user_agent, target):
-                raise Refused("robots_txt")
-            entry |= self._fetch(identifier, [target])
+            entry |= self._fetch(identifier, [urljoin(address, file)])
         except Refused as refusal:
             self.silent = 0
             if not metadata and not known:
@@ -134,9 +126,7 @@ class PagesHarvest(Harvest):
         self.journal.decide({**entry, "status": "kept"})
         return "kept", {}
 
-    def _read(
-        self, identifier: str, address: str, robots: RobotFileParser
-    ) -> tuple[dict[str, list[str]], str]:
+    def _read(self, identifier: str, address: str) -> tuple[dict[str, list[str]], str]:
         """What a page says about its work, and the address of the file or "".
 
         Raises:
@@ -145,7 +135,7 @@ class PagesHarvest(Harvest):
         """
         if identifier in self.tombstones:
             raise Refused("taken_down")
-        if not robots.can_fetch(self.config.user_agent, address):
+        if not self.robots.allow(address):
             raise Refused("robots_txt")
         try:
             page = Page.read(self.lists.get(address).text)
@@ -157,4 +147,5 @@ class PagesHarvest(Harvest):
         }
         if not (page.file or any(fields.values())):
             raise Refused(NO_METADATA)
-        return fields, page.file
+        named = [value for key in NAMES for value in page.values.get(key, []) if value]
+        return {**fields, "identifier": named}, page.file

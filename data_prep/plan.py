@@ -10,7 +10,8 @@ from pathlib import Path
 
 from conf.errors import InputError
 from conf.schema.preprocess import SMALLEST_VOCAB, PreprocessConfig
-from data_prep import clean, raw, tombstones
+from data_prep import clean, opt_out, raw, tombstones
+from data_prep.opt_out import OptOuts
 from data_prep.settings import deciding
 from data_prep.tokenizer import given
 from data_prep.tombstones import Tombstones
@@ -19,6 +20,7 @@ from data_prep.tombstones import Tombstones
 VERSION = 5
 PDF_VERSION = 3  # where a work is a PDF
 WORK = ".build-"
+TOLD = ("addresses", "robots")  # of a harvest's record: they decide on no byte of the dataset
 SMALL = 500  # bytes of raw works for each piece of the vocabulary, below which the works' words are counted
 ADDED = 500  # pieces that placeholders and repaired characters can add
 
@@ -30,6 +32,7 @@ class Plan:
     Attributes:
         scan: the works.
         tombstones: of works that were taken down.
+        opt_outs: what `corpus.opt_out` means in this corpus.
         key: hash of inputs and settings; equal keys mean the same dataset.
         work: the hidden folder in which the dataset is made; named by what decides on the documents, so that
             another tokenizer finds the cleaned works there.
@@ -37,6 +40,7 @@ class Plan:
 
     scan: raw.Scan
     tombstones: Tombstones
+    opt_outs: OptOuts
     key: str
     work: Path
 
@@ -53,8 +57,11 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     stones = tombstones.load(config)
     scan = raw.scan(config.corpus, stones.names)
     _check_writable(data_dir)
-    inputs = [[work.id, work.path, work.size, work.mtime, work.record] for work in scan.works]
+    opt_outs = opt_out.find(config.corpus, scan, stones.names)
+    inputs = [[work.id, work.path, work.size, work.mtime, _deciding(work.record)] for work in scan.works]
     left_out = [sorted(scan.rejected + scan.refused), sorted(stones.names), stones.signatures]
+    if gone := sorted(opt_outs.works.keys() & {work.id for work in scan.works}):
+        left_out.append(["opt_out", *gone])
     pdfs = [PDF_VERSION] if any(work.path.lower().endswith(".pdf") for work in scan.works) else []
     versions = [VERSION, clean.versions(config.clean), pdfs]
     settings = deciding(config)
@@ -64,7 +71,11 @@ def make_plan(config: PreprocessConfig, data_dir: Path) -> Plan:
     work = _hash([versions, settings, inputs, *left_out, chunk_mb])[:12]
     if config.tokenizer.model is None and not pdfs:
         _check_vocabulary(config, scan)
-    return Plan(scan, stones, key, data_dir / f"{WORK}{work}")
+    return Plan(scan, stones, opt_outs, key, data_dir / f"{WORK}{work}")
+
+
+def _deciding(record: dict) -> dict:
+    return {key: value for key, value in record.items() if key not in TOLD}
 
 
 def _hash(values: list) -> str:

@@ -76,6 +76,7 @@ def write_report(manifest: Manifest, folder: Path) -> None:
             parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], f"tokens by {column}"))
         cells = [(name, f"{documents:,}", f"{tokens:,}") for name, (documents, tokens) in rows]
         parts.append(_table((title.lower(), "documents", "tokens"), cells))
+    parts += ["<h2>Rights</h2>", _rights(manifest)]
     parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
     parts += ["<h2>Personal data replaced</h2>", _counts(manifest.redactions, "replacements")]
     parts += ["<h2>Characters repaired</h2>", _counts(manifest.repairs, "characters")]
@@ -131,6 +132,16 @@ def _account(manifest: Manifest) -> str:
     plots = _bars(Counter(works["dropped"]).most_common(), "works left out, by reason")
     plots += _bars(single.most_common(), "blocks left out of works that stay, by reason")
     return _table(("", "works", "blocks"), rows) + plots
+
+
+def _rights(manifest: Manifest) -> str:
+    """Works by licence, access, legal basis and opt-out; works that opted out are left out of the dataset."""
+    rows = [
+        (name.replace("_", " "), value, f"{count:,}")
+        for name, counts in manifest.rights.items()
+        for value, count in sorted(counts.items())
+    ]
+    return _table(("", "value", "works"), rows)
 
 
 def _counts(counts: dict[str, int], label: str) -> str:

@@ -40,6 +40,7 @@ def deciding(config: PreprocessConfig) -> dict:
     settings = to_mapping(config)
     for key in ("data", "remove", "runs_dir"):
         del settings[key]
+    del settings["corpus"]["opt_out"]  # the works that it leaves out decide, not its name: see plan.py
     del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]
     del settings["corpus"]["harvest"], settings["corpus"]["expected_tokens"]
     if settings["tokenizer"].pop("model") is not None:

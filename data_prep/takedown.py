@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,16 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.errors import InputError
-from conf.schema.preprocess import MEGABYTE, PACKAGE, PreprocessConfig
+from conf.schema.preprocess import PACKAGE, PreprocessConfig
 from data_prep import files, raw, tombstones
-from data_prep.clean import BLOCK_BREAK, clean
+from data_prep.clean import BLOCK_BREAK
 from data_prep.documents import DOCUMENTS
-from data_prep.extract import blocks_of
 from data_prep.journal import read_journal
 from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import LINEAGE, FileInfo, Manifest
-from data_prep.raw import Unreadable
+from data_prep.manifest import FileInfo, Manifest, builds, lineage
 
 FROM_FILE, BY_NUMBER = "file:", "number:"
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
@@ -133,7 +130,7 @@ def take_down(config: PreprocessConfig) -> Removal:
                 stack.enter_context(locked(folder))
         manifests: set[str] = set()
         for folder in datasets:
-            manifests |= _bury(folder, removal, _builds(folder) if folder in held else set())
+            manifests |= _bury(folder, removal, builds(folder) if folder in held else set())
         if ours:
             manifests |= _bury(root, removal, manifests)
             for path in paths:
@@ -158,7 +155,9 @@ def _find_raw(root: Path, removal: Removal, config: PreprocessConfig) -> tuple[l
     paths = [path for path, _ in _raw_files(root, removal.id)] if root.is_dir() else []
     for path in paths:
         data = (root / path).read_bytes()
-        removal.signatures[hashlib.sha256(data).hexdigest()] = _signature(path, data, config)
+        removal.signatures[hashlib.sha256(data).hexdigest()] = tombstones.signature_of_file(
+            path, data, config
+        )
     return paths, bool(entry or stones)
 
 
@@ -175,15 +174,6 @@ def _find_datasets(parent: Path, removal: Removal) -> list[Path]:
         except (OSError, ValueError, KeyError) as error:
             removal.skipped.append(f"{path.parent}: {' '.join(str(error).split())}")
     return held
-
-
-def _signature(path: str, data: bytes, config: PreprocessConfig) -> str:
-    """The signature of a raw file's cleaned text, or "" where there is none."""
-    try:
-        blocks = clean(blocks_of(path, data, config.corpus.max_text_mb * MEGABYTE), config.clean).blocks
-    except Unreadable:
-        return ""
-    return tombstones.signature(blocks) if blocks else ""
 
 
 def _raw_files(root: Path, identifier: str) -> Iterator[tuple[str, str]]:
@@ -216,8 +206,8 @@ def _holds(folder: Path, removal: Removal) -> bool:
 
 def _held_when_built(manifest: Manifest, removal: Removal) -> bool:
     """Whether a tombstone says that the build which stands there held the work, whose text may be gone."""
-    lineage = _lineage(manifest.folder)
-    build = lineage[-1] if manifest.stale and lineage else manifest.sha256
+    before = lineage(manifest.folder)
+    build = before[-1] if manifest.stale and before else manifest.sha256
     return any(build in item.get("manifests", []) for item in _stones(manifest.folder, removal))
 
 
@@ -274,19 +264,6 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
             writer.write_table(table.filter(pc.invert(gone)))
     named = {**marked.files, DOCUMENTS: FileInfo.of(path)}
     files.write(folder / MANIFEST, replace(marked, files=named).dumps())
-
-
-def _lineage(folder: Path) -> list[str]:
-    """The manifests of the builds that stood in a dataset folder, the present one last."""
-    path = folder / LINEAGE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line)["manifest"] for line in lines]
-
-
-def _builds(folder: Path) -> set[str]:
-    """The manifests of a dataset's builds; what the earlier ones held is not known, so they count."""
-    manifest, lineage = Manifest.load(folder), _lineage(folder)
-    return {*lineage} if manifest.stale and lineage else {*lineage, manifest.sha256}
 
 
 def _derived(runs: Path, manifests: set[str], removal: Removal) -> set[Path]:

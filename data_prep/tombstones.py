@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from conf.errors import InputError
-from conf.schema.preprocess import DedupConfig, PreprocessConfig
+from conf.schema.preprocess import MEGABYTE, DedupConfig, PreprocessConfig
 from data_prep import files
+from data_prep.clean import clean
 from data_prep.dedup import DOCUMENT_RECORD, fingerprints
+from data_prep.extract import blocks_of
+from data_prep.raw import Unreadable
 
 FILE = "tombstones.jsonl"
 
@@ -45,6 +48,15 @@ class Tombstones:
 def signature(blocks: list[str]) -> str:
     """The signature of a work's cleaned blocks, in hexadecimal digits."""
     return fingerprints(blocks, DedupConfig(near=True, blocks=False)).document.hex()
+
+
+def signature_of_file(path: str, data: bytes, config: PreprocessConfig) -> str:
+    """The signature of a raw file's cleaned text, or "" where there is none."""
+    try:
+        blocks = clean(blocks_of(path, data, config.corpus.max_text_mb * MEGABYTE), config.clean).blocks
+    except Unreadable:
+        return ""
+    return signature(blocks) if blocks else ""
 
 
 def load(config: PreprocessConfig) -> Tombstones:

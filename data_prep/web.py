@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
@@ -90,7 +90,10 @@ class Web:
 
     Attributes:
         client: the underlying client, which checks sizes but neither hosts nor rate.
+        allows: whether an address may be asked for, by the robots.txt of its host; None asks for all.
     """
+
+    allows: Callable[[str], bool] | None = None
 
     def __init__(
         self, hosts: set[str], limit_mb: int, timeout: float, retries: int, pace: Pace, user_agent: str
@@ -145,11 +148,14 @@ class Web:
         """GET a page or a file, following redirects among the known hosts.
 
         Raises:
-            Refused: another host or scheme, too many redirects, too large, or a status such as 404.
+            Refused: another host or scheme, too many redirects, too large, a status such as 404, or an
+                address that `allows` refuses (``robots_txt``).
             Unreachable: no answer.
         """
         for _ in range(REDIRECTS):
             self.check_host(url, "foreign_address")
+            if self.allows is not None and not self.allows(url):
+                raise Refused("robots_txt")
 
             def request(address: str = url) -> httpx2.Response:
                 response = self.client.get(address)

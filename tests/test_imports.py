@@ -51,6 +51,7 @@ HEAVY = (
     "lxml",
     "matplotlib",
     "mpi4py",
+    "protego",
     "pyarrow",
     "pynvml",
     "pypdfium2",

@@ -41,6 +41,8 @@ class HarvestSource:
         hosts: other hosts from which the works of this server may be fetched.
         assume_open: records without a statement on access are open, as on a server that lists nothing else.
         rights_basis: on which legal basis its works are used; empty is that of the corpus.
+        robots: a file that its server's robots.txt refuses is an opt-out; false where an agreement with the
+            server says otherwise. Pages always follow robots.txt.
         first_id: number of the first page.
         last_id: number of the last page; null goes on until a long gap.
     """
@@ -53,6 +55,7 @@ class HarvestSource:
     assume_open: bool = False
     kind: Literal["oai", "pages"] = "oai"
     rights_basis: str = ""
+    robots: bool = True
     first_id: Natural = 1
     last_id: int | None = None
 
@@ -119,6 +122,8 @@ class CorpusConfig:
         source: where works without a record of their own come from.
         licence: the licence of works without a record of their own.
         rights_basis: on which legal basis works are used whose source names none.
+        opt_out: a file with the works that may not be used: ids, addresses, DOIs or handles, one a line, or a
+            table (CSV, TSV, XLSX); they leave the dataset and are not harvested.
         max_file_mb: larger files are not read (10^6 bytes).
         max_text_mb: a work with more text than this is not a thesis but an accident, and is set aside.
     """
@@ -131,6 +136,7 @@ class CorpusConfig:
     source: str = "folder"
     licence: str = "unknown"
     rights_basis: str = "unknown"
+    opt_out: str | None = None
     max_file_mb: Count = 50
     max_text_mb: Count = 10
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
@@ -234,7 +240,8 @@ class DedupConfig:
     Attributes:
         exact: drop works with the same cleaned text.
         near: drop works whose estimated Jaccard similarity of 5-word shingles reaches `threshold`.
-        taken_down: drop works that similar to one that was taken down, whose tombstone has its signature.
+        taken_down: drop works that similar to one that was taken down, whose tombstone has its signature, or
+            to one that opted out.
         blocks: drop blocks that are (nearly) the same as an earlier block, of whatever work.
         threshold: similarity from which two works count as the same.
         block_threshold: similarity from which two blocks count as the same.
