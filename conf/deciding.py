@@ -21,7 +21,7 @@ LOOPS = ("train.", "tune.")
 EVERY = "_every"  # how often something happens
 # Of `cluster.*`: all else says where, when and in whose name a job runs.
 MEASURED = ("nodes", "tasks_per_node", "gpus_per_node", "gpu_type", "cpus_per_task", "device", "exclusive")
-NEVER = ("run.name", "run.dir", "dry_run")
+NEVER = ("run.name", "run.dir", "dry_run", "force")
 
 
 def decides(key: str) -> bool:

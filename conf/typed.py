@@ -121,11 +121,25 @@ def _convert_union(args: tuple[Any, ...], value: object, key: str) -> object:
         return convert(choices[0], value, key)
     for choice in choices:
         try:
-            return convert(choice, value, key)
+            found = convert(_without_limits(choice), value, key)
         except InputError:
             continue
-    expected = " or ".join(WORDS.get(typing.cast(type, c), str(c)) for c in choices)
-    raise InputError(f"{key}={shown(value)}: must be {expected}.")
+        check_value(choice, found, key)
+        return found
+    raise InputError(f"{key}={shown(value)}: must be {' or '.join(map(_words, choices))}.")
+
+
+def _without_limits(hint: Any) -> Any:
+    """A type without the range or pattern that an Annotated one adds."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _words(hint: Any) -> str:
+    """One of several types that a key takes, in words."""
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(shown(one) for one in typing.get_args(hint))
+    bare = _without_limits(hint)
+    return WORDS.get(bare, "a list" if typing.get_origin(bare) is list else str(bare))
 
 
 def _convert_scalar(hint: Any, value: object, key: str) -> object:
@@ -174,6 +188,8 @@ def check_value(hint: Any, value: Any, key: str) -> None:
         choices = [choice for choice in args if choice is not type(None)]
         if len(choices) == 1:
             check_value(choices[0], value, key)
+        else:
+            _convert_union(args, value, key)
     elif origin in (list, tuple) and isinstance(value, list | tuple):
         for number, one in enumerate(value):
             check_value(args[0], one, _of_item(args[0], key, number))

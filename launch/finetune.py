@@ -14,6 +14,7 @@ from conf.errors import InputError
 from conf.schema.tune import FinetuneConfig
 from elm_megatron.chat.read import listing
 from elm_megatron.engine.job import Train
+from elm_megatron.planner.layout import settle
 from elm_megatron.tune.prepare import adopt, look_at_files, prepare
 from elm_megatron.tune.tasks import tuning
 from slurm.chains.sweep import Sweep
@@ -28,9 +29,11 @@ def launch(config: FinetuneConfig) -> int:
     if config.dry_run:
         with suppress(InputError):  # the source may still have to be made
             adopt(config)
+        settle(config, print)
         line("data", listing(look_at_files(config)))
         return show(config)
     source = prepare(config)
+    settle(config, print)
     return sweep.submit(Train(config, tuning), config, config.world_size, "finetune", source.manifest_sha256)
 
 

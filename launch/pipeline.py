@@ -24,7 +24,7 @@ def launch(config: PipelineConfig) -> int:
     if config.dry_run:
         if config.cluster.executor == "slurm":
             chain.check_scripts(links)
-        return chain_report.show_plan(links) or show(config.pretraining())
+        return chain_report.show_plan(links) or show(links[1].config)
     if config.cluster.executor == "slurm":
         return chain_report.show_queue(chain.queue(links, sweep))
     status, rows = chain.run_here(links)

@@ -12,7 +12,7 @@ from conf.compose import main
 from conf.schema.pretrain import PretrainConfig
 from data_prep.dataset import open_dataset, open_parts
 from elm_megatron.engine.job import Train
-from elm_megatron.planner.layout import choose
+from elm_megatron.planner.layout import settle
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show
 
@@ -22,9 +22,7 @@ sweep = Sweep()
 @main("pretrain", PretrainConfig, sweep.begin)
 def launch(config: PretrainConfig) -> int:
     """Check the dataset, then hand the job over."""
-    if config.parallel.auto:
-        config.parallel, why = choose(config)
-        print(f"parallel=auto: {why}")
+    settle(config, print)
     if config.dry_run:
         return show(config)
     length, trained = config.train.seq_length, not config.data.blend

@@ -35,6 +35,7 @@ class PipelineConfig(Ranks):
     Attributes:
         prompt: what the exported model continues at the end.
         max_new_tokens: how much it may add.
+        force: start although the planner says that a rank does not fit its GPU.
     """
 
     run: RunConfig
@@ -52,6 +53,7 @@ class PipelineConfig(Ranks):
     prompt: str = "Het onderzoek naar de haven"
     max_new_tokens: Count = 40
     dry_run: bool = False
+    force: bool = False
     notify: list[str] = field(default_factory=list)
 
     def stage_run(self, verb: str) -> RunConfig:
@@ -93,6 +95,7 @@ class PipelineConfig(Ranks):
             train=self.train,
             parallel=self.parallel,
             cluster=self.cluster,
+            force=self.force,
         )
 
     def tuning(self) -> FinetuneConfig:
@@ -109,6 +112,7 @@ class PipelineConfig(Ranks):
             tune=self.tune,
             parallel=self.parallel,
             cluster=self.cluster,
+            force=self.force,
         )
 
     def exporting(self) -> ExportConfig:

@@ -16,7 +16,11 @@ from conf.schema.train import TrainConfig
 
 @dataclass
 class PretrainConfig(Ranks):
-    """Everything of `python launch/pretrain.py`."""
+    """Everything of `python launch/pretrain.py`.
+
+    Attributes:
+        force: start although the planner says that a rank does not fit its GPU.
+    """
 
     run: RunConfig
     model: ModelConfig
@@ -27,6 +31,7 @@ class PretrainConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    force: bool = False
     notify: list[str] = field(default_factory=list)
 
     def check(self) -> None:
@@ -51,7 +56,7 @@ class PretrainConfig(Ranks):
             "allowed.",
         )
         for size in self.train.batch_sizes():
-            micro_batches = size // (self.train.micro_batch_size * self.dp)
+            micro_batches = size // (self.train.least_micro_batch * self.dp)
             require(
                 self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
                 f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "

@@ -16,6 +16,8 @@ Project = Annotated[
     Fits(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a project's name of letters, digits and . _ -, or null"),
 ]
 Batches = Annotated[int, Within(ge=1, allowed="at least 1, or null for the whole split")]
+AUTO = "auto"
+MicroBatch = Count | Literal["auto"]
 
 
 @dataclass
@@ -76,7 +78,8 @@ class TrainConfig:
         steps: updates of the whole run; null where `epochs` is given.
         epochs: passes over the data; null where `steps` is given.
         global_batch_size: sequences of one update, over all ranks.
-        micro_batch_size: sequences that a rank computes at a time.
+        micro_batch_size: sequences that a rank computes at a time; auto: the planner chooses it by memory and
+            time when the run is started, and config.yaml keeps the number.
         seq_length: tokens of a sequence.
         seed: of the weights, the order of the data, and dropout.
         batch_ramp: smaller batches at first, as {start: 64, increment: 64, samples: 100000}; null is none.
@@ -116,7 +119,7 @@ class TrainConfig:
     steps: Count | None = None
     epochs: Positive | None = 3.0
     global_batch_size: Count = 256
-    micro_batch_size: Count = 4
+    micro_batch_size: MicroBatch = 4
     seq_length: Count = 2048
     seed: Seed = 1234
     batch_ramp: BatchRamp | None = None
@@ -149,6 +152,11 @@ class TrainConfig:
     profile: Profile | None = None
     wandb: Project | None = None
 
+    @property
+    def least_micro_batch(self) -> int:
+        """The micro-batch; 1 as long as the planner has still to choose it."""
+        return 1 if self.micro_batch_size == AUTO else int(self.micro_batch_size)
+
     def check(self, model: ModelConfig, dp: int, group: str = "train") -> None:
         """Refuse lengths, batches and choices that cannot be; `group` is the prefix of the keys."""
         typed.check(self, group)
@@ -156,11 +164,11 @@ class TrainConfig:
             (self.steps is None) != (self.epochs is None),
             f"{group}.steps={self.steps} and {group}.epochs={self.epochs}: give exactly one of the two.",
         )
-        unit = self.micro_batch_size * dp
+        unit = self.least_micro_batch * dp
         require(
             self.global_batch_size % unit == 0,
             f"{group}.global_batch_size={self.global_batch_size} is not a multiple of "
-            f"{group}.micro_batch_size × dp = {self.micro_batch_size} × {dp} = {unit}.",
+            f"{group}.micro_batch_size × dp = {self.least_micro_batch} × {dp} = {unit}.",
         )
         if self.profile is not None:
             self.profile.check(group)

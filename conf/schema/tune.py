@@ -13,7 +13,7 @@ from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
 from conf.schema.preprocess import CorpusConfig, TokenizerConfig
 from conf.schema.run import RunConfig
-from conf.schema.train import Batches, TrainConfig
+from conf.schema.train import Batches, MicroBatch, TrainConfig
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -41,7 +41,7 @@ class TuneConfig(TrainConfig):
     """
 
     global_batch_size: Count = typed.follows("${by_stage:32,16}", 32)
-    micro_batch_size: Count = typed.follows("${by_stage:8,2}", 8)
+    micro_batch_size: MicroBatch = typed.follows("${by_stage:8,2}", 8)
     seq_length: Count = 256
     precision: Literal["fp32", "bf16"] = "bf16"  # type: ignore[assignment]
     lr: Positive = typed.follows("${by_stage:2.0e-5,1.0e-5}", 2e-5)
@@ -147,6 +147,7 @@ class FinetuneConfig(Ranks):
             Face folder. A finetune run stands for its base and its adapter, which is then trained on.
         stage: sft learns answers, dpo learns from preferences.
         model: the base's sizes; what the launcher composes is replaced by the source's own.
+        force: start although the planner says that a rank does not fit its GPU.
     """
 
     run: RunConfig
@@ -161,6 +162,7 @@ class FinetuneConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
+    force: bool = False
     notify: list[str] = field(default_factory=list)
 
     @property
@@ -185,7 +187,7 @@ class FinetuneConfig(Ranks):
             f"tune.seq_length={self.tune.seq_length} is not a multiple of parallel.tp={self.parallel.tp}, "
             "which parallel.sp=true needs.",
         )
-        micro_batches = self.tune.global_batch_size // (self.tune.micro_batch_size * self.dp)
+        micro_batches = self.tune.global_batch_size // (self.tune.least_micro_batch * self.dp)
         require(
             self.parallel.vpp == 1 or micro_batches % self.parallel.pp == 0,
             f"parallel.vpp={self.parallel.vpp}: the {micro_batches} micro-batches of a step must be a "

@@ -21,7 +21,7 @@ from conf import typed
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig
 from conf.schema.pretrain import PretrainConfig
-from elm_megatron.model import device
+from elm_megatron.model import device, kernels
 from elm_megatron.planner import memory
 
 
@@ -100,10 +100,14 @@ def report(config: PretrainConfig) -> dict:
     device.pretend()
     ranks = sorted({0, config.world_size - 1})
     found = [rank_bytes(config, rank) for rank in ranks]
+    train = config.train
+    expected = kernels.expected(config.cluster.device, train.precision, train.z_loss)
     return {
         "parameters": total_parameters(config.model),
         "world_size": config.world_size,
         "dp": config.dp,
+        "kernels": kernels.summary(expected, are_chosen=False),
+        "kernel_notes": kernels.notes(config.cluster.device, expected),
         "ranks": [{**asdict(one), "total_bytes": one.total_bytes} for one in found],
     }
 

@@ -114,7 +114,10 @@ def apex_state() -> str:
 
 
 def serving(
-    device: str, transformer_engine: bool | None = None, fused_loss: bool | None = None
+    device: str,
+    transformer_engine: bool | None = None,
+    fused_loss: bool | None = None,
+    installed: bool | None = None,
 ) -> list[Kernel]:
     """The kernels of a run on this device.
 
@@ -122,8 +125,10 @@ def serving(
         device: `cluster.device`, "cpu" or "gpu".
         transformer_engine: whether the layers are Transformer Engine's; None is what a bf16 run would take.
         fused_loss: whether its cross entropy serves; None is what a run without z-loss would take.
+        installed: whether Transformer Engine can be imported there; None is found out here.
     """
-    installed = device == "gpu" and has_transformer_engine()
+    if installed is None:
+        installed = device == "gpu" and has_transformer_engine()
     engine = installed if transformer_engine is None else transformer_engine
     fused = engine and has_right_cross_entropy() if fused_loss is None else fused_loss
     why = _reason(device, engine, installed)
@@ -141,6 +146,17 @@ def serving(
     if apex_state() == "impostor":
         rows.append(Kernel("apex", "impostor", "the PyPI package apex is a web toolkit: pip uninstall apex"))
     return rows
+
+
+def expected(device: str, precision: str, z_loss: float) -> list[Kernel]:
+    """The kernels that a job on such a device will find with the packages of this installation.
+
+    A login node often cannot import what is installed, because it has no driver.
+    """
+    installed = device == "gpu" and te_import.version() is not None
+    engine = installed and precision != "fp32"
+    fused = engine and transformer_engine_version() >= RIGHT_CROSS_ENTROPY and not z_loss
+    return serving(device, engine, fused, installed)
 
 
 def _reason(device: str, engine: bool, installed: bool) -> str:
@@ -185,14 +201,14 @@ def notes(device: str, kernels: list[Kernel]) -> list[str]:
     return [f"{layers.reason}: torch's layers serve, {COST_WITHOUT}; python launch/doctor.py says what to do"]
 
 
-def summary(kernels: list[Kernel]) -> str:
-    """One line: who serves what; what was not checked is said."""
+def summary(kernels: list[Kernel], are_chosen: bool = True) -> str:
+    """One line: who serves what; of kernels that are chosen it says which were not checked."""
     by: dict[str, list[str]] = {}
     for kernel in kernels:
         if kernel.provider not in ("none", "impostor"):
-            by.setdefault(kernel.provider, []).append(
-                kernel.operation + ("" if kernel.checked or kernel.operation == "fp8" else " (not checked)")
-            )
+            unchecked = are_chosen and not kernel.checked and kernel.operation != "fp8"
+            said = kernel.operation + (" (not checked)" if unchecked else "")
+            by.setdefault(kernel.provider, []).append(said)
     return "; ".join(f"{provider}: {', '.join(operations)}" for provider, operations in by.items())
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from conf.errors import InputError
 from conf.schema.plan import PlanConfig
 from conf.schema.pretrain import PretrainConfig
-from elm_megatron.planner import measured, show
+from elm_megatron.planner import calibration, measured, show
 from elm_megatron.planner.inputs import device_of
 from elm_megatron.planner.layout import USABLE
 from elm_megatron.planner.length import dataset_tokens
@@ -39,10 +39,10 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
         return 0
     if config.calibrate:
         factor = measured.calibrate(config.calibrate)
-        print(f"measured steps took {factor:.2f} times the predicted time; kept in {measured.FILE}")
+        print(f"measured steps took {factor:.2f} times the predicted time; kept in {calibration.FILE}")
     name, unit = config.cluster.name, config.cluster.site.budget_unit
     tokens, basis = dataset_tokens(config)
-    rows, rejected = plan(config.pretraining(), config.nodes, tokens, rate, measured.factor_of(name))
+    rows, rejected = plan(config.pretraining(), config.nodes, tokens, rate, calibration.factor_of(name))
     kept = [row for row in rows if _within(row, config)]
     sheet = device_of(config)
     capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * USABLE
@@ -50,8 +50,8 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
         raise InputError(f"{_why_none(rows, config, unit)} {show.refused(rejected, capacity)}.")
     title = f"{config.model.name} on {name}: {config.model.parameters():,} parameters"
     print(f"{title}, {kept[0].steps:,} steps ({basis}), {sheet.name}")
-    if run := measured.calibrated_by(name):
-        print(f"corrected by run {run}: {measured.factor_of(name):.2f} times the model's time")
+    if run := calibration.calibrated_by(name):
+        print(f"corrected by run {run}: {calibration.factor_of(name):.2f} times the model's time")
     _console().print(show.table(best_by_nodes(kept, config.each), unit))
     best = frontier(kept)
     print(f"fastest: {show.explained(best[0])}")

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, TypeVar
+
 from conf.errors import InputError
 from conf.schema.model import ModelConfig
 from conf.schema.pretrain import PretrainConfig
+from conf.schema.train import TrainConfig
+from conf.schema.tune import FinetuneConfig
 from elm_megatron.planner.devices import Device, device, nearest
 from elm_megatron.planner.performance import Layout, Shape
 
 NODE_NETWORK_GB = 25.0  # GB/s of a node, where the site's YAML does not say
+Trained = TypeVar("Trained", PretrainConfig, FinetuneConfig)
+
+
+def loop_key(config: PretrainConfig | FinetuneConfig) -> str:
+    """The group of a verb's loop, "train" or "tune"."""
+    return "tune" if isinstance(config, FinetuneConfig) else "train"
+
+
+def loop_of(config: PretrainConfig | FinetuneConfig) -> TrainConfig:
+    """A verb's loop."""
+    return getattr(config, loop_key(config))
+
+
+def with_loop(config: Trained, **changes: Any) -> Trained:
+    """A verb's settings with other values in its loop."""
+    return replace(config, **{loop_key(config): replace(loop_of(config), **changes)})
 
 
 def device_of(config: PretrainConfig) -> Device:
@@ -48,7 +69,7 @@ def layout_of(config: PretrainConfig) -> Layout:
     return Layout(
         gpus=config.world_size,
         gpus_per_node=per_node,
-        micro_batch=train.micro_batch_size,
+        micro_batch=train.least_micro_batch,
         global_batch=train.global_batch_size,
         length=train.seq_length,
         tp=parallel.tp,

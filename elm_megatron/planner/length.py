@@ -12,6 +12,7 @@ from pathlib import Path
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import TrainConfig
 from data_prep.manifest import FILE, Manifest
+from elm_megatron.planner.calibration import calibrated_by, factor_of
 from elm_megatron.planner.inputs import device_of, layout_of, shape_of
 from elm_megatron.planner.performance import mfu, step_time
 
@@ -47,8 +48,11 @@ def estimate(config: PretrainConfig) -> Length:
     if on_gpus and (site.gpu_model or site.gpu_memory_gb):
         sheet = device_of(config)
         seconds = step_time(shape_of(config.model), layout_of(config), sheet).total
+        seconds *= factor_of(config.cluster.name)
         used = mfu(shape_of(config.model), layout_of(config), sheet, seconds)
-        how = f"{seconds:.3g} s a step on {sheet.name}, {used:.0%} of its peak"
+        how = f"{seconds:.3g} s a step on {sheet.name} with Transformer Engine, {used:.0%} of its peak"
+        if run := calibrated_by(config.cluster.name):
+            how += f", corrected by run {run}"
         return Length(steps, tokens, basis, steps * seconds / 3600, how)
     flops = config.model.flops_per_token(train.seq_length) * tokens
     units, unit = (config.world_size, "GPU") if on_gpus else (config.cluster.nodes, "node")

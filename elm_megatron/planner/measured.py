@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from conf import typed
 from conf.errors import InputError
 from conf.schema.pretrain import PretrainConfig
-from data_prep import files
-from elm_megatron.planner import footprint
+from elm_megatron.planner import calibration, footprint, memory
 from elm_megatron.planner.inputs import device_of, layout_of, shape_of
 from elm_megatron.planner.performance import mfu, step_time
-from elm_megatron.planner.plan import memory_of
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import locate, run_config
 
 WARM = 3  # logged steps at the start of a run that do not count
-FILE = Path("runs") / ".plan" / "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def figures(source: str) -> list[Figure]:
     config, run = read(source, "compare")
     seconds, rows = _step_seconds(run, "compare", source)
     sheet = device_of(config)
-    factor = factor_of(config.cluster.name)
+    factor = calibration.factor_of(config.cluster.name)
     predicted = step_time(shape_of(config.model), layout_of(config), sheet).total * factor
     record = run.read()
     steps = len(rows) and rows[-1]["step"]
@@ -82,7 +77,7 @@ def figures(source: str) -> list[Figure]:
             "%",
         ),
         Figure("hours", hours, None if spent is None else spent / 3600, "h"),
-        Figure("memory", sum(memory_of(config).values()) / 2**30, held and held / 2**30, "GiB"),
+        Figure("memory", sum(memory.rank_parts(config).values()) / 2**30, held and held / 2**30, "GiB"),
         Figure("energy", modelled.kwh, record.get("kwh"), "kWh"),
     ]
 
@@ -96,32 +91,8 @@ def calibrate(source: str) -> float:
     config, run = read(source, "calibrate")
     seconds, _ = _step_seconds(run, "calibrate", source)
     predicted = step_time(shape_of(config.model), layout_of(config), device_of(config)).total
-    known = _known()
-    known[config.cluster.name] = {"factor": seconds / predicted, "run": run.path.name}
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    files.write(FILE, json.dumps(known, indent=1) + "\n")
+    calibration.keep(config.cluster.name, seconds / predicted, run.path.name)
     return seconds / predicted
-
-
-def factor_of(cluster: str) -> float:
-    """The correction kept for a cluster; 1 where no run was measured."""
-    return float(_known().get(cluster, {}).get("factor", 1.0))
-
-
-def calibrated_by(cluster: str) -> str | None:
-    """The run that a cluster's plans are corrected by."""
-    return _known().get(cluster, {}).get("run")
-
-
-def _known() -> dict[str, Any]:
-    try:
-        return json.loads(FILE.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{FILE}: cannot be read ({error}); remove it to plan without a calibration."
-        ) from error
 
 
 def _step_seconds(run: RunFolder, key: str, source: str) -> tuple[float, list[dict[str, Any]]]:

@@ -79,26 +79,6 @@ class Rejected:
         return max(self.memory, key=self.memory.__getitem__)
 
 
-def memory_of(config: PretrainConfig) -> dict[str, int]:
-    """Bytes of the fullest rank, by part: weights, gradients, optimizer, activations."""
-    train, parallel = config.train, config.parallel
-    copies = config.dp * parallel.cp if train.distributed_optimizer else 1
-    masters = 0 if train.precision == "fp32" else 4
-
-    def stage(number: int) -> dict[str, int]:
-        weights = memory.stage_parameters(config.model, parallel, number)
-        return {
-            "weights": weights * memory.ELEMENT_BYTES[train.precision],
-            "gradients": weights * 4,
-            "optimizer": int(weights * (8 + masters) / copies),
-            "activations": memory.activation_bytes(
-                config.model, parallel, train, number, config.cluster.device
-            ),
-        }
-
-    return max((stage(number) for number in range(parallel.pp)), key=lambda parts: sum(parts.values()))
-
-
 def plan(
     config: PretrainConfig,
     nodes: Sequence[int],
@@ -125,7 +105,7 @@ def plan(
     capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * GIB * USABLE
     rows, rejected = [], []
     for trial in _trials(config, nodes):
-        parts = memory_of(trial)
+        parts = memory.rank_parts(trial)
         row = predicted(trial, sheet, parts, tokens, rate, factor)
         if sum(parts.values()) <= capacity:
             rows.append(row)

@@ -12,6 +12,7 @@ from data_prep.job import Preprocess
 from elm_megatron.engine.job import Train
 from elm_megatron.evaluate.job import Eval
 from elm_megatron.hf.job import Export
+from elm_megatron.planner.layout import settle
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import run_config
 from elm_megatron.tune.tasks import tuning
@@ -37,6 +38,10 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
     """The links of the chain, each with what it reads and writes."""
     build, train = config.preprocessing(), config.pretraining()
     tune, export = _as_begun(config.tuning()), config.exporting()
+    for stage in (train, tune):
+        stage.dry_run = config.dry_run  # a dry run shows what does not fit
+        settle(stage, print)
+        stage.dry_run = False
     trained, tuned, exported = (RunFolder(part.run.dir) for part in (train, tune, export))
     manifest, model = Path(config.data.dir) / "manifest.json", Path(export.run.dir) / "model"
 

@@ -22,8 +22,10 @@ from conf.schema.data import TrainingData
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
-from elm_megatron.planner import storage
+from elm_megatron.planner import layout, overhead, storage
+from elm_megatron.planner.inputs import loop_key, loop_of
 from elm_megatron.planner.length import Length, estimate, no_peak
+from elm_megatron.planner.memory import cross_entropy, rank_parts
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import ownership
 from slurm.jobs.notes import notes
@@ -58,7 +60,10 @@ def show(config: Any) -> int:
         f"{config.world_size} ranks on {config.cluster.nodes} nodes: tp={parallel.tp} pp={parallel.pp} "
         f"vpp={parallel.vpp} cp={parallel.cp} sp={str(parallel.sp).lower()} dp={config.dp}",
     )
-    line("memory", memory(found, config) + ("; tuning takes less" if verb == "finetune" else ""))
+    if verb == "pretrain":
+        line("kernels", kernels(found, config))
+    line("batch", batch(config))
+    line("memory", memory(config))
     guess = None
     trained = found["parameters"]
     if verb == "finetune":
@@ -159,20 +164,44 @@ def preflight(config: PretrainConfig) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def memory(found: dict[str, Any], config: Any) -> str:
-    """Bytes of the fullest rank beside what its GPU has."""
-    worst = max(found["ranks"], key=lambda rank: rank["total_bytes"])
-    parts = ", ".join(
-        f"{name} {worst[f'{name}_bytes'] / GIB:.2f}"
-        for name in ("weight", "gradient", "optimizer", "activation")
-    )
-    text = f"{worst['total_bytes'] / GIB:.2f} GiB on rank {worst['rank']} ({parts})"
-    available = config.cluster.site.gpu_memory_gb
-    if config.cluster.device == "gpu" and available:
-        text += f" of {available:g} GiB per GPU"
-        if worst["total_bytes"] / GIB > available:
-            text += "; IT DOES NOT FIT: raise parallel.tp or parallel.pp, or lower train.micro_batch_size"
-    return text
+def kernels(found: dict[str, Any], config: Any) -> str:
+    """What will serve each operation, by the packages of this installation or of the container."""
+    text = "; ".join([found["kernels"], *found["kernel_notes"]])
+    if config.cluster.container:
+        return f"those of {config.cluster.container}, which are not looked at; those installed here: {text}"
+    return f"expected: {text}"
+
+
+def batch(config: Any) -> str:
+    """The global batch as micro-batches of each rank."""
+    loop = loop_of(config)
+    each = loop.global_batch_size // (loop.micro_batch_size * config.dp)
+    share = f"dp={config.dp} × {each} micro-batches of {loop.micro_batch_size}"
+    return f"{loop.global_batch_size} sequences = {share}"
+
+
+def memory(config: Any) -> str:
+    """Bytes of the fullest rank by part, beside what its GPU has."""
+    found, group = rank_parts(config), loop_key(config)
+    total, usable, device = sum(found.values()), layout.capacity(config), config.cluster.device
+    text = f"{total / GIB:.2f} GiB on the fullest rank ({_parts(found)})"
+    if group == "train":
+        text += f", counted with {cross_entropy(config.train, device)} cross entropy"
+    if device != "gpu":
+        return text
+    beside = overhead.beside(config)
+    if usable is not None:
+        text += f", of {config.cluster.site.gpu_memory_gb:g} GiB per GPU"
+        if total > usable:
+            text += (
+                f"; IT DOES NOT FIT: raise parallel.tp or parallel.pp, or lower {group}.micro_batch_size "
+                f"({usable / GIB:.1f} GiB are usable)"
+            )
+    return f"{text}; beside it about {sum(beside.values()) / GIB:.1f} GiB ({_parts(beside)})"
+
+
+def _parts(found: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size / GIB:.2f}" for name, size in found.items())
 
 
 def _hours(guess: Length, config: PretrainConfig) -> str:

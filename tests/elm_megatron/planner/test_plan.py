@@ -13,10 +13,10 @@ import pytest
 from conf import compose
 from conf.errors import InputError
 from conf.schema.plan import PlanConfig
-from elm_megatron.planner import layout, measured
+from elm_megatron.planner import layout, measured, memory
 from elm_megatron.planner.command import plan_command
 from elm_megatron.planner.length import estimate
-from elm_megatron.planner.plan import frontier, memory_of, plan
+from elm_megatron.planner.plan import frontier, plan
 from slurm.jobs.price import per_hour
 
 ROOT = Path(__file__).parents[3]
@@ -75,7 +75,7 @@ def test_memory_is_that_of_the_layout_choice() -> None:
     rows, _ = plan(config, [2], TOKENS, rate)
     for row in rows[::40]:
         needed = layout.rank_bytes(row.config, row.config.parallel)
-        assert sum(memory_of(row.config).values()) == pytest.approx(needed, rel=1e-6)
+        assert sum(memory.rank_parts(row.config).values()) == pytest.approx(needed, rel=1e-6)
 
 
 def test_what_does_not_fit_names_its_part() -> None:

@@ -102,9 +102,8 @@ def test_cores_are_not_priced_by_the_rate_of_gpu_nodes() -> None:
 def test_what_cannot_be_estimated_is_said(
     keys: list[str], time: str, budget: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    names = ("total", "weight", "gradient", "optimizer", "activation")
-    ranks = [{"rank": 0} | {f"{name}_bytes": 0 for name in names}]
-    monkeypatch.setattr(dry_run, "preflight", lambda _: {"parameters": 1, "ranks": ranks})
+    built = {"parameters": 1, "kernels": "torch: all", "kernel_notes": []}
+    monkeypatch.setattr(dry_run, "preflight", lambda _: built)
     config = config_of(*keys)
     config.cluster.site.gpu_hour_rate = config.cluster.site.core_hour_rate = None
     assert dry_run.show(config) == 0
@@ -123,4 +122,8 @@ def test_a_rank_that_does_not_fit_is_said_with_what_to_do(capsys: pytest.Capture
     assert dry_run.show(config_of(*keys)) == 0
     out = capsys.readouterr().out
     assert "of 40 GiB per GPU; IT DOES NOT FIT: raise parallel.tp" in told(out, "memory")
+    for part in ("CUDA context", "NCCL", "workspaces", "output layer", "Transformer Engine's cross entropy"):
+        assert part in told(out, "memory")
+    assert told(out, "kernels").startswith("expected: ") and "attention" in told(out, "kernels")
+    assert told(out, "batch") == "256 sequences = dp=4 × 1 micro-batches of 64"
     assert "#SBATCH --partition=gpu_a100" in out.split("\nscript\n")[1]
