@@ -32,6 +32,7 @@ from data_prep.plan import WORK, Plan, make_plan
 from data_prep.progress import Progress
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer, given
 from data_prep.train_tokenizer import json_differences, to_json, train, training_texts
+from data_prep.works_page import PAGE, write_page
 
 ACCOUNT = "account.json"
 KEY = "key"  # of the dataset that the work folder is for
@@ -51,8 +52,8 @@ def build(config: PreprocessConfig, comm: Comm, progress: Progress) -> Manifest:
         progress.log(line)
     finished = comm.bcast(_finished(data_dir, plan.key) if comm.rank == 0 else None)
     if finished is not None:
-        if comm.rank == 0 and config.corpus.opt_out is not None:
-            opt_out.write_list(plan.opt_outs, data_dir)
+        if comm.rank == 0:
+            _complete(config, plan, data_dir)
         progress.log(f"{data_dir} is finished and up to date: nothing to do.")
         return finished
     made = _missing(data_dir) if comm.rank == 0 else []
@@ -108,6 +109,14 @@ def _finished(data_dir: Path, key: str) -> Manifest | None:
     return manifest if manifest.key == key and not manifest.stale else None
 
 
+def _complete(config: PreprocessConfig, plan: Plan, data_dir: Path) -> None:
+    """Write what is beside a dataset and decides on nothing: the list's account, a page that is not there."""
+    if config.corpus.opt_out is not None:
+        opt_out.write_list(plan.opt_outs, data_dir)
+    if not (data_dir / PAGE).exists():  # of a dataset of an older version
+        write_page(config.corpus.name, (data_dir / MANIFEST).read_bytes(), data_dir, data_dir)
+
+
 def _missing(folder: Path) -> list[Path]:
     """The folders, innermost first, that making `folder` would make."""
     return [item for item in (folder, *folder.parents) if not item.exists()]
@@ -132,10 +141,11 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
             with progress.stage("finish", ""):
                 finish(config, plan, tokenizer, account, why)
     if comm.rank == 0:
-        opt_out.record(work, data_dir, builds(data_dir) if (data_dir / MANIFEST).exists() else set())
-        if config.corpus.opt_out is not None:
-            opt_out.write_list(plan.opt_outs, data_dir)
+        if (work / DOCUMENTS).exists():  # else an earlier attempt has begun to move the files
+            opt_out.record(work, data_dir, builds(data_dir) if (data_dir / MANIFEST).exists() else set())
+            write_page(config.corpus.name, (work / MANIFEST).read_bytes(), work, data_dir)
         commit(work, data_dir, config.corpus.name)
+        _complete(config, plan, data_dir)
     return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
 
 

@@ -20,6 +20,7 @@ from data_prep.plan import Plan
 from data_prep.report import REPORT, write_report
 from data_prep.settings import to_mapping
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
+from data_prep.works_page import PAGE
 
 
 def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: Account, why: str) -> None:
@@ -80,7 +81,7 @@ def commit(work: Path, data_dir: Path, name: str) -> None:
     Killed in between, the folder holds a manifest that does not fit its files, which `Manifest.check_files`
     refuses; the same command finds the work folder, whose manifest is there, and moves the rest.
     """
-    moves = {item: item for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED, REPORT)}
+    moves = {item: item for item in (MODEL_FILE, JSON_FILE, DOCUMENTS, DROPPED, REPORT, PAGE)}
     moves |= {f"{split}.{kind}": f"{name}-{split}.{kind}" for split in SPLITS for kind in ("bin", "idx")}
     for source, target in moves.items():
         if (work / source).exists():
@@ -88,6 +89,7 @@ def commit(work: Path, data_dir: Path, name: str) -> None:
     digest = files.sha256(work / MANIFEST)
     lineage = data_dir / LINEAGE  # runs name the manifest they read, also after a rebuild
     before = lineage.read_bytes() if lineage.exists() else b""
-    files.write(lineage, before + json.dumps({"manifest": digest}).encode() + b"\n")
+    built = {"manifest": digest, "tokenizer": files.sha256(data_dir / MODEL_FILE)}
+    files.write(lineage, before + json.dumps(built).encode() + b"\n")
     (work / MANIFEST).replace(data_dir / MANIFEST)
     shutil.rmtree(work)

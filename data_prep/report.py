@@ -19,6 +19,10 @@ REPORT = "report.html"
 BINS = 20
 MOST_WORKS = 1000  # listed in the report
 LONGEST_LABEL, CHARACTER = 30, 11  # of a bar: characters, and how wide one is on a phone
+STALE = (
+    "<p><b>To build again: {}.</b> The works below are without it; the splits are those of the .bin, which "
+    "holds it until then.</p>"
+)
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #fdfdfb; --soft: #5c6773; --line: #d9dde2;
   --bar: #0c6e5f; }
@@ -46,13 +50,15 @@ def write_report(manifest: Manifest, folder: Path) -> None:
 
     Args:
         manifest: its description.
-        folder: holds ``documents.parquet`` and ``<split>.lengths``, and gets the report.
+        folder: holds ``documents.parquet`` and, of a dataset that is not to be built again,
+            ``<split>.lengths``; and gets the report.
     """
-    groups, lengths = _count(folder)
+    groups, lengths = _count(folder, not manifest.stale)
     parts = [
         f"<h1>{escape(manifest.corpus)}</h1>",
         f"<p class=sub>{manifest.works['out']:,} works, {manifest.tokens:,} tokens, vocabulary "
         f"{manifest.tokenizer.vocab_size:,}, ids as {manifest.dtype}</p>",
+        *([STALE.format(escape(manifest.stale))] if manifest.stale else []),
         "<h2>Every work and block accounted for</h2>",
         _account(manifest),
         "<h2>Splits</h2>",
@@ -73,11 +79,13 @@ def write_report(manifest: Manifest, folder: Path) -> None:
         rows = sorted(groups[column].items())
         parts.append(f"<h2>{title}</h2>")
         if len(rows) > 1:
-            parts.append(_bars([(name, tokens) for name, (_, tokens) in rows], f"tokens by {column}"))
-        cells = [(name, f"{documents:,}", f"{tokens:,}") for name, (documents, tokens) in rows]
-        parts.append(_table((title.lower(), "documents", "tokens"), cells))
+            counted, unit = (0, "works") if manifest.stale else (1, "tokens")
+            parts.append(_bars([(name, both[counted]) for name, both in rows], f"{unit} by {column}"))
+        width = 2 if manifest.stale else 3
+        cells = [(name, f"{documents:,}", f"{tokens:,}")[:width] for name, (documents, tokens) in rows]
+        parts.append(_table((title.lower(), "documents", "tokens")[:width], cells))
     parts += ["<h2>Rights</h2>", _rights(manifest)]
-    parts += ["<h2>Length of documents</h2>", _histogram(lengths)]
+    parts += ["<h2>Length of documents</h2>", _histogram(lengths)] if not manifest.stale else []
     parts += ["<h2>Personal data replaced</h2>", _counts(manifest.redactions, "replacements")]
     parts += ["<h2>Characters repaired</h2>", _counts(manifest.repairs, "characters")]
     parts += ["<h2>Works</h2>", _works(folder)]
@@ -91,9 +99,15 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     files.write(folder / REPORT, text)
 
 
-def _count(folder: Path) -> tuple[dict[str, dict[str, list[int]]], np.ndarray]:
-    """Documents and tokens by year, language, source and licence; and int64[works] tokens of each work."""
-    lengths = {split: iter(np.fromfile(folder / f"{split}.lengths", "<i4").tolist()) for split in SPLITS}
+def _count(folder: Path, whole: bool) -> tuple[dict[str, dict[str, list[int]]], np.ndarray]:
+    """Documents and tokens by year, language, source and licence; and int64[works] tokens of each work.
+
+    Where the dataset is not `whole`, a work was taken out of the documents and tokens count as 0.
+    """
+    if whole:
+        lengths = {split: iter(np.fromfile(folder / f"{split}.lengths", "<i4").tolist()) for split in SPLITS}
+    else:
+        lengths = {split: itertools.repeat(0) for split in SPLITS}
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
     every = []
     file = pq.ParquetFile(folder / DOCUMENTS)

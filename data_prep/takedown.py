@@ -24,14 +24,18 @@ import pyarrow.parquet as pq
 from conf.errors import InputError
 from conf.schema.preprocess import PACKAGE, PreprocessConfig
 from data_prep import files, raw, tombstones
+from data_prep.account import OPT_OUTS, Account, Counts
 from data_prep.clean import BLOCK_BREAK
-from data_prep.documents import DOCUMENTS
+from data_prep.documents import DOCUMENTS, RIGHTS, UNKNOWN
 from data_prep.journal import read_journal
 from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import FileInfo, Manifest, builds, lineage
+from data_prep.report import write_report
+from data_prep.works_page import write_page
 
 FROM_FILE, BY_NUMBER = "file:", "number:"
+TAKEN_DOWN = "work:taken_down"  # the reason of its blocks
 SMALL = 1 << 20  # larger files are no run record, model card or configuration
 
 
@@ -245,12 +249,14 @@ def _bury(folder: Path, removal: Removal, manifests: set[str]) -> set[str]:
 def _clear_dataset(folder: Path, removal: Removal) -> None:
     """Mark the dataset to be built again, then take the clean text out of ``documents.parquet``.
 
-    In this order, so that no moment finds the text gone and the dataset taken for whole.
+    In this order, so that no moment finds the text gone and the dataset taken for whole. Manifest, report and
+    page follow; the counts of works and blocks are taken anew from what is left.
     """
     marked = replace(Manifest.load(folder), stale="a work was taken down")
     files.write(folder / MANIFEST, marked.dumps())
     path = folder / DOCUMENTS
     source = pq.ParquetFile(path)
+    left = Account()
     with (
         files.replacing(path) as file,
         pq.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer,
@@ -261,9 +267,40 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
                 pc.equal(table["id"], removal.id),
                 pc.is_in(table["sha256"], value_set=pa.array(sorted(removal.signatures), pa.string())),
             )
-            writer.write_table(table.filter(pc.invert(gone)))
+            table = table.filter(pc.invert(gone))
+            writer.write_table(table)
+            _count(table, left)
     named = {**marked.files, DOCUMENTS: FileInfo.of(path)}
-    files.write(folder / MANIFEST, replace(marked, files=named).dumps())
+    cleared = _recounted(replace(marked, files=named), left)
+    write_report(cleared, folder)
+    write_page(cleared.corpus, cleared.dumps(), folder, folder)
+    files.write(folder / MANIFEST, cleared.dumps())
+
+
+def _count(table: pa.Table, left: Account) -> None:
+    """Count the works and blocks of some documents."""
+    for row in table.to_pylist():
+        left.keep({**dict.fromkeys(RIGHTS, UNKNOWN), **row}, Counts(), len(row["text"].split(BLOCK_BREAK)), 0)
+
+
+def _recounted(manifest: Manifest, left: Account) -> Manifest:
+    """A manifest whose works are those that are left; what else came in was taken down."""
+    others = {key: count for key, count in manifest.works["dropped"].items() if key != "taken_down"}
+    gone = manifest.works["in"] - left.works_out - sum(others.values())
+    gone_blocks = {key: count for key, count in manifest.blocks["dropped"].items() if key != TAKEN_DOWN}
+    blocks = manifest.blocks["in"] - left.blocks_out - sum(gone_blocks.values())
+    ways = {key: count for key, count in manifest.opt_out.items() if key in OPT_OUTS.values()}
+    return replace(
+        manifest,
+        works={**manifest.works, "out": left.works_out, "dropped": {**others, "taken_down": gone}},
+        blocks={**manifest.blocks, "out": left.blocks_out, "dropped": {**gone_blocks, TAKEN_DOWN: blocks}},
+        languages=dict(left.languages),
+        sources=dict(left.sources),
+        licences=dict(left.licences),
+        access=dict(left.access),
+        rights_basis=dict(left.rights_basis),
+        opt_out={**left.opt_out, **ways},
+    )
 
 
 def _derived(runs: Path, manifests: set[str], removal: Removal) -> set[Path]:
