@@ -26,7 +26,13 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("elm_megatron", "elm_megatron.run", "elm_megatron.model"),
     ("elm_megatron.checkpoint",),
     ("elm_megatron.sources", "elm_megatron.engine", "elm_megatron.planner"),
-    ("elm_megatron.chat", "elm_megatron.card", "elm_megatron.hf", "elm_megatron.evaluate"),
+    (
+        "elm_megatron.chat",
+        "elm_megatron.card",
+        "elm_megatron.hf",
+        "elm_megatron.evaluate",
+        "elm_megatron.serve",
+    ),
     ("elm_megatron.tune", "elm_megatron.community"),
     ("slurm", "slurm.devcluster", "slurm.tracker", "slurm.jobs"),
     ("slurm.chains",),
@@ -38,7 +44,15 @@ PACKAGES = ("conf", "data_prep", "elm_megatron", "slurm", "launch")
 
 SETTINGS = ("hydra", "omegaconf", "antlr4")  # imported in conf/ alone
 TORCH = ("torch", "megatron", "transformer_engine", "transformers", "safetensors", "peft", "apex")
-TORCH_FREE = ("slurm", "launch", "conf", "elm_megatron.run", "elm_megatron.community", "elm_megatron.planner")
+TORCH_FREE = (
+    "slurm",
+    "launch",
+    "conf",
+    "elm_megatron.run",
+    "elm_megatron.community",
+    "elm_megatron.planner",
+    "elm_megatron.serve",
+)
 TUNE_USERS = ("launch", "elm_megatron.tune", "slurm.chains")  # nobody else imports elm_megatron.tune
 
 # Libraries that take long to load, or that only an extra brings: these, and modules of ours that load one of
@@ -57,7 +71,17 @@ HEAVY = (
     "pypdfium2",
 )
 HEAVY += ("sentencepiece", "tensorboard", "textual", "tokenizers", "wandb", "xllamacpp", "openpyxl", "ftfy")
-HEAVY += ("spacy", "gliner", "python_calamine", "prometheus_client", "euroeval", "datasets", "mcp", "psutil")
+HEAVY += (
+    "spacy",
+    "gliner",
+    "python_calamine",
+    "prometheus_client",
+    "euroeval",
+    "datasets",
+    "mcp",
+    "psutil",
+    "uvicorn",
+)
 # Other imports inside functions, each with its reason.
 LATE = {
     "slurm.tracker.__main__": "elm-queue list is asked all the time: a command loads what it shows, no more",

@@ -23,14 +23,15 @@ from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import RUNS, locate, split_step
 
 MADE_FROM = "made_from"  # run.json: the sources, each with its path and its path from the run folder
-SOURCE_DECIDES = ("export", "import_hf", "eval")  # the other verbs compare their whole configuration
+SOURCE_DECIDES = ("export", "import_hf", "eval", "serve")  # the other verbs compare their whole configuration
 # What the verbs write into a run folder. A folder without a record that holds anything else is not a run's.
 RUN_FILES = {"config.yaml", "run.json", "lock", "logs", "rendezvous", "checkpoints", "tensorboard", "adapter"}
 RUN_FILES |= {"metrics.jsonl", "metrics.lost.jsonl", "valid.jsonl", "samples.jsonl", "curves.png", "model"}
 RUN_FILES |= {"model.gguf", "README.md", "tokenizer", "evaluation.json", "evaluation.md"}
+RUN_FILES |= {"serving.json", "serve.key"}
 # A key that only one verb's config.yaml has.
 VERB_KEYS = {"tune": "finetune", "train": "pretrain", "shard_gb": "export", "tasks": "eval"}
-VERB_KEYS |= {"preprocess": "preprocess"}
+VERB_KEYS |= {"preprocess": "preprocess", "idle_minutes": "serve"}
 
 
 class OtherSource(InputError):
@@ -166,7 +167,7 @@ def _same(run: RunFolder, before: Sequence[dict[str, str]], now: Sequence[Path])
 def _is_default(name: str, verb: str, asked: dict[str, Any]) -> bool:
     """Whether nobody chose the name: it is the verb's default, with a sweep's key=value behind it."""
     source = asked.get("source") or ""
-    named = joined_names(source) if verb == "eval" else folder_name(str(source))
+    named = joined_names(source) if verb in ("eval", "serve") else folder_name(str(source))
     default = f"{verb.removesuffix('_hf')}-{named}"
     return name == default or bool(re.match(re.escape(default) + r"-[\w.]+=", name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,11 @@ def show_plan(stages: list[Stage]) -> int:
         table.add_row(stage.verb, stage.source, stage.output, "yes, valid" if there else "no")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
+
+
+def this_host() -> str:
+    """What another computer calls this one, as far as this one knows."""
+    return socket.getfqdn() if "." in socket.getfqdn() else socket.gethostname()
 
 
 def losses(run: RunFolder, what: str) -> str:

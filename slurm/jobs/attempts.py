@@ -30,7 +30,9 @@ ACCOUNTING_SECONDS = 2.0
 EXIT_HELD = 75  # EX_TEMPFAIL of sysexits.h; the batch script holds the job
 
 
-def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = None) -> None:
+def begin(
+    run: RunFolder, world: World, max_stalls: int, progress: int | None = None, fenced: bool = True
+) -> None:
     """Start an attempt: take ownership of the run, or hold the job if the last attempts made no progress.
 
     Called by every rank; rank 0 alone writes.
@@ -41,6 +43,7 @@ def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = 
         max_stalls: attempts in a row that may make no progress.
         progress: how far the job has come, any number that changes with it; None is the step of its newest
             checkpoint.
+        fenced: end this task when a later attempt owns the run. A server serves on until its successor does.
 
     Raises:
         SystemExit: the job is to be held; run.json has the reason.
@@ -62,7 +65,8 @@ def begin(run: RunFolder, world: World, max_stalls: int, progress: int | None = 
         run.update(state="running", reason=None, **{OWNER: mine, ATTEMPTS: attempts})
     else:
         _wait_for_rank_0(run, mine)
-    threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
+    if fenced:
+        threading.Thread(target=_fence, args=(run, mine), daemon=True).start()
 
 
 def count_stalls(

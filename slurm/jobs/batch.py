@@ -21,7 +21,7 @@ JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 EXIT_STOPPED = 143  # 128 + SIGTERM, as in end.sh
 END = Path(__file__).with_name("end.sh")
 # Cores and GiB of a rank: the largest model is 4 GB in fp32, and is there two or three times.
-NEEDS = {"preprocess": (1, 4), "export": (4, 24), "import_hf": (4, 24), "eval": (4, 16)}
+NEEDS = {"preprocess": (1, 4), "export": (4, 24), "import_hf": (4, 24), "eval": (4, 16), "serve": (4, 16)}
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
 

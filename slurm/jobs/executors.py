@@ -24,7 +24,7 @@ from submitit.local.local import LocalJob
 
 from conf.errors import EXIT_INPUT, InputError
 from conf.schema.cluster import ClusterConfig
-from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.folder import RunFolder, Superseded
 from elm_megatron.run.world import Outcome, World
 from slurm.jobs import attempts, local, task
 
@@ -80,7 +80,8 @@ class Task:
         # Every srun in an allocation is an attempt of the same job, started by a person.
         limit = self.cluster.max_stalls if self.cluster.executor == "slurm" else sys.maxsize
         progress = getattr(self.job, "progress", None)  # of a job that makes no checkpoints
-        attempts.begin(RunFolder(self.run), world, limit, progress() if progress else None)
+        overlaps = getattr(self.job, "overlaps", False)  # its successor begins while it runs
+        attempts.begin(RunFolder(self.run), world, limit, progress() if progress else None, not overlaps)
         folder = RunFolder(self.run, [world.job_id, world.restart])
         try:
             outcome = task.run(self.job, world)
@@ -88,7 +89,8 @@ class Task:
             attempts.failed(folder, world, error)
             raise
         if world.rank == 0:
-            attempts.end(folder, world, outcome)
+            with contextlib.suppress(*([Superseded] if overlaps else [])):
+                attempts.end(folder, world, outcome)
         return outcome
 
 

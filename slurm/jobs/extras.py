@@ -19,12 +19,16 @@ NEEDS = {
     "export": ("train", "hf"),
     "import_hf": ("train", "hf"),
     "eval": ("hf",),
+    "serve": ("community", "data"),
 }
 LIBRARIES = {
     "data": ("sentencepiece", "tokenizers", "pyarrow"),
     "train": ("torch", "megatron.core", "safetensors"),
     "hf": ("transformers", "safetensors"),
     "eval": ("lm_eval",),
+    "community": ("starlette", "uvicorn", "httpx2"),
+    "llamacpp": ("xllamacpp",),
+    "vllm": ("vllm",),
 }
 
 
@@ -38,6 +42,7 @@ def check(verb: str, config: Any) -> None:
     if cluster.container:
         return
     wanted = [*NEEDS.get(verb, ()), *(["eval"] if getattr(config, "tasks", None) else [])]
+    wanted += [config.engine] if verb == "serve" else []
     for extra in wanted:
         for library in LIBRARIES[extra]:
             if not is_installed(library):

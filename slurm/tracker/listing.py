@@ -69,6 +69,13 @@ class Row:
         left = self.run.seconds_left if self.run and self.job.running else None
         return None if left is None else time.time() + left
 
+    @property
+    def idle(self) -> float | None:
+        """Since when nobody asks a running server, seconds; 0 while it answers; None for any other."""
+        if self.run is None or self.run.requests is None or not self.job.running:
+            return None
+        return 0.0 if self.run.idle_since is None else max(0.0, time.time() - self.run.idle_since)
+
 
 def rows(picture: Picture, filters: Filters, rates: Rates) -> list[Row]:
     """The jobs that pass the filters, running ones first, then by priority and age.
@@ -120,11 +127,22 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 RUN_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "STEP": lambda r: f"{r.run.step}/{'?' if r.run.steps is None else r.run.steps}" if r.run else "",
+    "STEP": lambda r: _step(r.run) if r.run else "",
     "LOSS": lambda r: f"{r.run.loss:.3f}" if r.run and r.run.loss is not None else "",
     "TOKENS/S": lambda r: quantity(r.run.tokens_per_second, 0) if r.run and r.run.tokens_per_second else "",
     "RUN ENDS": lambda r: moment(r.run_end) if r.run_end else "",
 }
+
+
+SERVER_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "REQUESTS": lambda r: f"{r.run.requests:,}" if r.run and r.run.requests is not None else "",
+    "IDLE": lambda r: span(r.idle) if r.idle is not None else "",
+}
+
+
+def _step(run: Progress) -> str:
+    """How far a training run is; a server has no steps."""
+    return "" if run.requests is not None else f"{run.step}/{'?' if run.steps is None else run.steps}"
 
 
 def text(found: list[Row], rates: Rates, picture: Picture) -> str:
@@ -146,6 +164,8 @@ def grid(found: list[Row], rates: Rates) -> str:
         columns[rates.unit] = lambda r: quantity(r.units)
     if any(r.run for r in found):
         columns |= RUN_COLUMNS
+    if any(r.run and r.run.requests is not None for r in found):
+        columns |= SERVER_COLUMNS
     return table({title: [cell(r) for r in found] for title, cell in columns.items()})
 
 
@@ -178,6 +198,8 @@ VALUES: dict[str, Callable[[Row], Any]] = {
     "steps": lambda r: r.run.steps if r.run else None,
     "loss": lambda r: r.run.loss if r.run else None,
     "tokens_per_second": lambda r: r.run.tokens_per_second if r.run else None,
+    "requests": lambda r: r.run.requests if r.run else None,
+    "idle": lambda r: None if r.idle is None else round(r.idle),
     "run_ends": lambda r: None if r.run_end is None else round(r.run_end),
 }
 

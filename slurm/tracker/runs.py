@@ -11,12 +11,13 @@ import os
 import pwd
 import stat
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.serve import status
 
 PREFIX = "elm:"
 MOST_BYTES = 1 << 20
@@ -42,6 +43,8 @@ class Progress:
         reason: why it is in that state, "" when run.json gives none.
         mfu: share of the peak, last logged.
         memory_bytes: of the rank that used most, last logged.
+        requests: that a server has answered, None for what is no server.
+        idle_since: when a server was last asked, UTC epoch seconds; None while it answers.
     """
 
     folder: Path
@@ -56,6 +59,8 @@ class Progress:
     reason: str = ""
     mfu: float | None = None
     memory_bytes: float | None = None
+    requests: int | None = None
+    idle_since: float | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -89,9 +94,29 @@ def progress_of(comment: str, user: str | None) -> Progress | None:
             return None
         record = run.read()
         rows = _tail(run.metrics, owner)
+        serving = status.read(folder) if _is_served(folder, owner) else {}
     except (OSError, KeyError, InputError, ValueError):
         return None
-    return _progress(folder, record, rows)
+    return _with_requests(_progress(folder, record, rows), serving)
+
+
+def _is_served(folder: Path, owner: int) -> bool:
+    path = folder / status.STATUS_FILE
+    return path.exists() and _readable(path, owner)
+
+
+def _with_requests(found: Progress, serving: dict[str, Any]) -> Progress:
+    """What was asked of a server, on top of what every run has."""
+    requests, last = _figure(serving.get("requests")), _figure(serving.get("last_request"))
+    if requests is None:
+        return found
+    return replace(
+        found,
+        requests=int(requests),
+        tokens_per_second=_figure(serving.get("tokens_per_second")),
+        idle_since=None if _figure(serving.get("open")) else last,
+        updated=_figure(serving.get("updated")),
+    )
 
 
 def _uid(user: str) -> int:
