@@ -118,7 +118,7 @@ ALWAYS = ""
 RULES = (
     Rule("mojibake", repair_characters, version=3),
     Rule(ALWAYS, normalise_blocks, version=2),
-    Rule("redact", redact_people, version=3),
+    Rule("redact", redact_people, version=4),
     Rule("boilerplate", leave_out_boilerplate, version=2),
     Rule("references", leave_out_references),
     Rule(ALWAYS, leave_out_short_blocks),

@@ -10,11 +10,13 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from data_prep.cover_lines import RunningText, people_of_lines
 from data_prep.given_names import GIVEN_NAMES
 from data_prep.people import (
     MOST_PEOPLE,
     ORGANISATION,
     PREFIXES,
+    TITLES,
     People,
     Person,
     TooManyPeople,
@@ -35,7 +37,16 @@ ROLE = (
     r"(?:scriptie|thesis)-?\s?(?:begeleider|coach)|(?:overige|other|committee)\s+(?:leden|members?)|"
     r"contact(?:\s?person|persoon)?|"
     r"coach|coordinator|coördinator|docent|lecturer|opponent|chair(?:man|person)?|voorzitter|"
-    r"committee member)"
+    r"committee member|researcher|onderzoeker|(?:group|team)\s?members?|groepsleden|editor|redactie|"
+    r"cover\s?(?:design|photo)|(?:foto\s)?omslag(?:ontwerp)?|lay-?out|vormgeving|translat(?:ion|or)|vertaling|"
+    r"dean|decaan|rector(?:\s+magnificus)?|opdrachtgever|verfasser(?:in)?|betreuer(?:in)?|"
+    r"(?:erst|zweit)?gutachter(?:in)?|öğrenci|danışman)"
+)
+# Roles that also a company or a program may have.
+WEAK_ROLE = re.compile(
+    r"^\W*[^:=|]{0,30}(?:editor|redactie|design|photo|omslag|lay-?out|vormgeving|translat|vertaling|opdrachtgever|"
+    r"research|onderzoeker|members|leden)",
+    re.I,
 )
 PREFIX_WORDS = r"(?:[^\W\d_][\w'’.-]{0,14}\s+){0,2}"
 LABEL = (
@@ -49,12 +60,15 @@ LABEL = (
     r"|by|door)"
 )
 ORDINAL = r"(?:\d{1,2}(?:st|nd|rd|th|e|ste|de)?[.)]?\s+)?"
-SEPARATOR = r"(?:\s*[:=|•]\s*|\s+[-–]\s+|\s*[-–]\s+)"
+SEPARATOR = r"(?:\s*[:;=|•]\s*|\s+[-–]\s+|\s*[-–]\s+)"
 COVER_LINE = re.compile(
-    rf"^\W*{ORDINAL}(?P<label>{LABEL})(?:\s*\([^)]{{0,40}}\))?(?:{SEPARATOR}(?P<value>.*)|\s*$)", re.I
+    rf"^\W*{ORDINAL}(?P<label>{LABEL})(?:\s*\([^)]{{0,40}}\))?"
+    rf"(?:(?:\s+(?:(?:at|bij|from|van)\s+)?[^\W\d_][\w&.-]{{1,14}})?{SEPARATOR}(?P<value>.*)|\s*$)",
+    re.I,
 )
 BY_LINE = re.compile(
-    r"^\W*(?i:(?:(?:written|submitted|prepared|presented|geschreven|ingediend)\s)?(?:by|door)"
+    r"^\W*(?i:(?:(?:an?\s|een\s)?(?:[\w'’-]{1,20}\s){0,3}(?:thesis|dissertation|report|scriptie|proefschrift)\s)?"
+    r"(?:(?:written|submitted|prepared|presented|geschreven|ingediend)\s)?(?:by|door)"
     r"|(?:[\w'’-]{1,20}\s){0,3}(?:thesis|dissertation|scriptie|proefschrift)"
     r"\s(?:by|door|van)"
     r"|(?:under|onder)\s(?:the\s|de\s)?(?:supervision|guidance|begeleiding|leiding)\s(?:of|van))\s+"
@@ -62,7 +76,7 @@ BY_LINE = re.compile(
 )
 # Two labels on one line ("Name: V. Persoon Student number: 412345"): what is before the second is a value.
 INNER_LABEL = re.compile(
-    r"[\s,;|(]{1,3}(?=(?:student|studenten|exam|examen|begeleider|(?:co-?)?(?:supervisor|promotor|reader)|"
+    r"(?<!\ben)(?<!\band)(?<![/&])[\s,;|(]{1,3}(?=(?:student|studenten|exam|examen|begeleider|(?:co-?)?(?:supervisor|promotor|reader)|"
     r"lezer|e-?mail|date|datum|tel|phone)[\s-]{0,2}(?:[^\W\d_]{1,16}[\s.]{0,2}){0,2}[:=#]?\s?(?:[:=]|\d))",
     re.I,
 )
@@ -70,13 +84,22 @@ INNER_LABEL = re.compile(
 BARE_LINE = re.compile(rf"^\W*{ORDINAL}(?i:{LABEL})\s+(?P<value>[^\W\d_][^:=\d\n]{{3,59}})$")
 PERSONAL = re.compile(r"(?i:prof|dr|drs|ir|ing|mr|mrs|ms|mw|dhr)\b|[A-Z]\.")
 NUMBER_LINE = re.compile(
-    r"^\W*(?:student(?:en)?[\s-]?(?:number|nummer|nr|no|id)[.:\s=]{0,4})?(?P<number>\d{6}[a-z]{0,2})\W*$",
+    r"^\W*(?:student(?:en)?[\s-]?(?:number|nummer|nr|no|id)[.:\s=]{0,4})?(?P<number>[sui]?\d{6,7}[a-z]{0,2})\W*$",
     re.I,
 )
 NUMBERED = re.compile(  # a name and the student number of who has it, and nothing else
     r"^(?P<value>[^\W\d_][^\d\n(:=]{3,59}?)[\s,(–-]{1,3}"
-    r"(?:student(?:en)?[\s-]?(?:number|nummer|nr|no|id)[.:\s]{0,3})?(?P<number>\d{6}[a-z]{0,2})\)?$",
+    r"(?:student(?:en)?[\s-]?(?:number|nummer|nr|no|id)[.:\s]{0,3})?(?P<number>[sui]?\d{6,7}[a-z]{0,2})\)?$",
     re.I,
+)
+TURNED = re.compile(r"^([^\W\d_a-z][\w'’-]+),? ((?:[^\W\d_a-z]\.\s?){1,5})$")  # "Persoon V.P."
+NUMBER_FIRST = re.compile(
+    r"^\W*(?:student(?:en)?[\s-]?(?:number|nummer|nr|no|id)[.:\s=]{1,4})?(?P<number>[sui]?\d{6,7}[a-z]{0,2})"
+    r"[\s,;:–-]{1,3}(?P<value>[^\W\d_][^\d\n(:=]{3,59})$",
+    re.I,
+)
+NOBODY = re.compile(
+    r"\W*(?:unknown|onbekend|anonymous|anoniem|none|geen|n/?a|confidential|vertrouwelijk)\W*", re.I
 )
 YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])")
 LABEL_WORDS = re.compile(
@@ -89,38 +112,92 @@ SURNAME = re.compile(
     r"(?P<value>[^\W\d_][^\d\n:=]{1,39})$",
     re.I,
 )
+BEHIND_NAME = re.compile(
+    r"\s(?:to|for|at|as|on|from|under|in (?:the|order|partial|fulfil\w*)|ter (?:verkrijging|afronding))\s.*"
+)
+# On a cover these are numbers of students: with a general label, or with the letter of a university.
+CARD_NUMBER = re.compile(
+    r"(?:(?<!\w)(?:id(?:[\s-]?(?:number|nummer|nr|no))?|reg(?:istr)?\.?\s?(?:no|nr)|student,?\s(?:nr|no))[.\s:#]{1,4}"
+    r"|^\W*#)(?P<labelled>\d{6,7})(?!\d)|(?<!\w)(?P<lettered>[sui]\d{6,7})(?!\w)",
+    re.I,
+)
 NUMBER_IN_VALUE = re.compile(r"(?<![\w/-])s?\d{5,8}[a-z]{0,2}(?!\w)", re.I)
 
 
 def read_cover(blocks: list[str], numbers: bool = True, names: bool = True) -> People:
-    """The people and student numbers that the labels of a work's first blocks tell.
+    """The people and student numbers that the first blocks of a work tell.
 
     Raises:
         TooManyPeople: there are more than `MOST_PEOPLE`.
     """
-    people, found = People(), 0
-    for block in blocks[:COVER_BLOCKS]:
-        lines = block.split("\n")
-        for value, number in _with_number(lines):
+    people, found, text = People(), 0, RunningText(blocks)
+
+    def add(person: Person) -> None:
+        nonlocal found
+        people.add(person)
+        found += 1
+        if found > MOST_PEOPLE:
+            raise TooManyPeople
+
+    for lines in _parts(blocks[:COVER_BLOCKS]):
+        for value, number in _with_number(lines, text):
             lines = [*lines, f"by {value}"]
             people.numbers |= {number} if numbers else set()
-        for person in filter(None, map(_surname_alone, lines)) if names else ():
-            people.add(person)
-        for value in labelled_values(lines):
+        if numbers:
+            cards = [
+                card for line in lines if len(line) <= LONGEST_VALUE for card in CARD_NUMBER.finditer(line)
+            ]
+            people.numbers.update(card["labelled"] or card["lettered"] for card in cards)
+        if names:
+            for person in itertools.chain(
+                filter(None, map(_surname_alone, lines)), people_of_lines(lines, text)
+            ):
+                add(person)
+        for value, weak in labelled_values(lines):
             if len(value) > LONGEST_VALUE:
+                continue
+            if weak and not _is_personal(value) and text.speaks_of(value):
                 continue
             if numbers:
                 people.numbers.update(NUMBER_IN_VALUE.findall(value))
-            for person in names_in(value) if names else ():
-                people.add(person)
-                found += 1
-                if found > MOST_PEOPLE:
-                    raise TooManyPeople
+            for person in _people_of(value, text) if names else ():
+                add(person)
     return people
 
 
-def labelled_values(lines: list[str]) -> Iterator[str]:
-    """What stands behind the labels of a cover block: on their lines, or below them.
+def _parts(blocks: list[str]) -> Iterator[list[str]]:
+    """The lines of blocks; short blocks that follow each other are read as one, as PDFs part each line."""
+    lines: list[str] = []
+    for block in blocks:
+        part = block.split("\n")
+        if max(map(len, part)) > LONGEST_VALUE:
+            if lines:
+                yield lines
+            yield part
+            lines = []
+        else:
+            lines += part
+    if lines:
+        yield lines
+
+
+def _people_of(value: str, text: RunningText) -> Iterator[Person]:
+    """The people in the value of a label, who may have a surname alone: "Supervisor: dr. Persoon"."""
+    value = BEHIND_NAME.sub("", value)
+    persons = list(names_in(value))
+    yield from persons
+    words = [word for word in TITLES.sub(" ", value).strip(" .,").split() if word.lower() not in PREFIXES]
+    if persons or len(words) != 1 or not re.fullmatch(r"[^\W\d_a-zß-ÿ][\w'’-]{2,24}", words[0]):
+        return
+    with_title = bool(TITLES.search(value))
+    if not (ORGANISATION.search(value) or NOBODY.fullmatch(value) or text.has_word(words[0])) and (
+        with_title or not text.has_subject(words[0])
+    ):
+        yield Person(words[0])
+
+
+def labelled_values(lines: list[str]) -> Iterator[tuple[str, bool]]:
+    """What is behind the labels of a cover block, on their lines or below; and whether the label is weak.
 
     A PDF may have all labels first and then all values, as two columns are read one after the other.
     """
@@ -134,13 +211,14 @@ def labelled_values(lines: list[str]) -> Iterator[str]:
             continue
         value = (found["value"] or "").strip()
         if value:
-            yield value
+            if found.re is not BY_LINE or " " in value:  # "Thesis by Publication"
+                yield value, WEAK_ROLE.search(line) is not None
             continue
         labels += 1
         below = lines[place + 1 : place + 2]
         if below and not COVER_LINE.match(below[0]):
             run = labels if labels > 1 else 1
-            yield from lines[place + 1 : place + 1 + run]
+            yield from ((value, False) for value in lines[place + 1 : place + 1 + run])
             labels = 0
 
 
@@ -158,16 +236,17 @@ def _is_capitalised(word: str) -> bool:
     return word.lstrip("(")[:1].isupper()
 
 
-def _with_number(lines: list[str]) -> Iterator[tuple[str, str]]:
+def _with_number(lines: list[str], text: RunningText) -> Iterator[tuple[str, str]]:
     """(name, student number) of lines that have only these two, or of a name above a line with the number."""
     for line, below in itertools.pairwise([*lines, ""]):
-        found = NUMBERED.match(line)
-        value = found["value"].strip() if found else line.strip()
+        found = NUMBERED.match(line) or NUMBER_FIRST.match(line)
+        value = TURNED.sub(r"\2 \1", found["value"].strip()) if found else line.strip()
         words = [word for word in value.split() if word.lower() not in PREFIXES]
         if LABEL_WORDS.search(value) or person_of(value) is None or not all(map(_is_capitalised, words)):
             continue
         if found and not YEAR_AND_MONTH.fullmatch(found["number"]):
-            yield value, found["number"]
+            if _is_personal(value) or not text.has_word(value):
+                yield value, found["number"]
         elif (alone := NUMBER_LINE.match(below)) and _is_personal(value):
             yield value, alone["number"]
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from conf.schema.preprocess import RedactConfig
 from data_prep import ner
-from data_prep.figures import Span, replace
 from data_prep.given_names import GIVEN_NAMES
 from data_prep.people import ORGANISATION, PREFIXES, TITLE_WORDS, plain
+from data_prep.spans import Span, replace
 
 KIND = "name in text"
 HEADING = re.compile(

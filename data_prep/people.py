@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MOST_PEOPLE = 1000  # names and student numbers of a cover; each is looked for in the whole work
 
@@ -76,9 +76,13 @@ class People:
     numbers: set[str] = field(default_factory=set)
 
     def add(self, person: Person) -> None:
-        """Remember a person under the surname and under its last part."""
+        """Remember a person under the surname, its last part, and each half of a double name."""
         for key in {plain(person.surname), plain(person.surname).split()[-1]}:
             self.by_surname.setdefault(key, []).append(person)
+        halves = person.surname.split()[-1].split("-")
+        if len(halves) == 2 and all(len(half) > 3 and half[0].isupper() for half in halves):
+            for half in halves:
+                self.by_surname.setdefault(plain(half), []).append(replace(person, surname=half))
         if len(self.by_surname) + len(self.numbers) > 2 * MOST_PEOPLE:
             raise TooManyPeople
 
@@ -179,6 +183,11 @@ BEHIND = re.compile(
 )
 
 
+INITIALS_BEFORE = re.compile(
+    r"(?<![\w.])((?:[^\W\d_a-zß-ÿ]\.[\s-]?){1,4})(?:(?:van|de|der|den|von|ten|ter|in|'t|het|la|le|el)\s){0,3}$"
+)
+
+
 def occurrences(
     text: str, people: People, pattern: re.Pattern[str], common: frozenset[str]
 ) -> Iterator[tuple[int, int]]:
@@ -198,6 +207,8 @@ def occurrences(
         start, told = _reach_back(text, found.start(), last, persons)
         end = found.end()
         behind = BEHIND.match(text, end)
+        if not told and _is_another(text, found.start(), behind, persons):
+            continue
         if behind and _fits(behind["given"], persons, found[0][0].isupper()):
             end, told = behind.end(), True
             end -= len(text[end - 1 : end]) if text[end - 1].isspace() else 0
@@ -245,6 +256,17 @@ def _fits(given: str, persons: list[Person], capital: bool) -> bool:
         if (len(letters) <= 4 and (given.isupper() or "." in given)) and set(letters) & person.initials:
             return True
     return False
+
+
+def _is_another(text: str, start: int, behind: re.Match[str] | None, persons: list[Person]) -> bool:
+    """Whether the initials beside a surname are none of the people's, as in a list of references."""
+    known = frozenset().union(*(person.initials for person in persons))
+    if not known or not all(person.initials for person in persons):
+        return False
+    if behind and "." in behind["given"]:
+        return not set(plain(behind["given"])) & known
+    before = INITIALS_BEFORE.search(text, max(0, start - 40), start)
+    return bool(before) and not {char for char in plain(before[1]) if char.isalpha()} & known
 
 
 def _begins_sentence(text: str, at: int) -> bool:

@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 from conf.schema.preprocess import RedactConfig
 from data_prep import names
 from data_prep.cover import COVER_BLOCKS, read_cover
-from data_prep.figures import FIVE_DIGITS, KINDS, ONE_NUMBER, Span, replace
+from data_prep.emails import emails
+from data_prep.figures import FIVE_DIGITS, ONE_NUMBER, bank_accounts, citizen_numbers, phones, student_numbers
+from data_prep.identity import addresses, birth_dates, profiles, secrets
 from data_prep.people import People, occurrences, plain, surname_pattern
+from data_prep.spans import Span, replace
 
+KINDS: dict[str, tuple[str, Callable[[str], Iterator[Span]]]] = {
+    # field of RedactConfig: kind in the account and in the placeholder, how it is found
+    "student_number": ("student number", student_numbers),
+    "secret": ("secret", secrets),
+    "profile": ("profile", profiles),
+    "email": ("e-mail", emails),
+    "iban": ("IBAN", bank_accounts),
+    "citizen_number": ("citizen number", citizen_numbers),
+    "birth_date": ("date of birth", birth_dates),
+    "phone": ("phone", phones),
+    "address": ("home address", addresses),
+}
 PLACEHOLDER = {"name": "[name]"} | {kind: f"[{kind}]" for kind, _ in KINDS.values()}
 
 
@@ -38,7 +54,7 @@ def redact(blocks: list[str], config: RedactConfig) -> tuple[list[str], Counter[
     if config.cover_names and people.by_surname:
         blocks = _without_people(blocks, people, counts)
     if people.numbers:
-        bare = {re.sub(r"\D", "", number) for number in people.numbers}
+        bare = {_bare(number) for number in people.numbers}
         blocks = [_without_numbers(block, bare, counts) for block in blocks]
     blocks = [_without_figures(block, config, counts) for block in blocks]
     if config.names != "off":
@@ -62,8 +78,12 @@ def _without_numbers(block: str, bare: set[str], counts: Counter[str]) -> str:
     """The student numbers of the cover, wherever the work repeats them, with and without s and letters."""
     if not FIVE_DIGITS.search(block):
         return block
-    spans = [found.span() for found in ONE_NUMBER.finditer(block) if re.sub(r"\D", "", found[0]) in bare]
+    spans = [found.span() for found in ONE_NUMBER.finditer(block) if _bare(found[0]) in bare]
     return _put(block, spans, "student number", counts)
+
+
+def _bare(number: str) -> str:
+    return re.sub(r"\D", "", number).lstrip("0")
 
 
 def _without_figures(block: str, config: RedactConfig, counts: Counter[str]) -> str:

@@ -183,8 +183,12 @@ class RedactConfig:
         email: addresses of mail.
         phone: telephone numbers.
         iban: bank accounts, by their check digits.
-        citizen_number: Dutch citizen service numbers, by their check digit.
+        citizen_number: Dutch and Belgian citizen numbers, by their check digit, and numbers of passports.
         student_number: numbers beside a word such as "student number".
+        address: home addresses: a street with a house number in front of a postcode or behind a label.
+        birth_date: dates behind a label such as "date of birth".
+        profile: ORCID iDs, and pages of people on networks such as LinkedIn.
+        secret: tokens and passwords, also in web addresses.
         cover_names: the people whom the cover names, in all forms and in the whole work.
         names: names in acknowledgements and lists of interviews: ``rules``, ``ner`` (the rules and a model)
             or ``off``.
@@ -196,6 +200,10 @@ class RedactConfig:
     iban: bool = True
     citizen_number: bool = True
     student_number: bool = True
+    address: bool = True
+    birth_date: bool = True
+    profile: bool = True
+    secret: bool = True
     cover_names: bool = True
     names: Literal["rules", "ner", "off"] = "rules"
     ner_model: str | None = None

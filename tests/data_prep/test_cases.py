@@ -22,11 +22,34 @@ def lines(name: str) -> list[str]:
 
 @pytest.mark.parametrize("case", lines("covers.tsv"))
 def test_people_of_a_cover_are_gone_from_the_whole_work(case: str) -> None:
-    cover, gone = case.split("\t")
+    cover, gone = case.replace("\\n", "\n").split("\t")
     text = "Dr. Persoon, V. in 't Proef and Şahin, with 412345 and 423456, wrote about the market of 2010."
-    result, _ = redact([cover, "The first lines of a text.", text], RedactConfig())
+    result, _ = redact([*cover.split("\n\n"), "The first lines of a text.", text], RedactConfig())
     assert not [word for word in gone.split(", ") if word in "\n".join(result)]
-    assert "wrote about the market of 2010." in result[2]
+    assert "wrote about the market of 2010." in result[-1]
+
+
+@pytest.mark.parametrize("case", lines("subjects.tsv"))
+def test_a_subject_on_the_cover_is_nobody_s_name(case: str) -> None:
+    cover, subject = case.replace("\\n", "\n").split("\t")
+    text = (
+        f"In the second part we compare {subject} with the others; {subject} says that little is different."
+    )
+    assert redact([cover, *[text] * 5], RedactConfig())[0][1:] == [text] * 5
+
+
+@pytest.mark.parametrize("case", lines("identity.tsv"))
+def test_what_tells_who_somebody_is_is_gone(case: str) -> None:
+    text, gone = case.replace("\\n", "\n").split("\t")
+    (result,), found = redact([text], RedactConfig())
+    assert found and not [part for part in gone.split(", ") if part in result]
+
+
+def test_another_person_of_the_same_surname_stays_in_the_references() -> None:
+    cover = "A title\nSupervisor: dr. V. Persoon\nRotterdam"
+    others = ["Persoon, T. A. (2010). On markets. T.A. Persoon and A. van Persoon.", "By Persoon, V. (2011)."]
+    result, _ = redact([cover, *others], RedactConfig())
+    assert result[1] == others[0] and "Persoon" not in result[2]
 
 
 @pytest.mark.parametrize("case", lines("emails.txt"))

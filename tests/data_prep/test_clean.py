@@ -113,6 +113,41 @@ RUNS += [
     "by (",
     "by\n",
 ]
+RUNS += [
+    "a at ",
+    "a at b dot ",
+    "a_at_",
+    "[a,",
+    "[a,b]@",
+    '"a ',
+    "a-\n",
+    "02/555.",
+    "(415) ",
+    "NL 91 ",
+    "3011 A",
+    "straat 1 ",
+]
+RUNS += [
+    "1 A Street ",
+    "A 1, 3011 AB ",
+    "&token=",
+    "eyJaaaaaaaa.",
+    "password: 1",
+    "0000-",
+    "sharepoint.com/?",
+    "Dr. A. ",
+]
+RUNS += [
+    "Dr. A. Beek\n",
+    "© A ",
+    "adres: a ",
+    "woonachtig ",
+    "birth: 1 ",
+    "account 1",
+    "85.07.30-",
+    "student 4123",
+    "A.-",
+]
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,34 @@ def test_a_model_of_the_user_finds_what_the_rules_do_not(tmp_path: Path) -> None
     found, counts = redact(blocks, RedactConfig(names="ner", ner_model=str(tmp_path / "model")))
     assert found[0] == "Preface\nI thank [person 1] of acme." and found[21] == blocks[21]
     assert counts["name in text"] > 0
+
+
+class StandInForGliner:
+    """In GLiNER's place: knows one name, and reads the first 200 words of a text as real models do."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str, local_files_only: bool) -> StandInForGliner:
+        assert local_files_only
+        if not (Path(folder) / "weights").exists():
+            raise OSError("no weights")
+        return cls()
+
+    def predict_entities(self, text: str, labels: list[str], threshold: float):
+        read = " ".join(text.split(" ")[:200])
+        found = re.finditer("zwaluwstaart", read)
+        return [{"start": item.start(), "end": item.end()} for item in found]
+
+
+def test_a_gliner_model_is_given_all_of_a_long_text(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "gliner", SimpleNamespace(GLiNER=StandInForGliner))
+    (tmp_path / "gliner_config.json").write_text("{}")
+    config = RedactConfig(names="ner", ner_model=str(tmp_path))
+    with pytest.raises(InputError, match=r"GLiNER cannot load it \(no weights"):
+        redact(["I thank you."], config)
+    (tmp_path / "weights").touch()
+    block = "Preface\nI thank " + "the people who helped, and zwaluwstaart; " * 300
+    (result,), counts = redact([block], config)
+    assert result == block.replace("zwaluwstaart", "[person 1]") and counts["name in text"] == 300
 
 
 @pytest.mark.parametrize(
