@@ -98,6 +98,10 @@ class TrainConfig:
         clip_grad: largest norm of a gradient; 0 is no limit.
         z_loss: coefficient of log²Z per token, learnt beside the loss (PaLM took 1e-4); losses are reported
             without it, gradient norms with it.
+        goldfish: leave one training token in so many out of the loss, chosen by the tokens before it, so that
+            long passages are not learnt by heart (Hans et al. 2024, who took 3 and 4); 0 is off. Validation
+            counts every token.
+        goldfish_context: how many tokens before a token decide whether it is left out.
         distributed_optimizer: share the optimizer's state among the data-parallel ranks.
         recompute: none, selective or full: activations computed again in the backward pass, to save memory.
         log_every: updates between two logged steps.
@@ -136,6 +140,8 @@ class TrainConfig:
     eps: Positive = 1e-8
     clip_grad: NotNegative = 1.0
     z_loss: BelowOne = 0.0
+    goldfish: Natural = 0
+    goldfish_context: Count = 13
     distributed_optimizer: bool = True
     recompute: Literal["none", "selective", "full"] = "none"
     log_every: Count = 10
@@ -183,6 +189,12 @@ class TrainConfig:
             self.seq_length <= model.max_position_embeddings,
             f"{group}.seq_length={self.seq_length} is longer than "
             f"model.max_position_embeddings={model.max_position_embeddings}.",
+        )
+        require(self.goldfish != 1, f"{group}.goldfish=1: would leave out every token; give 0 or at least 2.")
+        require(
+            not self.goldfish or self.goldfish_context <= self.seq_length,
+            f"{group}.goldfish_context={self.goldfish_context} is longer than {group}.seq_length="
+            f"{self.seq_length}, so that no token would be left out.",
         )
         require(
             self.schedule != "wsd" or self.wsd_decay_steps > 0,

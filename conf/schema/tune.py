@@ -79,8 +79,9 @@ class TuneConfig(TrainConfig):
     def check(self, model: ModelConfig, dp: int, group: str = "tune") -> None:
         """Refuse what cannot be."""
         super().check(model, dp, group)
-        for key in ("batch_ramp", "warmup_tokens", "z_loss"):
-            require(not getattr(self, key), f"{group}.{key}={getattr(self, key)}: is for pretraining alone.")
+        for key in ("batch_ramp", "warmup_tokens", "z_loss", "goldfish", "goldfish_context"):
+            off = getattr(self, key) == getattr(TrainConfig, key)
+            require(off, f"{group}.{key}={getattr(self, key)}: is for pretraining alone.")
         require(len(self.targets) > 0, f"tune.targets=[]: give some of {', '.join(TARGETS)}.")
         require(
             len(set(self.targets)) == len(self.targets), f"tune.targets={self.targets}: one stands twice."

@@ -25,6 +25,7 @@ from conf.errors import InputError
 from conf.schema.data import TrainingData
 from conf.schema.train import TrainConfig
 from data_prep.manifest import Manifest, TokenizerInfo
+from elm_megatron.engine.goldfish import Goldfish
 from elm_megatron.engine.packing import document_ends, packed_params
 from elm_megatron.model import device as devices
 from elm_megatron.model.context_parallel import own_part
@@ -185,6 +186,7 @@ def micro_batches(
     dp: int,
     device: torch.device,
     keep_apart: int | None = None,
+    goldfish: Goldfish | None = None,
 ) -> Iterator[Batch]:
     """This rank's micro-batches of one global batch.
 
@@ -192,6 +194,7 @@ def micro_batches(
         ids: sample ids of the global batch, -1 for a place to be filled with a masked sample; their number
             is a multiple of micro_batch_size · dp.
         keep_apart: the EOS at which one document ends and another begins that may not see it; None is off.
+        goldfish: which tokens are left out of the loss; None is none.
     """
     unit = micro_batch_size * dp
     for start in range(0, len(ids), unit):
@@ -199,6 +202,8 @@ def micro_batches(
         rows = [dataset[None if i < 0 else int(i)] for i in mine]
         names = ("tokens", "labels", "position_ids", "loss_mask")
         tensors = {name: torch.stack([row[name] for row in rows]) for name in names}
+        if goldfish is not None:
+            tensors["loss_mask"] *= torch.from_numpy(goldfish.kept(tensors["tokens"].numpy()))
         packed = None
         if keep_apart is not None:
             packed = packed_params(document_ends(tensors["tokens"], keep_apart), device)

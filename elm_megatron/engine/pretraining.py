@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from data_prep.manifest import Manifest
 from elm_megatron.checkpoint import rank_state
 from elm_megatron.checkpoint.load import verified
 from elm_megatron.engine import data, distributed
+from elm_megatron.engine.goldfish import Goldfish
 from elm_megatron.engine.losses import mean_loss, summed_loss
 from elm_megatron.engine.samples import Samples
 from elm_megatron.engine.task import Task
@@ -31,6 +33,7 @@ class Pretraining(Task):
     Attributes:
         manifest: of `data.dir`.
         keep_apart: the EOS at which one document ends and another begins that may not see it; None is off.
+        goldfish: which training tokens no loss is taken of; None is none.
     """
 
     group = "train"
@@ -41,8 +44,10 @@ class Pretraining(Task):
         self.manifest = Manifest.load(config.data.dir)
         self.train_set = Samples.open(config.data, self.manifest, train.seq_length, train.seed)
         self.valid_sets = data.open_validation(self.manifest, train.seq_length, train.seed, config.data)
+        self.goldfish = Goldfish(train.goldfish, train.goldfish_context) if train.goldfish else None
         # Where ranks may hold unlike numbers of the tokens that count, their sums are divided by all of them.
-        self.per_token_loss = config.data.eod_mask_loss or config.parallel.cp > 1
+        unlike = config.data.eod_mask_loss or self.goldfish is not None
+        self.per_token_loss = unlike or config.parallel.cp > 1
         self.packed = config.data.reset_attention_mask
         self.keep_apart = self.manifest.tokenizer.eos_id if self.packed else None
 
@@ -60,7 +65,10 @@ class Pretraining(Task):
     def batches(self, dataset: Any, ids: np.ndarray) -> Iterator[data.Batch]:
         """Micro-batches of whole samples."""
         size = self.settings.micro_batch_size
-        return data.micro_batches(dataset, ids, size, self.dp_rank, self.dp, self.device, self.keep_apart)
+        goldfish = self.goldfish if dataset is self.train_set else None
+        return data.micro_batches(
+            dataset, ids, size, self.dp_rank, self.dp, self.device, self.keep_apart, goldfish
+        )
 
     def shape(self, dataset: Any, ids: np.ndarray) -> tuple[int, int]:
         """The same for all; documents that are kept apart are in one long row."""
@@ -125,7 +133,8 @@ class Pretraining(Task):
         return facts
 
     def identity(self) -> dict[str, Any]:
-        """The dataset, or all of a blend."""
+        """The dataset, or all of a blend, and which of its tokens are not learnt."""
+        goldfish = {"goldfish": asdict(self.goldfish)} if self.goldfish else {}
         if self.config.data.blend:
-            return {"blend": [m.sha256 for m in self.train_set.manifests]}
-        return {"manifest_sha256": self.manifest.sha256}
+            return {"blend": [m.sha256 for m in self.train_set.manifests], **goldfish}
+        return {"manifest_sha256": self.manifest.sha256, **goldfish}

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from conf import typed
 from conf.deciding import CARRIED_OUT, EVERY, LOOPS
 from conf.errors import InputError
 from conf.removed import without_removed
+from conf.schema.train import TrainConfig
+from conf.schema.tune import TuneConfig
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import leftovers, step_name
 
@@ -18,6 +21,7 @@ from elm_megatron.run.steps import leftovers, step_name
 # was made; which dataset it is, the hash of its manifest says.
 FREE_PREFIXES = ("parallel.", "cluster.", "run.dir", "dry_run", "force", "notify", "corpus.", "data.dir")
 FREE_IN_LOOPS = (*CARRIED_OUT, "micro_batch_size", "distributed_optimizer", "patience")
+LOOP_SCHEMAS = {"train": TrainConfig, "tune": TuneConfig}
 GROWING_SCHEDULES = ("constant", "wsd")
 
 
@@ -55,7 +59,7 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str, moved: 
         was, wants = before.get(key), after.get(key)
         if was == wants or is_free(key) or key in moved:
             continue
-        if key not in before and not wants:
+        if key not in before and (not wants or wants == _default(key)):
             continue  # an option younger than the run, and not in use
         loop = key.removesuffix("steps")
         if loop in LOOPS and key.endswith(".steps") and None not in (was, wants) and wants > was:
@@ -69,6 +73,12 @@ def check_resume(old: dict[str, Any], new: dict[str, Any], run_dir: str, moved: 
             f"{key}={wants}: {run_dir} was started with {key}={was}, which may not change on resume; "
             "repeat the first value or give another run.name."
         )
+
+
+def _default(key: str) -> Any:
+    """The default of a key of a loop; None for other keys."""
+    group, _, name = key.partition(".")
+    return typed.defaults(LOOP_SCHEMAS[group]).get(name) if group in LOOP_SCHEMAS else None
 
 
 def require_known_steps(run: RunFolder) -> None:
