@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from conf import typed
 from conf.errors import require, shown
-from conf.limits import Count, Natural, NotNegative, Positive, Within
+from conf.limits import Count, Natural, NotNegative, Positive, Seed, Within
 from conf.schema.cluster import ClusterConfig
 from conf.schema.model import ModelConfig
 from conf.schema.run import Command, RunConfig
@@ -39,6 +39,30 @@ class TaskData:
 
     task_data: str | None = None
     decontaminate: bool = True
+
+
+@dataclass
+class Recall:
+    """What `memorization=true` draws from the dataset of a model.
+
+    Attributes:
+        works: works of each split at most; those that are too short for a window are passed over and counted.
+        windows: windows of a work at most; they do not overlap.
+        prompt_tokens: tokens that the model is given.
+        continued_tokens: tokens behind them that it must continue with.
+        seed: of the draw.
+    """
+
+    works: Count = 200
+    windows: Count = 1
+    prompt_tokens: Count = 50
+    continued_tokens: Count = 50
+    seed: Seed = 1234
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a window."""
+        return self.prompt_tokens + self.continued_tokens
 
 
 @dataclass
@@ -152,6 +176,9 @@ class EvalConfig(Command):
             them.
         limit: items per task; null is all.
         batch_size: items at a time.
+        memorization: measure how often the model continues works of its dataset verbatim, training works
+            beside held-out ones.
+        recall: what that draws.
         data: the dataset with the documents; null is the one the first model was trained on.
     """
 
@@ -163,6 +190,8 @@ class EvalConfig(Command):
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     limit: Count | None = None
     batch_size: Count = 8
+    memorization: bool = False
+    recall: Recall = field(default_factory=Recall)
     eval: TaskData = field(default_factory=TaskData)
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -179,7 +208,8 @@ class EvalConfig(Command):
         super().check()
         require(len(self.sources) > 0, "source=[]: give at least one model.")
         require(len(set(self.sources)) == len(self.sources), f"source={self.sources}: a model stands twice.")
-        require(self.split is not None or bool(self.tasks), "split=null and tasks=[]: nothing to evaluate.")
+        wanted = self.split is not None or bool(self.tasks) or self.memorization
+        require(wanted, "split=null and tasks=[]: nothing to evaluate.")
 
     def job_cluster(self) -> ClusterConfig:
         """One process, on a GPU where the cluster has any."""

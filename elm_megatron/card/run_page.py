@@ -169,6 +169,10 @@ def _evaluations(run: RunFolder) -> list[Row]:
                 value = figures.get("value", figures.get("accuracy"))
                 metric = figures.get("metric") or "accuracy"
                 found.append((f"{task}, {metric}", path.parent.name, _number(value) or "unknown"))
+            for split, works in (("train", "training works"), ("valid", "held-out works")):
+                if figures := results[name].get("memorization", {}).get(split):
+                    rate = _number(figures["rate"]) or "unknown"
+                    found.append((f"continued verbatim, share of {works}", path.parent.name, rate))
     return found
 
 

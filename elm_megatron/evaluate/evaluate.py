@@ -13,7 +13,7 @@ from conf.schema.hf import EvalConfig
 from data_prep import files
 from data_prep.manifest import Manifest
 from elm_megatron.card import card
-from elm_megatron.evaluate import decontaminate, generate, perplexity, task_files, tasks_run
+from elm_megatron.evaluate import decontaminate, generate, memorization, perplexity, task_files, tasks_run
 from elm_megatron.hf import tokenizer_writer
 from elm_megatron.model import device as devices
 from elm_megatron.run.folder import RunFolder
@@ -22,7 +22,8 @@ from elm_megatron.sources.source import ModelSource, resolve, side_by_side
 from elm_megatron.sources.tokenizer_files import TokenizerSource
 
 CONTAMINATED = "contaminated.jsonl"  # the items of tasks that are in the training data
-Results = dict[str, dict[str, Any]]  # {model: {"perplexity": {group: …}, "tasks": {task: …}}}
+# {model: {"perplexity": {group: …}, "tasks": {task: …}}}, and "memorization" where that was asked for
+Results = dict[str, dict[str, Any]]
 
 
 def evaluate(config: EvalConfig) -> Results:
@@ -35,11 +36,14 @@ def evaluate(config: EvalConfig) -> Results:
     run.update(state="running")
     tasks = _tasks(config)
     models = {name: resolve(source) for name, source in side_by_side(config.sources).items()}
-    manifest = dataset(config, next(iter(models.values()))) if config.split else None
-    works = perplexity.documents(manifest, config.split, config.max_documents) if manifest else []
+    needed = config.split or config.memorization
+    manifest = dataset(config, next(iter(models.values()))) if needed else None
+    works: list[Any] = []
+    if manifest is not None and config.split:
+        works = perplexity.documents(manifest, config.split, config.max_documents)
     results: Results = {}
     for name, source in models.items():
-        results[name] = _measure(config, source, works, tasks, run.path / ".cache")
+        results[name] = _measure(config, source, manifest, works, tasks, run.path / ".cache")
         if manifest is not None and config.eval.decontaminate:
             _decontaminate(results[name]["tasks"], manifest, run.path / CONTAMINATED)
         for figures in results[name]["tasks"].values():
@@ -102,7 +106,12 @@ def _decontaminate(tasks: dict[str, dict[str, Any]], manifest: Manifest, listing
 
 
 def _measure(
-    config: EvalConfig, source: ModelSource, works: list[Any], tasks: list[str], cache: Path
+    config: EvalConfig,
+    source: ModelSource,
+    manifest: Manifest | None,
+    works: list[Any],
+    tasks: list[str],
+    cache: Path,
 ) -> dict[str, Any]:
     device = devices.named(config.cluster.device)
     model, tokenizer = generate.load(source, device), source.tokenizer
@@ -111,6 +120,10 @@ def _measure(
     if works:
         first = tokenizer.first_id
         result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
+    if manifest is not None and config.memorization:
+        result["memorization"] = memorization.measure(
+            model, tokenizer, manifest, config.recall, config.batch_size
+        )
     if tasks:
         with TemporaryDirectory() as scratch:
             settings = source.folder if source.run is None else Path(scratch)
@@ -155,6 +168,9 @@ def rows(results: Results) -> list[tuple[str, list[float | None]]]:
             seen = figures.get("contaminated")
             if seen and seen["items"]:
                 found.setdefault(f"{what}, without contaminated items", {})[model] = seen["value_without"]
+        for split, works in memorization.NAMES.items() if "memorization" in result else ():
+            what = f"continued verbatim, share of {works}"
+            found.setdefault(what, {})[model] = result["memorization"][split]["rate"]
     return [(what, [figures.get(model) for model in results]) for what, figures in found.items()]
 
 
@@ -166,7 +182,7 @@ def markdown(results: Results) -> str:
 
 def _card_section(config: EvalConfig, manifest: Manifest | None, results: Results) -> str:
     (result,), notes = results.values(), []
-    if manifest is not None:
+    if manifest is not None and result["perplexity"]:
         documents = result["perplexity"]["all"]["documents"]
         notes.append(
             f"Perplexity per token of the model's own tokenizer, on {documents:,} documents of the "
@@ -176,6 +192,8 @@ def _card_section(config: EvalConfig, manifest: Manifest | None, results: Result
         sizes = ", ".join(f"{task} {figures['items']}" for task, figures in result["tasks"].items())
         notes.append(f"Items: {sizes}. A choice of one of four answers is right by chance 0.25 of the time.")
         notes += _contamination(result["tasks"])
+    if "memorization" in result:
+        notes += memorization.sentences(result["memorization"])
     return f"{markdown(results)}\n\n{' '.join(notes)}"
 
 

@@ -17,10 +17,11 @@ def _walk(rng: np.random.Generator, n: int) -> np.ndarray:
     return (4 + np.cumsum(steps) % (VOCAB - 4)).astype(np.uint16)
 
 
-def write_index(path: Path, lengths: np.ndarray) -> None:
-    """The `.idx` of documents of these lengths, uint16 ids."""
-    pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * 2])
-    head = b"MMIDIDX\x00\x00" + np.uint64(1).tobytes() + np.uint8(8).tobytes()
+def write_index(path: Path, lengths: np.ndarray, itemsize: int = 2) -> None:
+    """The `.idx` of documents of these lengths, uint16 or int32 ids."""
+    pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * itemsize])
+    code = np.uint8(8 if itemsize == 2 else 4)
+    head = b"MMIDIDX\x00\x00" + np.uint64(1).tobytes() + code.tobytes()
     counts = np.uint64(len(lengths)).tobytes() + np.uint64(len(lengths) + 1).tobytes()
     documents = np.arange(len(lengths) + 1, dtype=np.int64)
     body = lengths.astype(np.int32).tobytes() + pointers.astype(np.int64).tobytes() + documents.tobytes()
@@ -72,5 +73,45 @@ def make_dataset(
     works = {"in": 6, "out": 6, "dropped": {}}
     nothing: list[dict] = [{}, {}, {}, {}, {}]  # blocks, redactions, languages, sources, licences
     manifest = Manifest("small", "key", "uint16", tokenizer, splits, files, works, *nothing, [], {})
+    (folder / "manifest.json").write_bytes(manifest.dumps())
+    return folder
+
+
+def make_text_dataset(folder: Path, tokenizer: Path, works: list[dict[str, str]]) -> Path:
+    """A dataset of given texts, encoded by the tokenizer of another dataset.
+
+    Args:
+        tokenizer: folder of that dataset.
+        works: `id`, `title`, `split` and `text` of each, in the order of the index.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from data_prep.tokenizer import MODEL_FILE, Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Manifest.load(tokenizer)
+    model = tokenizer / MODEL_FILE
+    (folder / MODEL_FILE).write_bytes(model.read_bytes())
+    encode = Tokenizer.load(tokenizer).encode
+    splits = {}
+    for name in ("train", "valid"):
+        documents = [[*encode(work["text"]), 2] for work in works if work["split"] == name]
+        prefix = f"texts-{name}"
+        ids = np.array([i for document in documents for i in document], np.uint16)
+        (folder / f"{prefix}.bin").write_bytes(ids.tobytes())
+        write_index(folder / f"{prefix}.idx", np.array([len(document) for document in documents]))
+        infos = [FileInfo.of(folder / f"{prefix}.{kind}") for kind in ("bin", "idx")]
+        splits[name] = Split(prefix, len(documents), len(ids), ids.nbytes, 1.0, *infos)
+    rows = [
+        {"source": "thesis", "language": "en", "sha256": hashlib.sha256(w["text"].encode()).hexdigest(), **w}
+        for w in works
+    ]
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "documents.parquet", row_group_size=4)
+    files = {name: FileInfo.of(folder / name) for name in ("documents.parquet", MODEL_FILE)}
+    counts = {"in": len(works), "out": len(works), "dropped": {}}
+    nothing: list[dict] = [{}, {}, {}, {}, {}]
+    manifest = Manifest("texts", "key", "uint16", before.tokenizer, splits, files, counts, *nothing, [], {})
     (folder / "manifest.json").write_bytes(manifest.dumps())
     return folder
