@@ -66,6 +66,14 @@ class Tokenizer:
         """Ids of a text, content only: no BOS, EOS or PAD, even where the text spells ``</s>``."""
         return self.processor.encode(text)
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The same ids, and where each is in the text: (start, stop) in characters.
+
+        Of a character that is several ids, all but the last have no width.
+        """
+        found = self.processor.encode(text, return_type="offset_mapping")
+        return found["ids"], found["offsets"]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; BOS, EOS and PAD give nothing, nor do ids that pad a vocabulary."""
         return self.processor.decode([int(i) for i in ids if i < self.vocab_size])

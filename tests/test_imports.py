@@ -32,6 +32,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "elm_megatron.hf",
         "elm_megatron.evaluate",
         "elm_megatron.serve",
+        "elm_megatron.trace",
     ),
     ("elm_megatron.tune", "elm_megatron.community"),
     ("slurm", "slurm.devcluster", "slurm.tracker", "slurm.jobs"),
@@ -52,6 +53,7 @@ TORCH_FREE = (
     "elm_megatron.community",
     "elm_megatron.planner",
     "elm_megatron.serve",
+    "elm_megatron.trace",
 )
 TUNE_USERS = ("launch", "elm_megatron.tune", "slurm.chains")  # nobody else imports elm_megatron.tune
 
@@ -81,6 +83,7 @@ HEAVY += (
     "mcp",
     "psutil",
     "uvicorn",
+    "pydivsufsort",
 )
 # Other imports inside functions, each with its reason.
 LATE = {
