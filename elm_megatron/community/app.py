@@ -19,12 +19,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from elm_megatron.community import database, guards, identity
-from elm_megatron.community.pages import admin, ask, compare, front, give, mine, review
+from elm_megatron.community.pages import admin, ask, compare, front, give, mine, review, works
 from elm_megatron.community.settings import Settings
 from elm_megatron.community.visit import Services
 
 HERE = Path(__file__).parent
-ROOMS = (front, ask, give, review, compare, mine, admin)
+ROOMS = (front, ask, works, give, review, compare, mine, admin)
 
 
 def make(settings: Settings, engine: Engine, runs: Path) -> Starlette:

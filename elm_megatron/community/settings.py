@@ -30,11 +30,13 @@ class Endpoint:
         name: for ratings and lineage.
         url: of its OpenAI-compatible server, without /v1.
         key_file: the file with its key, or None.
+        source: the run or folder that is served, for the training works in an answer; None where unknown.
     """
 
     name: str
     url: str
     key_file: Path | None = None
+    source: str | None = None
 
     def key(self) -> str | None:
         """The server's key."""
@@ -94,12 +96,14 @@ def _endpoint(values: Any, folder: Path) -> Endpoint:
     if not isinstance(values, dict) or not {"name", "url"} <= values.keys():
         raise InputError(f"{folder / 'models.yaml'}: each model needs `name` and `url`, found {values!r}.")
     key = values.get("key_file")
-    if not (isinstance(values["name"], str) and isinstance(key, str | None) and _is_url(values["url"])):
+    source = values.get("source")
+    texts = isinstance(values["name"], str) and all(isinstance(one, str | None) for one in (key, source))
+    if not (texts and _is_url(values["url"])):
         raise InputError(
-            f"{folder / 'models.yaml'}: `name` and `key_file` are texts and `url` is an address such as "
-            f"http://127.0.0.1:8080, found {values!r}."
+            f"{folder / 'models.yaml'}: `name`, `key_file` and `source` are texts and `url` is an address "
+            f"such as http://127.0.0.1:8080, found {values!r}."
         )
-    return Endpoint(values["name"], values["url"].rstrip("/"), Path(key) if key else None)
+    return Endpoint(values["name"], values["url"].rstrip("/"), Path(key) if key else None, source)
 
 
 def _is_url(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment
@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from elm_megatron.community import guards, identity, items
 from elm_megatron.community.settings import LANGUAGES, Settings
 from elm_megatron.community.tables import Consent, Person, Session
+from elm_megatron.trace.tracer import Tracers
 
 COOKIE = "elm_session"
 LANGUAGE_COOKIE = "elm_language"
@@ -33,6 +34,7 @@ class Services:
     templates: Environment
     rates: guards.Rates
     runs: Path
+    tracers: Tracers = field(default_factory=Tracers)
 
 
 class Visit:

@@ -25,7 +25,6 @@ import numpy as np
 
 from conf.errors import InputError
 from data_prep import files, tombstones
-from data_prep.documents import DOCUMENTS
 from data_prep.indexed import read_index
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
@@ -33,6 +32,7 @@ from elm_megatron.sources import tokenizer_files
 from elm_megatron.trace.suffixes import CHUNK, ORDER_DTYPE, SHARD_BYTES, Suffixes, sort
 
 FILE, WORKS = "index.json", "works.bin"
+DOCUMENTS = "documents.parquet"
 SCHEMA = 1
 HASH_DTYPE = np.dtype("<u8")
 DETAILS = ("title", "source", "year", "licence")

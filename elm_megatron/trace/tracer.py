@@ -12,12 +12,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elm_megatron.trace.datasets import Traced
-from elm_megatron.trace.index import Index, Outdated, Work
+from data_prep.manifest import FILE as MANIFEST
+from data_prep.tombstones import FILE as TOMBSTONES
+from elm_megatron.trace.datasets import Traced, datasets_of
+from elm_megatron.trace.index import DOCUMENTS, FILE, Index, Outdated, Work
 
 LEAST = 8  # tokens of a passage
 
@@ -115,6 +118,41 @@ class Tracer:
                 spans.append(Span(start, stop, last - first, times, tuple(works), name))
         spans.sort(key=lambda span: (span.start, -span.stop))
         return Trace(text, counts[0] if counts else 0, tuple(spans))
+
+
+class Tracers:
+    """Tracers that stay open between requests, one a source; what changes on the disk is opened again."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[tuple[Any, ...], Tracer]] = {}
+
+    def trace(self, source: str, text: str) -> Trace:
+        """The passages of an answer that are in the training works of a source.
+
+        Raises:
+            Outdated: there is no index, or it is not up to date.
+            InputError: the source or its dataset cannot be read.
+        """
+        datasets = datasets_of(source)
+        state = tuple(_state(path) for one in datasets for path in _watched(one))
+        known = self._opened.get(source)
+        if known is None or known[0] != state:
+            known = self._opened[source] = (state, opened(datasets))
+        return known[1].trace(text)
+
+
+def _watched(one: Traced) -> Iterator[Path]:
+    """The files that decide about an opened index."""
+    yield from (one.manifest.folder / name for name in (MANIFEST, DOCUMENTS, TOMBSTONES))
+    yield from (place / FILE for place in one.places)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def opened(datasets: Sequence[Traced]) -> Tracer:

@@ -31,6 +31,8 @@ form.addEventListener("submit", async (event) => {
   }
   document.getElementById("given-prompt").value = data.get("question");
   document.getElementById("given-answer").value = answer.textContent;
+  const traced = document.getElementById("traced-answer");
+  if (traced) traced.value = answer.textContent;
   stop.hidden = true;
   send.disabled = false;
   running = null;
