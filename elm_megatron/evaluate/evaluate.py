@@ -168,9 +168,8 @@ def rows(results: Results) -> list[tuple[str, list[float | None]]]:
             seen = figures.get("contaminated")
             if seen and seen["items"]:
                 found.setdefault(f"{what}, without contaminated items", {})[model] = seen["value_without"]
-        for split, works in memorization.NAMES.items() if "memorization" in result else ():
-            what = f"continued verbatim, share of {works}"
-            found.setdefault(what, {})[model] = result["memorization"][split]["rate"]
+        for what, figure in memorization.rows(result.get("memorization")):
+            found.setdefault(what, {})[model] = figure
     return [(what, [figures.get(model) for model in results]) for what, figures in found.items()]
 
 

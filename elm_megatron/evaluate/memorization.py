@@ -29,6 +29,7 @@ from data_prep.split import cut_for_validation
 from elm_megatron.evaluate.perplexity import DOCUMENTS
 from elm_megatron.sources.tokenizer_files import TokenizerSource, encoder
 
+AT_ONCE = 256  # works that are read at a time
 Z = 1.959963984540054  # of a two-sided interval of 95%
 NAMES = {"train": "training works", "valid": "held-out works"}
 
@@ -58,12 +59,20 @@ def drawn(manifest: Manifest, split: str, seed: int) -> Iterator[Work]:
         rows = file.read_row_group(group, columns=["id", "split"]).to_pylist()
         found = ((row["id"], n) for n, row in enumerate(rows) if row["split"] in (split, "both"))
         places += [(_draw(seed, identifier), group, n) for identifier, n in found]
-    for draw, group, n in sorted(places):
-        row = file.read_row_group(group, columns=["split", "text"]).slice(n, 1).to_pylist()[0]
-        text = row["text"]
-        if row["split"] == "both":
-            text = cut_for_validation(text)[SPLITS.index(split)]
-        yield Work(draw, text)
+    places.sort()
+    for start in range(0, len(places), AT_ONCE):
+        some = places[start : start + AT_ONCE]
+        texts = {}
+        for group in {group for _, group, _ in some}:  # a row group is read once for all of them
+            table = file.read_row_group(group, columns=["split", "text"])
+            for row in (n for _, other, n in some if other == group):
+                texts[group, row] = _part(split, table["split"][row].as_py(), table["text"][row].as_py())
+        yield from (Work(draw, texts[group, row]) for draw, group, row in some)
+
+
+def _part(split: str, held_in: str, text: str) -> str:
+    """What a split has of a text; a work that is in both is cut in two."""
+    return cut_for_validation(text)[SPLITS.index(split)] if held_in == "both" else text
 
 
 def _draw(seed: int, identifier: str) -> int:
@@ -184,6 +193,16 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     half = Z * math.sqrt(rate * (1 - rate) / trials + spread / (4 * trials))
     low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
     return (0.0 if hits == 0 else max(0.0, low)), (1.0 if hits == trials else min(1.0, high))
+
+
+def rows(figures: dict[str, Any] | None) -> Iterator[tuple[str, float | None]]:
+    """What was found, for the table; nothing where it was not measured."""
+    for split, name in NAMES.items() if figures else ():
+        one = figures[split]
+        yield f"continued verbatim, share of {name}", one["rate"]
+        yield f"continued verbatim, {name}, 95% interval from", one["low"]
+        yield f"continued verbatim, {name}, 95% interval to", one["high"]
+        yield f"continued verbatim, {name}, windows", one["windows"]
 
 
 def sentences(figures: dict[str, Any]) -> list[str]:

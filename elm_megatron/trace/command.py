@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -76,6 +77,8 @@ def _decoded(data: bytes, name: str) -> str:
 
 def _asked() -> Iterator[str]:
     """Answers that a person pastes; an empty line ends each, Ctrl-D ends the command."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     print("Paste an answer and end it with an empty line; Ctrl-D ends.", file=sys.stderr)
     lines: list[str] = []
     for line in sys.stdin:
@@ -102,12 +105,16 @@ def ready_index(one: Traced, progress: Progress) -> Index:
         except Outdated as error:
             progress.log(f"{error} It is made again.")
             continue
-        if not index.is_current:
-            progress.log(f"{place}: {len(index.gone)} works are gone from the dataset and leave the index")
+        if index.is_current:
+            return index
+        progress.log(f"{place}: {len(index.gone)} works are gone from the dataset and leave the index")
+        try:
             with progress.stage("index", "suffixes") as report:
                 without_gone(index, report)
-            index = Index.open(place, one.manifest)
-        return index
+        except OSError as error:
+            progress.log(f"{place}: cannot be written ({error.strerror})")
+            continue
+        return Index.open(place, one.manifest)
     place = _writable(one.places)
     with progress.stage("index", "tokens") as report:
         build(place, one.manifest, report)

@@ -51,7 +51,7 @@ def _line(number: int, span: Span, works: int | None) -> Text:
     named = span.works[:works]
     more = len(span.works) - len(named)
     line = Text(f"[{number}] ", NUMBER)
-    line.append(f"{span.tokens} tokens, {span.times} times in {_works(len(span.works))}: ")
+    line.append(f"{span.tokens} tokens, {_count(span.times, 'time')} in {_count(len(span.works), 'work')}: ")
     line.append("; ".join(_plain(_name(work)).replace("\n", " ") for work in named))
     return line.append(f"; and {more} more") if more else line
 
@@ -66,12 +66,12 @@ def _summary(trace: Trace) -> str:
         return f"no passage of this answer of {trace.tokens} tokens is in the training works"
     share = trace.covered / len(trace.text)
     found = {work.id for span in trace.spans for work in span.works}
-    passages = "1 passage" if len(trace.spans) == 1 else f"{len(trace.spans)} passages"
-    return f"{share:.0%} of the characters are in {passages} from {_works(len(found))}"
+    passages = _count(len(trace.spans), "passage")
+    return f"{share:.0%} of the characters are in {passages} from {_count(len(found), 'work')}"
 
 
-def _works(count: int) -> str:
-    return "1 work" if count == 1 else f"{count} works"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _plain(text: str) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from conf.errors import InputError
 
 ORDER_DTYPE = np.dtype("<u4")
-SHARD_BYTES = 96 << 20  # of ids; sorting takes 5 bytes for each of them
+SHARD_BYTES = 64 << 20  # of ids; sorting takes some 8 bytes for each of them
 CHUNK = 1 << 22  # entries written at a time
+ROWS = 4096  # positions of an answer that are searched at a time
 BEHIND_ANSWER, BEHIND_TEXT = -1, -2  # stand for tokens where there are none
 EXTRA = "pip install -c constraints.txt -e .[trace]"
 
@@ -63,14 +64,18 @@ class Suffixes:
         """
         if not len(answer) or not len(self.order):
             return np.zeros(len(answer), np.int64)
-        wanted = _windows(answer, np.arange(len(answer)), width, BEHIND_ANSWER)
+        rows = (np.arange(start, min(start + ROWS, len(answer))) for start in range(0, len(answer), ROWS))
+        return np.concatenate([self._longest_from(answer, starts, width) for starts in rows])
+
+    def _longest_from(self, answer: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
+        wanted = _windows(answer, starts, width, BEHIND_ANSWER)
         low = self._lower_bound(wanted)
-        found = np.zeros(len(answer), np.int64)
+        found = np.zeros(len(starts), np.int64)
         for place in (low - 1, low):
             near = self._beginnings(place.clip(0, len(self.order) - 1), width)
             np.maximum(found, (near == wanted).cumprod(axis=1).sum(axis=1), out=found)
-        for start in np.flatnonzero(found == width):
-            found[start] = self._longest(answer[start:].tobytes(), int(low[start]))
+        for row in np.flatnonzero(found == width):
+            found[row] = self._longest(answer[starts[row] :].tobytes(), int(low[row]))
         return found
 
     def places(self, passage: np.ndarray) -> np.ndarray:

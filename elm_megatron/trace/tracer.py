@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,13 @@ class Trace:
             works: how many works of a passage are listed at most; all by default.
         """
         spans = [
-            {**asdict(span), "text": self.text[span.start : span.stop], "works_found": len(span.works)}
+            {
+                **asdict(replace(span, works=span.works[:works])),
+                "text": self.text[span.start : span.stop],
+                "works_found": len(span.works),
+            }
             for span in self.spans
         ]
-        for span in spans:
-            span["works"] = span["works"][:works]
         return {"text": self.text, "tokens": self.tokens, "characters_covered": self.covered, "spans": spans}
 
 

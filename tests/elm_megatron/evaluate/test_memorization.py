@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conf.errors import InputError
@@ -110,7 +113,8 @@ def test_results_table_and_card(made: Callable[[str], model_jobs.Made], corpus: 
         assert 0 <= one["low"] <= one["rate"] <= one["high"] <= 1
         assert one["verbatim"] == round(one["rate"] * one["windows"])
     assert json.loads((tmp_path / "eval" / "evaluation.json").read_text())[name] == result
-    assert "| continued verbatim, share of training works |" in (tmp_path / "eval/evaluation.md").read_text()
+    table = (tmp_path / "eval" / "evaluation.md").read_text()
+    assert f"| continued verbatim, training works, 95% interval to | {found['train']['high']:.4g} |" in table
     card = (folder / "README.md").read_text()
     assert all(sentence in card for sentence in sentences(found))
     again = evaluate(eval_config(tmp_path / "again", folder, recall=recall, data=data))
@@ -133,8 +137,6 @@ def test_bad_input(made: Callable[[str], model_jobs.Made], corpus: Path, tmp_pat
 
 def invented(corpus: Path, count: int, tokens: int) -> list[dict[str, str]]:
     """Works of words of the sample corpus in random order, each of so many tokens, every fifth held out."""
-    import pyarrow.parquet as pq
-
     rng, encode = random.Random(1), Tokenizer.load(corpus).encode
     texts = pq.read_table(corpus / "documents.parquet", columns=["text"])["text"].to_pylist()
     known = sorted({word for text in texts for word in text.split() if word.isalpha()})
@@ -162,6 +164,17 @@ def test_works_are_drawn_by_seed_and_id(corpus: Path, tmp_path: Path) -> None:
     assert texts["a"] == texts["b"]
     assert [text for text in texts["a"] if text != gone] == texts["c"]
     assert set(texts["a"]) == {work["text"] for work in works if work["split"] == "train"}
+
+
+def test_a_work_in_both_splits_is_cut(corpus: Path, tmp_path: Path) -> None:
+    """As in the dataset: the first nine tenths were learnt."""
+    works = [{**work, "split": "train"} for work in invented(corpus, 2, 130)]
+    manifest = Manifest.load(make_text_dataset(tmp_path / "data", corpus, works))
+    path = manifest.folder / "documents.parquet"
+    table = pq.read_table(path).drop_columns("split").append_column("split", pa.array(["both", "both"]))
+    pq.write_table(table, path)
+    parts = [{work.text for work in drawn(manifest, split, 1)} for split in ("train", "valid")]
+    assert {" ".join(pair) for pair in itertools.product(*parts)} > {work["text"] for work in works}
 
 
 @pytest.mark.slow

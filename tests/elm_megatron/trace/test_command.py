@@ -134,9 +134,9 @@ def test_without_colours_the_marks_are_text() -> None:
     lines = out.getvalue().splitlines()
     assert lines[0] == "[1 ab[2 cd 1]ef 2]gh[3 i 3]j"
     assert lines[2:5] == [
-        "[1] 8 tokens, 1 times in 1 work: a (Haven, 2001)",
-        "[2] 8 tokens, 1 times in 7 works: a (Haven, 2001); a (Haven, 2001); and 5 more",
-        "[3] 8 tokens, 1 times in 1 work: a (Haven, 2001)",
+        "[1] 8 tokens, 1 time in 1 work: a (Haven, 2001)",
+        "[2] 8 tokens, 1 time in 7 works: a (Haven, 2001); a (Haven, 2001); and 5 more",
+        "[3] 8 tokens, 1 time in 1 work: a (Haven, 2001)",
     ]
     assert trace.covered == 7
 
@@ -190,6 +190,27 @@ def test_a_dataset_that_cannot_be_written(
     monkeypatch.setattr(Path, "mkdir", mock.Mock(side_effect=OSError(13, "Permission denied")))
     with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); give index_dir="):
         command(trained, capsys, text=BODY, index_dir=str(tmp_path / "third"))
+
+
+def test_an_old_index_on_a_disk_that_cannot_be_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a work that was taken down: a new one is made in the run's folder, without the work."""
+    data = tmp_path / "data"
+    command(trained, capsys, text=BODY)
+    (data / "tombstones.jsonl").write_text('{"id": "a", "sha256": null}\n')
+    mkdir = Path.mkdir
+
+    def read_only(self: Path, *arguments: Any, **keys: Any) -> None:
+        if self.parent == data:
+            raise OSError(30, "Read-only file system", str(self))
+        mkdir(self, *arguments, **keys)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    out, err = command(trained, capsys, text=BODY, json=True)
+    assert "cannot be written (Read-only file system)" in err and f"in {trained}/trace/" in err
+    assert {work["id"] for span in json.loads(out)["spans"] for work in span["works"]} == {"c"}
+    assert opened(datasets_of(str(trained))).trace(BODY).spans
 
 
 def test_no_library_is_a_sentence(
