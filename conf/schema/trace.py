@@ -18,7 +18,8 @@ class TraceConfig:
     Attributes:
         source: the model whose training works are looked through: a run, tuned or not, or a Hugging Face
             folder that was exported from one.
-        text: the answer, in quotes inside quotes where it has a comma ('text="Yes, it is"'); null reads `file`.
+        text: the answer, in quotes inside quotes where it has a comma ('text="Yes, it is"'); null reads
+            `file`.
         file: a file with the answer; null reads standard input, at a terminal one answer after another.
         min_tokens: tokens of a passage at least.
         works: works listed for a passage at most; null is all.
