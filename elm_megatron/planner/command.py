@@ -13,6 +13,7 @@ from conf.errors import InputError
 from conf.schema.plan import PlanConfig
 from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import calibration, measured, show
+from elm_megatron.planner.climb import predicted_loss
 from elm_megatron.planner.inputs import device_of
 from elm_megatron.planner.layout import USABLE
 from elm_megatron.planner.length import dataset_tokens
@@ -53,6 +54,8 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
     if run := calibration.calibrated_by(name):
         print(f"corrected by run {run}: {calibration.factor_of(name):.2f} times the model's time")
     _console().print(show.table(best_by_nodes(kept, config.each), unit))
+    if loss := predicted_loss(config, config.train.consumed(kept[0].steps) * config.train.seq_length):
+        print(f"validation loss: {loss}")
     best = frontier(kept)
     print(f"fastest: {show.explained(best[0])}")
     print(f"cheapest: {show.explained(best[-1])}")

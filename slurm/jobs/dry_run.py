@@ -219,6 +219,17 @@ def budget(guess: Length, config: PretrainConfig) -> float | None:
     return None if rate is None or guess.hours is None else guess.hours * rate
 
 
+def hours_words(guess: Length, config: PretrainConfig) -> str:
+    """A run's predicted hours, for a cell of a table."""
+    return "unknown" if guess.hours is None else f"{guess.hours:,.2f} h"
+
+
+def budget_words(guess: Length, config: PretrainConfig) -> str:
+    """A run's predicted cost, for a cell of a table."""
+    units = budget(guess, config)
+    return "unknown" if units is None else f"{units:,.1f} {config.cluster.site.budget_unit}"
+
+
 def _budget(guess: Length, config: PretrainConfig) -> str:
     if guess.hours is None:
         return "not estimated, since the hours are not"
