@@ -12,10 +12,12 @@ from conf.plain import plain
 from conf.schema.hf import ExportConfig
 from elm_megatron.hf.job import Export
 from elm_megatron.sources import ownership
+from elm_megatron.sources.lineage import stages_of
 from elm_megatron.sources.places import locate
 from elm_megatron.sources.source import parameters_of
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain
+from slurm.jobs.ear import read_back
 
 sweep = Sweep()
 
@@ -23,7 +25,10 @@ sweep = Sweep()
 @main("export", ExportConfig, sweep.begin)
 def launch(config: ExportConfig) -> int:
     """Check that there is a source, then hand the job over."""
-    locate(config.source)
+    folder = locate(config.source)
+    if not config.dry_run:
+        for stage in stages_of(folder):
+            read_back(stage.run)
     ownership.claim(config.run, "export", plain(config))
     if config.dry_run:
         size = parameters_of(config.source)

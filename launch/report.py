@@ -10,14 +10,18 @@ import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.hf import ReportConfig
 from elm_megatron.card.run_page import write
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import locate
+from slurm.jobs.ear import read_back
 
 
 @main("report", ReportConfig)
 def launch(config: ReportConfig) -> int:
     """Find the run and write its page."""
     out = Path(config.out).expanduser() if config.out else None
-    print(write(locate(config.source), out))
+    folder = locate(config.source)
+    read_back(RunFolder(folder))
+    print(write(folder, out))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from conf import typed
 from conf.durations import seconds
 from conf.errors import InputError
-from conf.limits import Fits, Within
+from conf.limits import Count, Fits, Natural, NotNegative, Positive, Within
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _PATH = r"[A-Za-z0-9._/][A-Za-z0-9 ._=+,@~/-]*"
@@ -47,8 +47,10 @@ class SiteConfig:
         cores: of one whole node.
         memory_gb: of one whole node, GiB.
         gpu_memory_gb: of one GPU, GiB.
-        gpu_model: the GPU's data sheet, a name of elm_megatron/planner/devices.py; null is the nearest one by
-            peak and memory.
+        gpu_model: the GPU's data sheet, a name of elm_megatron/planner/devices.py; null is the one with this
+            peak and memory, or the nearest in their proportion, as for a MIG slice.
+        gpu_watts: design power of one GPU, where it is not the sheet's.
+        gpu_bandwidth_gb: memory bandwidth of one GPU (or of a CPU node), GB/s, where it is not the sheet's.
         network_gb: bandwidth of one node to the others, GB/s; null is 25.
         peak_tflops: of one GPU (or of one CPU node), bf16 without sparsity.
         mfu: share of that peak that an estimate for CPU nodes assumes; GPUs have a model of their time.
@@ -58,6 +60,7 @@ class SiteConfig:
         slurm_cluster: ClusterName of its slurm.conf, for a rate of a partition that other sites have too.
         pue: power usage effectiveness of the data centre; null is 1.19.
         grams_per_kwh: CO2 of a kilowatt-hour of its grid; null is that of the Netherlands in 2023, 268.
+        grid: the grid, the year and the source of `grams_per_kwh`.
         scratch: folder whose files are deleted when they are not used.
         scratch_days: after how many days.
         scratch_files: how many files you may have there.
@@ -66,25 +69,28 @@ class SiteConfig:
     """
 
     max_time: Duration | None = None
-    gpus: int = 0
-    cores: int | None = None
-    memory_gb: int | None = None
-    gpu_memory_gb: float | None = None
+    gpus: Natural = 0
+    cores: Count | None = None
+    memory_gb: Count | None = None
+    gpu_memory_gb: Positive | None = None
     gpu_model: str | None = None
-    network_gb: float | None = None
-    peak_tflops: float | None = None
-    mfu: float = 0.3
-    gpu_hour_rate: float | None = None
-    core_hour_rate: float | None = None
+    gpu_watts: Positive | None = None
+    gpu_bandwidth_gb: Positive | None = None
+    network_gb: Positive | None = None
+    peak_tflops: Positive | None = None
+    mfu: Annotated[float, Within(gt=0, le=1)] = 0.3
+    gpu_hour_rate: NotNegative | None = None
+    core_hour_rate: NotNegative | None = None
     budget_unit: str = "SBU"
     slurm_cluster: str | None = None
-    pue: float | None = None
-    grams_per_kwh: float | None = None
+    pue: Annotated[float, Within(ge=1)] | None = None
+    grams_per_kwh: NotNegative | None = None
+    grid: str | None = None
     scratch: str | None = None
-    scratch_days: int | None = None
-    scratch_files: int | None = None
-    home_gb: float | None = None
-    home_files: int | None = None
+    scratch_days: Count | None = None
+    scratch_files: Count | None = None
+    home_gb: Positive | None = None
+    home_files: Count | None = None
 
 
 @dataclass

@@ -78,7 +78,7 @@ class ExportConfig(Command):
         dtype: hf: fp32, bf16, fp16; gguf: f32, f16, q8_0; null is what the run trained in.
         shard_gb: largest safetensors file, 10^9 bytes.
         licence: of the weights, for the card; null is unknown.
-        grams_per_kwh: CO2 of a kilowatt-hour where the model was trained; null leaves the card's CO2 unknown.
+        grams_per_kwh: CO2 of a kilowatt-hour where the model was trained; null is what each run's site names.
     """
 
     run: RunConfig

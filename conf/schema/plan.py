@@ -19,7 +19,7 @@ class PlanConfig(PretrainConfig):
         hours: leave out layouts that take longer; null is no limit.
         each: rows shown for each number of nodes; all rows are in plan.json.
         calibrate: a run (name or folder) whose measured steps correct this and later plans for its cluster.
-        compare: a run whose recorded figures are set beside the predicted ones.
+        compare: a run whose recorded figures are set beside the predicted ones; all: every run below runs/.
     """
 
     nodes: list[Count] = field(default_factory=lambda: [1, 2, 4, 8])

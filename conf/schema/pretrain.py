@@ -37,7 +37,6 @@ class PretrainConfig(Ranks):
     def check(self) -> None:
         """Refuse what cannot run, before anything starts."""
         super().check()
-        self.train.check(self.model, self.dp)
         self.data.check()
         require(
             not self.data.blend or self.train.epochs is None,
@@ -55,6 +54,12 @@ class PretrainConfig(Ranks):
             "train.precision=fp8 needs Transformer Engine on GPUs; with cluster.device=cpu fp32 and bf16 are "
             "allowed.",
         )
+        self.check_layout()
+
+    def check_layout(self) -> None:
+        """Refuse a batch or a length that the layout cannot have. The planner asks it of many layouts."""
+        self.parallel.check(self.model, self.world_size)
+        self.train.check(self.model, self.dp)
         for size in self.train.batch_sizes():
             micro_batches = size // (self.train.least_micro_batch * self.dp)
             require(

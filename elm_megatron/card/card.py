@@ -5,6 +5,7 @@ What none of them holds is printed as unknown; nothing is filled in from elsewhe
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable
@@ -19,7 +20,10 @@ from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.card import texts
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
+from elm_megatron.planner import footprint
+from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.lineage import Stage, manifest_of, stages_of
+from elm_megatron.sources.places import run_config
 from elm_megatron.sources.source import ModelSource
 
 FILE = "README.md"
@@ -225,23 +229,45 @@ def _setting(value: Any) -> Any:
 
 
 def _energy(stages: list[Stage], grams_per_kwh: float | None) -> str:
-    rows = []
-    for stage in stages:
-        record, cluster = stage.record, stage.config.get("cluster") or {}
-        kwh, seconds, ranks = (record.get(key) for key in ("kwh", "seconds", "world_size"))
-        grams = None if kwh is None or grams_per_kwh is None else kwh * grams_per_kwh
-        hours = None if seconds is None else seconds / 3600
+    if not stages:
+        return "Unknown: the model came without a run."
+    rows: list[tuple[Any, ...]] = []
+    sums = [0.0, 0.0, 0.0]
+    behind = [(_verb(stage), stage.record, stage.config) for stage in stages]
+    for verb, record, config in [*preparation(stages[0]), *behind]:
+        cluster, found = config.get("cluster") or {}, footprint.of_record(record, config)
         device = cluster.get("gpu_type") or cluster.get("device")
-        rows.append(
-            (_verb(stage), cluster.get("name"), device, ranks, hours, kwh, record.get("energy_method"), grams)
-        )
-    header = ("stage", "cluster", "device", "ranks", "hours", "kWh", "measured by", "g CO2")
-    method = (
-        f"CO2 is the kWh times {grams_per_kwh:g} g per kWh, given at export."
-        if grams_per_kwh is not None
-        else "CO2 is unknown: no grams per kWh were given at export."
-    )
-    return f"{table(rows, header)}\n\n{method}" if rows else "Unknown: the model came without a run."
+        named = (verb, cluster.get("name"), device, record.get("world_size"))
+        if found is None:
+            rows.append((*named, None, None, None, None))
+            continue
+        grams = found.co2_kg * 1000
+        if grams_per_kwh is not None:
+            grams = found.kwh * grams_per_kwh
+        figures = (found.device_hours, found.kwh, grams)
+        sums = [total + one for total, one in zip(sums, figures, strict=True)]
+        rows.append((*named, *figures, found.basis))
+    rows.append(("all", "", "", "", *sums, ""))
+    header = ("stage", "cluster", "device", "ranks", "device-hours", "kWh", "g CO2", "how it is known")
+    method = "Device-hours are those of GPUs, or of CPU cores. kWh include the data centre's overhead (PUE)."
+    if grams_per_kwh is not None:
+        method += f" CO2 is the kWh times {grams_per_kwh:g} g per kWh, given at export."
+    return f"{table(rows, header)}\n\n{method}"
+
+
+def preparation(first: Stage) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The run that made a first stage's dataset, where it is beside it: its verb, record and settings."""
+    data = (first.config.get("data") or {}).get("dir")
+    if not data:
+        return []
+    for path in sorted(first.run.path.parent.glob("*/run.json")):
+        other = RunFolder(path.parent)
+        with contextlib.suppress(InputError):
+            record = other.read()
+            made = (run_config(other).get("data") or {}).get("dir") if other.config.is_file() else None
+            if record.get("verb") == "preprocess" and made and Path(made).resolve() == Path(data).resolve():
+                return [("Preparing the data", record, run_config(other))]
+    return []
 
 
 def _gate(figures: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from conf.errors import InputError
 from data_prep import files
 from data_prep.charts import curves
 from data_prep.pages import render
+from elm_megatron.planner import footprint
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import run_config, split_step
 
@@ -52,7 +53,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
         tables=[
             ("Attempts", ("attempt", "began", "hours", "saving, s", "kWh"), _attempts(record)),
             ("Stragglers", ("rank", "share of logged steps", "over the median"), _stragglers(run)),
-            ("Energy", ("what", "value"), _energy(record)),
+            ("Energy", ("what", "value"), _energy(record, config)),
             ("Evaluations", ("measure", "run", "value"), _evaluations(run)),
             ("Settings", ("setting", "value"), _settings(config)),
         ],
@@ -139,12 +140,20 @@ def _stragglers(run: RunFolder) -> list[Row]:
     return found
 
 
-def _energy(record: dict[str, Any]) -> list[Row]:
-    kwh, tokens = record.get("kwh"), record.get("tokens")
-    if kwh is None:
-        return []
-    rows = [("kWh", _number(kwh)), ("measured by", str(record.get("energy_method") or "unknown"))]
-    if tokens:
+def _energy(record: dict[str, Any], config: dict[str, Any]) -> list[Row]:
+    found, kwh, tokens = footprint.of_record(record, config), record.get("kwh"), record.get("tokens")
+    rows: list[Row] = []
+    if kwh is not None:
+        rows += [("kWh", _number(kwh)), ("measured by", str(record.get("energy_method") or "unknown"))]
+    if found is not None:
+        rows += [
+            ("device-hours", _number(found.device_hours)),
+            ("kWh with the rest of the nodes and the data centre", _number(found.kwh)),
+            ("kg CO2", _number(found.co2_kg)),
+            ("how it is known", found.basis),
+        ]
+        kwh = found.kwh
+    if tokens and kwh is not None:
         rows.append(("kWh per million tokens", _number(kwh / tokens * 1e6)))
     return rows
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from elm_megatron.model import device as devices
 from elm_megatron.model.kernels import Kernel, record
 from elm_megatron.model.kernels import notes as kernel_notes
 from elm_megatron.model.kernels import summary as kernel_summary
+from elm_megatron.planner import footprint
 from elm_megatron.run.folder import RunFolder, Superseded, append_jsonl
 from elm_megatron.run.world import Outcome
 
@@ -52,6 +55,7 @@ class Reporter:
         self._metrics: Metrics | None = None
         self._costs: Costs | None = None
         self._kwh: float | None = None
+        self._mfu: float | None = None
         self._writes = task.world.rank == 0
         self._began, self._recorded = time.time(), time.monotonic()
 
@@ -92,6 +96,7 @@ class Reporter:
     def trained(self, row: dict[str, Any]) -> None:
         """Log an update, where it is one of those that are; every now and then keep run.json up with it."""
         step = row["step"]
+        self._mfu = row["mfu"] or self._mfu
         if row["kwh"] is not None:
             self._kwh = row["kwh"]
         if self._metrics and (step % self._task.settings.log_every == 0 or step == self._steps):
@@ -106,7 +111,20 @@ class Reporter:
 
     def _so_far(self) -> dict[str, Any]:
         self._recorded = time.monotonic()
-        return self._costs.fields(self._saver.seconds, self._kwh) if self._costs else {}
+        if self._costs is None:
+            return {}
+        spent = self._costs.fields(self._saver.seconds, self._kwh)
+        world, cluster = self._task.world, self._task.config.cluster
+        taken = footprint.recorded(
+            cluster,
+            world.world_size,
+            footprint.cores_of(cluster, world.world_size, os.cpu_count()),
+            spent["seconds"] or 0.0,
+            spent["kwh"],
+            self._energy.method,
+            self._mfu,
+        )
+        return spent | {footprint.FIELD: asdict(taken)}
 
     def samples(self, step: int, ids: np.ndarray) -> None:
         """Log which samples an update trained on, where that is wanted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -15,7 +15,7 @@ from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import calibration, measured, show
 from elm_megatron.planner.climb import predicted_loss
 from elm_megatron.planner.inputs import device_of
-from elm_megatron.planner.layout import USABLE
+from elm_megatron.planner.layout import GIB, USABLE, capacity
 from elm_megatron.planner.length import dataset_tokens
 from elm_megatron.planner.plan import Row, best_by_nodes, frontier, plan
 
@@ -36,7 +36,11 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
         InputError: nothing can be planned, or a run cannot be read.
     """
     if config.compare:
-        _console().print(compared(measured.figures(config.compare)))
+        every = config.compare == measured.ALL
+        table = (
+            compared_all(measured.accuracy()) if every else compared(measured.figures(config.compare, rate))
+        )
+        _console().print(table)
         return 0
     if config.calibrate:
         factor = measured.calibrate(config.calibrate)
@@ -46,9 +50,9 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
     rows, rejected = plan(config.pretraining(), config.nodes, tokens, rate, calibration.factor_of(name))
     kept = [row for row in rows if _within(row, config)]
     sheet = device_of(config)
-    capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * USABLE
+    usable = (capacity(config) or sheet.memory_gb * GIB * USABLE) / GIB
     if not kept:
-        raise InputError(f"{_why_none(rows, config, unit)} {show.refused(rejected, capacity)}.")
+        raise InputError(f"{_why_none(rows, config, unit)} {show.refused(rejected, usable)}.")
     title = f"{config.model.name} on {name}: {config.model.parameters():,} parameters"
     print(f"{title}, {kept[0].steps:,} steps ({basis}), {sheet.name}")
     if run := calibration.calibrated_by(name):
@@ -59,7 +63,7 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
     best = frontier(kept)
     print(f"fastest: {show.explained(best[0])}")
     print(f"cheapest: {show.explained(best[-1])}")
-    print(show.refused(rejected, capacity))
+    print(show.refused(rejected, usable))
     print(f"energy and CO2 are {kept[0].footprint.basis}")
     for path in show.write(Path(config.run.dir), kept, rejected, unit, title):
         print(f"written: {path}")
@@ -75,6 +79,23 @@ def compared(figures: list[measured.Figure]) -> Table:
         recorded = "-" if one.recorded is None else f"{one.recorded:,.3g}"
         error = "-" if one.error is None else f"{one.error:+.0%}"
         table.add_row(one.name, f"{one.predicted:,.3g}", recorded, one.unit, error)
+    return table
+
+
+def compared_all(rows: Sequence[tuple[str, list[measured.Figure] | str]]) -> Table:
+    """Predicted over recorded of every run, as errors; what cannot be compared says why."""
+    names = ("step", "hours", "memory", "device-hours", "energy", "CO2")
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("run")
+    for head in names:
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for run, found in rows:
+        if isinstance(found, str):
+            table.add_row(run, *[""] * len(names), found)
+            continue
+        errors = {one.name: one.error for one in found}
+        table.add_row(run, *("-" if errors[name] is None else f"{errors[name]:+.0%}" for name in names), "")
     return table
 
 

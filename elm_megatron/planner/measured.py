@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ from conf.errors import InputError
 from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import calibration, footprint, memory
 from elm_megatron.planner.inputs import device_of, layout_of, shape_of
+from elm_megatron.planner.overhead import beside
 from elm_megatron.planner.performance import mfu, step_time
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.places import locate, run_config
+from elm_megatron.sources.places import RUNS, locate, run_config
 
+ALL = "all"
 WARM = 3  # logged steps at the start of a run that do not count
 
 
@@ -46,8 +49,37 @@ def read(source: str, key: str) -> tuple[PretrainConfig, RunFolder]:
     return typed.build(PretrainConfig, values), run
 
 
-def figures(source: str) -> list[Figure]:
+def compared_runs(source: str) -> list[RunFolder]:
+    """The runs that `compare` names.
+
+    Raises:
+        InputError: no such run, or none at all.
+    """
+    if source != ALL:
+        return [RunFolder(locate(source, "compare"))]
+    found = [RunFolder(path.parent) for path in sorted(RUNS.glob("*/metrics.jsonl"))]
+    if not found:
+        raise InputError(f"compare={ALL}: {RUNS.absolute()} has no run with logged steps.")
+    return found
+
+
+def accuracy() -> list[tuple[str, list[Figure] | str]]:
+    """Every run below runs/ with its figures, or the sentence that says why it has none."""
+    rows: list[tuple[str, list[Figure] | str]] = []
+    for run in compared_runs(ALL):
+        try:
+            rows.append((run.path.name, figures(str(run.path))))
+        except InputError as error:
+            rows.append((run.path.name, str(error)))
+    return rows
+
+
+def figures(source: str, rate: Callable[[PretrainConfig], float | None] | None = None) -> list[Figure]:
     """A run's figures, predicted and recorded.
+
+    Args:
+        source: a run's name or folder.
+        rate: budget units for an hour of such a job; None leaves the budget out.
 
     Raises:
         InputError: it is no pretraining run, has too few logged steps, or ran on an unknown device.
@@ -61,12 +93,18 @@ def figures(source: str) -> list[Figure]:
     steps = len(rows) and rows[-1]["step"]
     hours = predicted * steps / 3600
     tokens = config.train.global_batch_size * config.train.seq_length
-    modelled = footprint.of_site(config.cluster.site, sheet, config.world_size, hours)
+    planned = footprint.planned(config.cluster, config.world_size, hours)
+    spent_energy = footprint.of_record(record, run_config(run))
     held = max((row.get("memory_bytes") or 0 for row in rows), default=0) or None
     recorded_mfu = (
         statistics.median(row["mfu"] for row in rows) if all(row.get("mfu") for row in rows) else None
     )
     spent = record.get("seconds")
+    # A GPU's figure is torch's own; a CPU's is that of the whole process.
+    planned_bytes = sum(memory.rank_parts(config).values())
+    planned_bytes += sum(beside(config).values()) if config.cluster.device == "cpu" else 0
+    price, unit = rate(config) if rate else None, config.cluster.site.budget_unit
+    paid = [] if price is None else [Figure("budget", price * hours, spent and price * spent / 3600, unit)]
     return [
         Figure("step", predicted, seconds, "s"),
         Figure("speed", tokens / predicted, tokens / seconds, "tokens/s"),
@@ -77,8 +115,11 @@ def figures(source: str) -> list[Figure]:
             "%",
         ),
         Figure("hours", hours, None if spent is None else spent / 3600, "h"),
-        Figure("memory", sum(memory.rank_parts(config).values()) / 2**30, held and held / 2**30, "GiB"),
-        Figure("energy", modelled.kwh, record.get("kwh"), "kWh"),
+        Figure("memory", planned_bytes / 2**30, held and held / 2**30, "GiB"),
+        Figure("device-hours", planned.device_hours, spent_energy and spent_energy.device_hours, "h"),
+        Figure("energy", planned.kwh, spent_energy and spent_energy.kwh, "kWh"),
+        Figure("CO2", planned.co2_kg, spent_energy and spent_energy.co2_kg, "kg"),
+        *paid,
     ]
 
 

@@ -17,7 +17,7 @@ from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import footprint, memory
 from elm_megatron.planner.devices import Device
 from elm_megatron.planner.inputs import device_of, layout_of, shape_of
-from elm_megatron.planner.layout import USABLE
+from elm_megatron.planner.layout import USABLE, capacity
 from elm_megatron.planner.length import steps_of
 from elm_megatron.planner.performance import StepTime, mfu, step_time
 
@@ -102,12 +102,12 @@ def plan(
         InputError: no layout is possible, or the site names no GPU.
     """
     sheet = device_of(config)
-    capacity = (config.cluster.site.gpu_memory_gb or sheet.memory_gb) * GIB * USABLE
+    usable = capacity(config) or sheet.memory_gb * GIB * USABLE
     rows, rejected = [], []
     for trial in _trials(config, nodes):
         parts = memory.rank_parts(trial)
         row = predicted(trial, sheet, parts, tokens, rate, factor)
-        if sum(parts.values()) <= capacity:
+        if sum(parts.values()) <= usable:
             rows.append(row)
         else:
             rejected.append(Rejected(row.name, parts))
@@ -147,7 +147,7 @@ def predicted(
         hours=hours,
         jobs=math.ceil(hours / limit) if limit else None,
         budget=None if price is None else price * hours,
-        footprint=footprint.of_site(config.cluster.site, sheet, layout.gpus, hours),
+        footprint=footprint.planned(config.cluster, layout.gpus, hours),
     )
 
 
@@ -177,6 +177,8 @@ def _trials(config: PretrainConfig, nodes: Sequence[int]) -> Iterator[PretrainCo
     """The run with each layout that its checks allow."""
     for count in nodes:
         cluster = replace(config.cluster, nodes=count)
+        if not _has_nodes(replace(config, cluster=cluster)):
+            continue
         per_node = replace(config, cluster=cluster).world_size // count
         for tp in _divisors(per_node):
             for pp in _divisors(config.model.num_layers):
@@ -190,9 +192,21 @@ def _trials(config: PretrainConfig, nodes: Sequence[int]) -> Iterator[PretrainCo
                                 yield trial
 
 
+def _has_nodes(trial: PretrainConfig) -> bool:
+    """Whether the cluster gives so many nodes, and the settings can be, whatever the layout."""
+    try:
+        trial.cluster.check()
+        trial.cluster.check_gpus()
+        trial.model.check()
+        trial.data.check()
+    except InputError:
+        return False
+    return True
+
+
 def _is_possible(trial: PretrainConfig) -> bool:
     try:
-        trial.check()
+        trial.check_layout()
     except InputError:
         return False
     return True

@@ -27,6 +27,11 @@ NAMES = {
 }
 
 
+def short(value: float) -> str:
+    """A figure with one decimal, or two digits where it is small."""
+    return f"{value:,.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
+
+
 def table(rows: Sequence[Row], unit: str) -> Table:
     """The rows as a table, in the order given."""
     shown = Table(box=SIMPLE, pad_edge=False)
@@ -38,11 +43,11 @@ def table(rows: Sequence[Row], unit: str) -> Table:
             f"{sum(row.memory.values()) / GIB:.1f}",
             f"{row.step.total:.3f}",
             f"{row.mfu:.0%}",
-            f"{row.hours:,.1f}",
+            short(row.hours),
             "-" if row.jobs is None else str(row.jobs),
             "-" if row.budget is None else f"{row.budget:,.0f}",
-            f"{row.footprint.kwh:,.1f}",
-            f"{row.footprint.co2_kg:,.1f}",
+            short(row.footprint.kwh),
+            short(row.footprint.co2_kg),
         )
     return shown
 
@@ -55,7 +60,7 @@ def explained(row: Row) -> str:
     used = sum(row.memory.values()) / GIB
     return (
         f"{row.name}: {first[0]} take {first[1]:.0%} of a step and {second[0]} {second[1]:.0%}; "
-        f"communication and bubble that nothing hides take {exposed / row.step.total:.0%}. The fullest GPU "
+        f"communication and bubble that nothing hides take {exposed / row.step.total:.0%}. The fullest rank "
         f"has {used:.1f} GiB, most of it {max(row.memory, key=row.memory.__getitem__)}."
     )
 

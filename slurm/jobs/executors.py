@@ -26,7 +26,7 @@ from conf.errors import EXIT_INPUT, InputError
 from conf.schema.cluster import ClusterConfig
 from elm_megatron.run.folder import RunFolder, Superseded
 from elm_megatron.run.world import Outcome, World
-from slurm.jobs import attempts, local, task
+from slurm.jobs import attempts, local, spent, task
 
 Job = Callable[[World], Outcome]
 LOCAL_MINUTES = 30 * 24 * 60
@@ -69,7 +69,8 @@ class Task:
 
     def _here(self, env: submitit.JobEnvironment) -> Outcome:
         world = task.local_world(self.run, env.global_rank, env.num_tasks, env.job_id)
-        return task.run(self.job, world, self.launcher)
+        with spent.counted(self.run, world, self.cluster):
+            return task.run(self.job, world, self.launcher)
 
     def _on_slurm(self, env: submitit.JobEnvironment) -> Outcome:
         interface = self.cluster.interface
@@ -84,7 +85,8 @@ class Task:
         attempts.begin(RunFolder(self.run), world, limit, progress() if progress else None, not overlaps)
         folder = RunFolder(self.run, [world.job_id, world.restart])
         try:
-            outcome = task.run(self.job, world)
+            with spent.counted(self.run, world, self.cluster):
+                outcome = task.run(self.job, world)
         except Exception as error:
             attempts.failed(folder, world, error)
             raise

@@ -89,7 +89,7 @@ def _figures(summary: Summary, rates: Rates, nodes: Sequence[Node]) -> list[tupl
         (_utilisation(total.gpu_hours, sum(n.gpus for n in nodes) * hours), "of the GPUs used"),
         (_utilisation(total.core_hours, sum(n.cpus for n in nodes) * hours), "of the cores used"),
         (_energy(summary.slurm_kwh), "kWh measured by Slurm"),
-        (_energy(summary.run_kwh), "kWh reported by our runs"),
+        (_energy(summary.run_kwh), "kWh of our runs, measured or modelled"),
     ]
 
 

@@ -38,7 +38,7 @@ class Progress:
         loss: last logged loss, nats per token.
         tokens_per_second: of the whole job, last logged.
         step_seconds: median of the logged steps in the tail of metrics.jsonl.
-        kwh: energy so far, None when unknown.
+        kwh: energy so far, measured or modelled, None when unknown.
         updated: when the last step was logged, UTC epoch seconds.
         reason: why it is in that state, "" when run.json gives none.
         mfu: share of the peak, last logged.
@@ -138,12 +138,19 @@ def _progress(folder: Path, record: dict[str, Any], rows: list[dict[str, Any]]) 
         loss=_figure(last.get("loss", record.get("loss"))),
         tokens_per_second=_figure(last.get("tokens_per_second")),
         step_seconds=statistics.median(times) if times else None,
-        kwh=_figure(record.get("kwh", record.get("kWh"))),
+        kwh=_kwh(record),
         updated=_figure(last.get("time")),
         reason=str(record.get("reason") or ""),
         mfu=_figure(last.get("mfu")),
         memory_bytes=_figure(last.get("memory_bytes")),
     )
+
+
+def _kwh(record: dict[str, Any]) -> float | None:
+    """Energy with the rest of the nodes and the data centre; of a run of an earlier version its counter's."""
+    footprint = record.get("footprint")
+    whole = _figure(footprint.get("kwh")) if isinstance(footprint, dict) else None
+    return _figure(record.get("kwh", record.get("kWh"))) if whole is None else whole
 
 
 def _figure(value: object) -> float | None:

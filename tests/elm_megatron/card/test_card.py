@@ -92,13 +92,13 @@ def test_figures_equal_the_records(export: cases.Made, corpus: Path):
 
 
 def test_unknown_is_said(export: cases.Made):
-    """No energy was measured and no licence given: the card says so rather than inventing them."""
+    """No licence was given: the card says so. Energy that was not measured is modelled, and said to be so."""
     text = (export.hf / "README.md").read_text()
     assert yaml.safe_load(text.split("---")[1])["license"] == "unknown"
+    row = energy_row(text).split(" | ")
     if json.loads((export.run / "run.json").read_text()).get("kwh") is None:
-        row = energy_row(text)
-        assert row.split(" | ")[5] == "unknown"
-    assert "CO2 is unknown" in text
+        assert "modelled: " in row[7] and "PUE 1.19; 268 g CO2 per kWh (the Netherlands, 2023" in row[7]
+    assert number(row[6]) == pytest.approx(268 * number(row[5]), rel=1e-4)
 
 
 def test_it_renders(export: cases.Made):
@@ -128,8 +128,12 @@ def test_energy_in_the_card(export: cases.Made, corpus: Path, ranks: RankPool, t
     config = cases.export_config(tmp_path / "export", run, grams_per_kwh=200.0, licence="cc-by-4.0")
     ranks.run(1, cases.export, config=config)
     text = (tmp_path / "export" / "model" / "README.md").read_text()
-    row = energy_row(text)
-    assert row.endswith("| 1.5 | NVML, GPU \\| test | 300 |")
+    row = energy_row(text).split(" | ")
+    assert number(row[5]) == pytest.approx(1.5 * 1.5 * 1.19)  # half as much again for the rest of the node
+    assert number(row[6]) == pytest.approx(200 * number(row[5]), rel=1e-4)
+    assert "measured by NVML, GPU \\| test" in row[7]
+    sums = next(line for line in text.splitlines() if line.startswith("| all |")).split(" | ")
+    assert number(sums[5]) >= number(row[5])
     assert "license: cc-by-4.0" in text
 
 

@@ -140,11 +140,15 @@ def test_a_run_is_compared_and_corrects_later_plans(
     step = 2 * next(row.step.total for row in before if row.name == "1×4 dp=4 mb=4")
     rows = [{"step": n, "step_seconds": step, "mfu": 0.18, "memory_bytes": 17 << 30} for n in range(1, 11)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (run / "run.json").write_text(json.dumps({"schema": 1, "seconds": 10 * step, "kwh": 0.5}))
+    record = {"schema": 1, "seconds": 10 * step, "kwh": 0.5, "energy_method": "NVML, GPU", "world_size": 4}
+    (run / "run.json").write_text(json.dumps(record))
     figures = {one.name: one for one in measured.figures("measured")}
     assert figures["step"].error == pytest.approx(-0.5)
     assert figures["memory"].error == pytest.approx(0, abs=0.02)
-    assert figures["energy"].recorded == 0.5 and figures["hours"].error == pytest.approx(-0.5)
+    hosts = 4 * 0.2 * 10 * step / 3600
+    assert figures["energy"].recorded == pytest.approx((0.5 + hosts) * 1.19)
+    assert figures["hours"].error == figures["device-hours"].error == pytest.approx(-0.5)
+    assert figures["CO2"].recorded == pytest.approx(0.268 * figures["energy"].recorded)
     assert measured.calibrate("measured") == pytest.approx(2.0)
     assert figures["step"].predicted * 2 == pytest.approx(measured.figures("measured")[0].predicted)
     plan_command(asked("nodes=[1]"), rate)
