@@ -6,6 +6,7 @@ python launch/community.py export=autumn        # tuning files in community/expo
 python launch/community.py withdraw=item:12     # or a pseudonym; names every dataset and model made with it
 
 Served models are listed in community/models.yaml: [{name: elm, url: "http://127.0.0.1:8080", key_file: …}].
+With source: <run> beside them, the chat page shows which training works are in an answer.
 """
 
 import checkout  # noqa: F401

@@ -87,7 +87,7 @@ fi
 if [[ $(cat "$venv/tests-installed" 2>/dev/null) != "$stamp" ]]; then
   echo "installing into $venv"
   "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt \
-    -e '.[train,data,hf,eval,llamacpp,community,slurm,dev]'
+    -e '.[train,data,hf,eval,llamacpp,community,trace,slurm,dev]'
   echo "$stamp" >"$venv/tests-installed"
 fi
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from data_prep.progress import Progress
 from elm_megatron.trace import show
 from elm_megatron.trace.datasets import Traced, datasets_of
 from elm_megatron.trace.index import Index, Outdated, build, without_gone
+from elm_megatron.trace.suffixes import EXTRA
 from elm_megatron.trace.tracer import Tracer
 
 
@@ -26,6 +28,9 @@ def trace_command(config: TraceConfig) -> int:
     Raises:
         InputError: the model, its dataset or an answer cannot be read, or an index cannot be written.
     """
+    for library in ("pyarrow", "sentencepiece"):
+        if find_spec(library) is None:
+            raise InputError(f"trace_answer needs {library}, which is not installed: {EXTRA}.")
     given = _given(config)  # before an index is made, which may take minutes
     datasets = datasets_of(config.source, config.data.dir, config.index_dir)
     progress = Progress()

@@ -42,7 +42,11 @@ def text_of(page: str) -> str:
 def test_passages_are_marked_and_works_named(traced: Community) -> None:
     index(traced)
     person = traced.person()
-    assert "/ask/works" in person.post("/ask", question="Hello")
+    page = person.post("/ask", question="Hello")
+    script = person.get("/static/ask.js")
+    for name in re.findall(r'getElementById\("([^"]+)"\)', script):  # those that hold the answer too
+        assert f'id="{name}"' in page
+    assert "/ask/works" in page
     answer = f'<script>x</script> "{BODY}" & {OTHER}'
     page = person.post("/ask/works", answer=answer)
     assert text_of(page) == answer
