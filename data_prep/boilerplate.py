@@ -17,16 +17,24 @@ STRONG = re.compile(
     r"copyright of the (?:master|bachelor)?\s*thesis rests with|"
     r"hereby declare that (?:this|the) (?:thesis|work)|"
     r"verklaar (?:hierbij|ik) dat|(?<![\"'“‘])no part of this (?:publication|thesis) may be reproduced|"
-    r"(?<![\"'“‘])niets uit deze uitgave mag",
+    r"(?<![\"'“‘])niets uit deze uitgave mag|"
+    r"(?:non-?plagiarism statement|statement of originality)|"
+    r"auteursrecht(?:en)? (?:van|op) (?:deze|de|dit) [\w-]{1,20} (?:be)?rust|"
+    r"(?:ondergetekenden? verkla|auteurs? verkla|(?:students?|authors?) who declares?|authors? declares?)\w*"
+    r" (?:hierbij |hereby )?(?:(?:dat|that) (?:dit|deze|this|the text|de tekst|het werk|all|alle)|to (?:have written|take))|"
+    r"this (?:work|thesis|document) is licen[sc]ed under|"
+    r"views (?:stated|expressed) in this (?:thesis|paper|document) are those of the author|"
+    r"this (?:document|thesis|report) is (?:strictly )?confidential and",
     re.I,
 )
 WEAK = re.compile(
-    r"all rights reserved|alle rechten voorbehouden|reuse guidelines|creative commons attribution|"
+    r"all rights reserved(?! (?:to|for|by|in) )|alle rechten voorbehouden|reuse guidelines|creative commons attribution|"
     r"downloaded from|(?<!in )terms of use",
     re.I,
 )
 WORDS = ("rights", "rechten", "declare", "verklaar", "reproduced", "uitgave", "guidelines", "attribution")
-WORDS += ("downloaded", "terms of use", "rests with")  # each phrase has one
+WORDS += ("downloaded", "terms of use", "rests with", "plagiarism", "originality", "auteursrecht", "licensed")
+WORDS += ("licenced", "views ", "confidential")  # each phrase has one
 SECOND_SIGN = re.compile(
     r"©|\(c\) ?\d{4}|\bcopyright (?:©|\(c\)|\d{4})|\b(?:signature|handtekening|signed|ondertekend)\b|"
     r"own (?:work|responsib)|eigen werk|plagiar|plagiaat|(?:prior )?written permission|"

@@ -119,7 +119,7 @@ RULES = (
     Rule("mojibake", repair_characters, version=3),
     Rule(ALWAYS, normalise_blocks, version=2),
     Rule("redact", redact_people, version=4),
-    Rule("boilerplate", leave_out_boilerplate, version=2),
+    Rule("boilerplate", leave_out_boilerplate, version=3),
     Rule("references", leave_out_references),
     Rule(ALWAYS, leave_out_short_blocks),
     Rule(ALWAYS, judge_language, version=2),

@@ -22,6 +22,11 @@ KEPT = (
     "hebben de grote "
     "ziekenhuizen meer personeel per patiënt dan de kleine ziekenhuizen in dezelfde regio hebben.",
     "In terms of use, the two systems hardly differ: the terms of use are read by nobody in either group.",
+    "All rights reserved to the shareholders under the articles were listed, and each was coded as a right.",
+    "In the terms of use of the platform it is said that no part of the content may be reproduced, which a "
+    "third of the respondents did not know.",
+    "The author of a written statement is responsible for its contents, says the Civil Code.",
+    "De auteur verklaart dat de roman een bekentenis is, en de lezer gelooft hem op de laatste bladzijde.",
     "Old books say “no part of this publication may be reproduced” on the second page, and readers laughed.",
 )
 DROPPED = (
@@ -30,6 +35,17 @@ DROPPED = (
     "Downloaded from https://repository.example.org on 3 May 2020. Terms of use: see the website.",
     "I hereby declare that this thesis is my own work and that all sources are acknowledged.",
     "Ik verklaar hierbij dat deze scriptie mijn eigen werk is en geen plagiaat bevat. Handtekening:",
+    "NON-PLAGIARISM STATEMENT By submitting this thesis the author declares to have written this thesis "
+    "completely by himself/herself, and not to have used sources other than the ones mentioned.",
+    "Statement of originality: This document is written by the student who declares to take full "
+    "responsibility for the contents of this document.",
+    "Het auteursrecht van deze scriptie berust bij de auteur. Het werk dat daarin wordt gepresenteerd is "
+    "origineel.",
+    "De auteur verklaart dat de tekst en het werk in deze scriptie origineel zijn.",
+    "Ondergetekende verklaart dat dit werk geheel eigen werk is en dat er geen plagiaat is gepleegd.",
+    "The views stated in this thesis are those of the author and not necessarily those of the supervisor.",
+    "This work is licensed under a Creative Commons Attribution 4.0 International License.",
+    "This document is confidential and may not be distributed without permission.",
     "Niets uit deze uitgave mag worden verveelvoudigd zonder schriftelijke toestemming van de auteur.",
     "© 2019 V. Persoon. All rights reserved. No part of this thesis may be reproduced.",
 )
