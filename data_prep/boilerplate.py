@@ -21,15 +21,16 @@ STRONG = re.compile(
     r"(?:non-?plagiarism statement|statement of originality)|"
     r"auteursrecht(?:en)? (?:van|op) (?:deze|de|dit) [\w-]{1,20} (?:be)?rust|"
     r"(?:ondergetekenden? verkla|auteurs? verkla|(?:students?|authors?) who declares?|authors? declares?)\w*"
-    r" (?:hierbij |hereby )?(?:(?:dat|that) (?:dit|deze|this|the text|de tekst|het werk|all|alle)|to (?:have written|take))|"
+    r" (?:hierbij |hereby )?"
+    r"(?:(?:dat|that) (?:dit|deze|this|the text|de tekst|het werk|all|alle)|to (?:have written|take))|"
     r"this (?:work|thesis|document) is licen[sc]ed under|"
     r"views (?:stated|expressed) in this (?:thesis|paper|document) are those of the author|"
     r"this (?:document|thesis|report) is (?:strictly )?confidential and",
     re.I,
 )
 WEAK = re.compile(
-    r"all rights reserved(?! (?:to|for|by|in) )|alle rechten voorbehouden|reuse guidelines|creative commons attribution|"
-    r"downloaded from|(?<!in )terms of use",
+    r"all rights reserved(?! (?:to|for|by|in) )|alle rechten voorbehouden|reuse guidelines|"
+    r"creative commons attribution|downloaded from|(?<!in )terms of use",
     re.I,
 )
 WORDS = ("rights", "rechten", "declare", "verklaar", "reproduced", "uitgave", "guidelines", "attribution")

@@ -31,9 +31,11 @@ EVIDENCE = re.compile(
     r"|(?<![A-ZÀ-Þ])Â[\u00a0-¿]"
     rf"|(?<!\w)[Ã-Þ][\u0080-\u009f¡-ª¬-¿–—“”…€‚ƒ„†‡ˆ‰Š‹ŒŽžŸšœ•˜](?=[a-zß-ÿ])"
     rf"|â[€‚„†‡ˆ‰‹œŸ¬¢\u0080-\u009f][{_TRAIL}]|ðŸ|ï»¿"
+    # read as an old Macintosh's or a DOS encoding: √© and ‚Äô, ├⌐ and ΓÇÖ
+    r"|‚Ä[ôúùìî¶¢û]|(?<=[a-z])√[©´§∂º¶®ß±†¥ª∏≥≠™]|√[©´§∂º¶®ß](?=[a-z])|ΓÇ[ÖöÖ£ÿªô¥]|[├┬][⌐½╢╝║ƒ▒ñóíáúº»¬¿▓]"
 )
 # What all evidence begins with; this is much faster to look for.
-SUSPECT = re.compile(r"[Â-Þâðï][^\x00-\x7f]")
+SUSPECT = re.compile(r"[Â-Þâðï√‚Γ├┬][^\x00-\x7f]")
 WELL_ENCODED = re.compile(f"(?:{MOJIBAKE.pattern})|([^\\W\\x00-\\x7f]|[‘’“”])")
 INVISIBLE = {"\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "", "\u200e": "", "\u200f": "", SPACE: "_"}
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
@@ -73,7 +75,8 @@ def _is_well_encoded(block: str) -> bool:
 
 def _repair_block(block: str, work_is_garbled: bool, counts: Counter[str]) -> str:
     if work_is_garbled or _has_evidence(block):
-        lines = [ftfy.fix_encoding(line) for line in block.split("\n")]
+        # Of a closing quote's three bytes Windows-1252 has no sign for the last one.
+        lines = [ftfy.fix_encoding(line.replace("â€\ufffd", "â€\x9d")) for line in block.split("\n")]
         repaired = "\n".join(lines)
         if repaired != block:
             counts[MOJIBAKE_KIND] += len(MOJIBAKE.findall(block)) - len(MOJIBAKE.findall(repaired))

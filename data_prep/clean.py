@@ -116,7 +116,7 @@ def judge_quality(work: Cleaned, config: CleanConfig) -> None:
 
 ALWAYS = ""
 RULES = (
-    Rule("mojibake", repair_characters, version=3),
+    Rule("mojibake", repair_characters, version=4),
     Rule(ALWAYS, normalise_blocks, version=2),
     Rule("redact", redact_people, version=4),
     Rule("boilerplate", leave_out_boilerplate, version=3),

@@ -51,6 +51,28 @@ def test_a_garbled_work_is_set_right(times: int) -> None:
     assert repair([text, "plain", text], counts) == [PROSE, "plain", PROSE] and counts["mojibake"] > 0
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac_roman", "cp437"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Eén café in de coöperatie; “België” – naïeve ideeën",
+        "Müller’s Straße in Größe",
+        "Zoë’s choice, façade",
+    ],
+)
+def test_what_other_encodings_made_of_a_text_is_undone(text: str, encoding: str) -> None:
+    garbled = text.encode().decode(encoding, "replace")
+    block, _ = repair([garbled, "A block of ASCII."], Counter())
+    assert normalise(block) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a √n rate and √(x²+y²)", "x ≥ √2 ‚quoted’", "Γ(α) and ΓΔ", "├── folder", "²√∂"]
+)
+def test_mathematics_and_lines_of_boxes_are_not_garbled(text: str) -> None:
+    assert repair([text], Counter()) == [text]
+
+
 def test_a_garbled_block_in_a_good_work_is_set_right_alone() -> None:
     assert repair([PROSE, garble(PROSE), *GOOD], Counter()) == [PROSE, PROSE, *GOOD]
 
