@@ -8,12 +8,14 @@ import statistics
 from collections import Counter
 
 from data_prep.hyphens import join_cut_words, known_compounds
-from data_prep.pdf_columns import Line
+from data_prep.pdf_columns import Line, is_across
 
 EDGE_LINES = 2  # lines at the top and bottom of a page that may be running headers or page numbers
 PAGE_NUMBER = re.compile(
     r"^\W*(?:p(?:age|agina)?\.?\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|van)\s*\d{1,4})?\W*$", re.I
 )
+FOOTNOTE = re.compile(r"(?:\d{1,3}|[*†‡]{1,3})\s?[^\W\d_]|_{5,}$")
+MOST_FOOTNOTES = 8  # of a page, its rule too
 SENTENCE_END = (".", "!", "?", ":", ";", "”", '"', ")")
 
 
@@ -29,18 +31,22 @@ def blocks_of_pages(pages: list[list[Line]]) -> list[str]:
             or not (PAGE_NUMBER.match(line.text) or _shape(line.text) in furniture)
         ]
         paragraphs = _paragraphs(lines)
-        goes_on = (
-            blocks
-            and paragraphs
-            and not blocks[-1][-1].endswith(SENTENCE_END)
-            and paragraphs[0][0][:1].islower()
-        )
-        if goes_on:  # a paragraph that runs over the page
-            blocks[-1] += paragraphs.pop(0)
+        if paragraphs and paragraphs[0][0][:1].islower() and (open_block := _unfinished(blocks)):
+            open_block += paragraphs.pop(0)
         blocks += paragraphs
     known = known_compounds(blocks)
     texts = ["\n".join(join_cut_words(block, known)) for block in blocks]
     return [text.replace("\ufffe", "-").replace("\x02", "-") for text in texts]
+
+
+def _unfinished(blocks: list[list[str]]) -> list[str] | None:
+    """The paragraph that goes on over the page: the last one, or the one above the page's footnotes."""
+    for block in blocks[: -MOST_FOOTNOTES - 2 : -1]:
+        if not (block[-1].endswith(SENTENCE_END) or FOOTNOTE.match(block[0])):
+            return block
+        if not FOOTNOTE.match(block[0]):
+            return None
+    return None
 
 
 def _shape(text: str) -> str:
@@ -67,7 +73,11 @@ def _paragraphs(lines: list[Line]) -> list[list[str]]:
     result = [[lines[0].text]]
     for (above, below), gap in zip(itertools.pairwise(lines), gaps, strict=True):
         short = above.right < max(line.right for line in lines) - 0.2 * width
-        if gap > usual + 0.5 * height or (short and above.text.endswith(SENTENCE_END)):
+        if (
+            is_across(above, below)
+            or gap > usual + 0.5 * height
+            or (short and above.text.endswith(SENTENCE_END))
+        ):
             result.append([])
         result[-1].append(below.text)
     return result

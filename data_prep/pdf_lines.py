@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from data_prep.pdf_columns import Line, in_reading_order
+from data_prep.pdf_columns import Line, in_reading_order, is_across, without_line_numbers
 from data_prep.raw import Unreadable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_PAGES = 2000
 SAMPLE = 24  # characters of a page whose direction is asked for
+OTHER = 3  # heights of a line: something else than text beside it
 WIDE = 1.5  # heights of a line: a gap between columns
 Box = tuple[float, float, float, float]  # left, right, bottom, top
 
@@ -52,7 +53,8 @@ def read_pages(data: bytes, max_text: int) -> list[list[Line]]:
         size += text.count_chars()
         if size > max_text:
             raise Unreadable("text_too_long")
-        pages.append(_join_pieces(in_reading_order(_top_down(list(PageText(text).pieces())))))
+        pieces = without_line_numbers(_top_down(list(PageText(text).pieces())))
+        pages.append(_join_pieces(in_reading_order(pieces)))
         text.close()
         page.close()
     document.close()
@@ -125,7 +127,7 @@ class PageText:
         for before, box in itertools.pairwise(boxes):
             height = min(box[3] - box[2], before[3] - before[2])
             is_below = box[0] < before[1] and (box[2] + box[3]) / 2 < before[2]
-            if is_below or box[0] - before[1] > WIDE * height:
+            if is_below or box[0] - before[1] > WIDE * height or box[3] - box[2] > OTHER * height:
                 yield from self._by_characters(start, len(run))
                 return
         yield from _piece(list(run), boxes)
@@ -161,8 +163,11 @@ class PageText:
 
     def _are_parted(self, box: Box, before: Box, index: int) -> bool:
         """Whether a character begins a line below that of the one before, or another column."""
-        if box[0] - before[1] > 2 * WIDE * (before[3] - before[2]):
+        height = before[3] - before[2]
+        if box[0] - before[1] > 2 * WIDE * height:
             return True
+        if box[3] - box[2] > OTHER * height and not self._reads_on(index):
+            return True  # what is written across the page, as a watermark
         return _is_below(box, before) and self._reads_on(index)
 
     def _reads_on(self, index: int) -> bool:
@@ -197,8 +202,11 @@ def _join_pieces(pieces: Iterable[Line]) -> list[Line]:
     lines: list[Line] = []
     last: Line | None = None  # the piece before, by itself: a drop cap reaches down to lines that follow
     for piece in pieces:
-        if last and min(last.top, piece.top) - max(last.bottom, piece.bottom) > 0.5 * min(
-            last.top - last.bottom, piece.top - piece.bottom
+        if (
+            last
+            and not is_across(last, piece)
+            and min(last.top, piece.top) - max(last.bottom, piece.bottom)
+            > 0.5 * min(last.top - last.bottom, piece.top - piece.bottom)
         ):
             line = lines[-1]
             space = "" if piece.left - last.right < 0.25 * (piece.top - piece.bottom) else " "

@@ -18,7 +18,7 @@ from data_prep.tombstones import Tombstones
 
 # Raise one when the same inputs and settings give other bytes; a cleaning rule has a version of its own.
 VERSION = 5
-PDF_VERSION = 3  # where a work is a PDF
+PDF_VERSION = 4  # where a work is a PDF
 WORK = ".build-"
 TOLD = ("addresses", "robots")  # of a harvest's record: they decide on no byte of the dataset
 SMALL = 500  # bytes of raw works for each piece of the vocabulary, below which the works' words are counted

@@ -1,5 +1,7 @@
+import itertools
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -217,3 +219,58 @@ def test_a_bomb_ends_with_its_child():
         assert str(reason) in ("pdf_too_large", "pdf_too_slow", "pdf_damaged", "text_too_long")
     else:
         assert sum(map(len, blocks)) <= 11_000_000
+
+
+TEXT = (
+    "The night trains of the continent were slow, and the council asked the nurses of the harbour to count "
+    "the passengers who boarded each of them between March and June, because nobody believed the figures of "
+    "the company that ran them. In the second part we compare the answers of the older respondents with "
+    "those of the younger ones; the difference is small but it does not vanish when we control for income."
+)
+
+
+def placed(left, top, text, size=9):
+    return f"BT /F1 {size} Tf 1 0 0 1 {left} {top} Tm ({text}) Tj ET\n"
+
+
+@pytest.mark.parametrize(("count", "width", "shift"), [(2, 48, 0), (2, 48, 5), (3, 30, 0)])
+def test_columns_drawn_row_by_row_are_read_one_after_the_other(count, width, shift):
+    texts = [TEXT.replace("night", f"night{number}") for number in range(count)]
+    columns = [textwrap.wrap(text, width) for text in texts]
+    rows = itertools.zip_longest(*columns, fillvalue="")
+    drawing = "".join(
+        placed(50 + number * 480 // count, 740 - 12 * row - shift * number, line)
+        for row, lines in enumerate(rows)
+        for number, line in enumerate(lines)
+        if line
+    )
+    found = " ".join(" ".join(extract(drawn([drawing]))).split())
+    assert all(text in found for text in texts)
+
+
+def test_what_is_written_across_a_page_is_no_part_of_its_lines():
+    lines = textwrap.wrap(TEXT, 80)
+    mark = "q 0.7 0.7 -0.7 0.7 150 250 cm BT /F1 60 Tf 0 0 Td (CONFIDENTIAL) Tj ET Q\n"
+    text = "".join(placed(70, 500 - 13 * row, line) for row, line in enumerate(lines))
+    for drawing in (text + mark, mark + text):
+        blocks = [" ".join(block.split()) for block in extract(drawn([drawing]))]
+        assert sorted(blocks) == sorted([TEXT, "CONFIDENTIAL"])
+
+
+def test_numbers_of_lines_are_no_text():
+    lines = textwrap.wrap(TEXT, 40)
+    drawing = "".join(
+        placed(40, 740 - 13 * row, row + 1, 7) + placed(80, 740 - 13 * row, line)
+        for row, line in enumerate(lines)
+    )
+    assert [" ".join(block.split()) for block in extract(drawn([drawing]))] == [TEXT]
+
+
+def test_a_paragraph_goes_on_over_the_page_past_its_footnotes():
+    lines = textwrap.wrap(TEXT, 80)
+    first = "".join(placed(70, 700 - 13 * row, line) for row, line in enumerate(lines[:3]))
+    first += placed(70, 90, "________", 8) + placed(70, 78, "1 See Smith [2010] and", 8)
+    first += placed(70, 68, "the others.", 8) + placed(280, 40, "1")
+    second = "".join(placed(70, 700 - 13 * row, line) for row, line in enumerate(lines[3:]))
+    blocks = [" ".join(block.split()) for block in extract(drawn([first, second + placed(280, 40, "2")]))]
+    assert blocks[0] == TEXT and "1 See Smith [2010] and the others." in blocks[1:]
