@@ -28,7 +28,7 @@ SOURCE_DECIDES = ("export", "import_hf", "eval", "serve")  # the other verbs com
 RUN_FILES = {"config.yaml", "run.json", "lock", "logs", "rendezvous", "checkpoints", "tensorboard", "adapter"}
 RUN_FILES |= {"metrics.jsonl", "metrics.lost.jsonl", "valid.jsonl", "samples.jsonl", "curves.png", "model"}
 RUN_FILES |= {"model.gguf", "README.md", "tokenizer", "evaluation.json", "evaluation.md"}
-RUN_FILES |= {"serving.json", "serve.key"}
+RUN_FILES |= {"serving.json", "serve.key", "trace"}
 # A key that only one verb's config.yaml has.
 VERB_KEYS = {"tune": "finetune", "train": "pretrain", "shard_gb": "export", "tasks": "eval"}
 VERB_KEYS |= {"preprocess": "preprocess", "idle_minutes": "serve"}

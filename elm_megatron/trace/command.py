@@ -58,12 +58,11 @@ def _given(config: TraceConfig) -> Callable[[], Iterator[str]] | None:
     """
     if config.text is not None or config.file is not None:
         text = config.text if config.text is not None else _read(str(config.file))
-        return lambda: iter([text] if text.strip() else [])
-    if sys.stdin is not None and sys.stdin.isatty():
+    elif sys.stdin is not None and sys.stdin.isatty():
         return None
-    data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    text = _decoded(data, "standard input")
-    return lambda: iter([text] if text.strip() else [])
+    else:
+        text = _decoded(sys.stdin.buffer.read() if sys.stdin is not None else b"", "standard input")
+    return lambda: iter([text] if text.strip() or config.json else [])
 
 
 def _read(name: str) -> str:

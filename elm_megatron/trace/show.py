@@ -9,9 +9,10 @@ from elm_megatron.trace.index import Work
 from elm_megatron.trace.tracer import Span, Trace
 
 MARK, NUMBER = "black on yellow", "bold magenta"
-# What would move a terminal's cursor or change its colours is shown as a sign of one character.
+# What would move a terminal's cursor, change its colours or turn the direction of text around is shown as one
+# other character.
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-CONTROLS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+CONTROLS |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 
 
 def show(trace: Trace, console: Console, works: int | None) -> None:

@@ -150,6 +150,8 @@ def test_an_answer_from_a_file_or_standard_input(
     assert command(trained, capsys)[0] == from_file
     assert "a (Haven)" in from_file
     assert command(trained, capsys, file="/dev/null")[0] == ""  # only the index
+    nothing, _ = command(trained, capsys, text="", json=True)
+    assert json.loads(nothing) == {"text": "", "tokens": 0, "characters_covered": 0, "spans": []}
     (tmp_path / "latin").write_bytes("één".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin: is not UTF-8 text \(byte 0\)"):
         command(trained, capsys, file=str(tmp_path / "latin"))
