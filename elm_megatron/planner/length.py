@@ -1,7 +1,7 @@
 """How long a pretraining run is: steps, tokens, and its predicted hours; torch-free.
 
-On GPUs the hours are steps × the step time of `performance.py`. On CPU nodes, and where the site's YAML
-names a peak and no GPU, they are FLOPs of the tokens ÷ (nodes or GPUs × their peak × assumed utilisation).
+The hours are steps × the step time of `performance.py`. Where the site's YAML names a peak and no memory,
+they are FLOPs of the tokens ÷ (nodes or GPUs × their peak × assumed utilisation).
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.errors import InputError
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.train import TrainConfig
 from data_prep.manifest import FILE, Manifest
 from elm_megatron.planner.calibration import calibrated_by, factor_of
+from elm_megatron.planner.devices import Device
 from elm_megatron.planner.inputs import device_of, layout_of, shape_of
 from elm_megatron.planner.performance import mfu, step_time
 
@@ -42,22 +44,33 @@ def estimate(config: PretrainConfig) -> Length:
     available, basis = dataset_tokens(config)
     steps = steps_of(train, available)
     tokens = train.consumed(steps) * train.seq_length
-    if no_peak(config):
-        return Length(steps, tokens, basis, None, None)
-    on_gpus = config.cluster.device == "gpu"
-    if on_gpus and (site.gpu_model or site.gpu_memory_gb):
-        sheet = device_of(config)
+    sheet = _sheet(config)
+    if sheet is not None:
         seconds = step_time(shape_of(config.model), layout_of(config), sheet).total
         seconds *= factor_of(config.cluster.name)
         used = mfu(shape_of(config.model), layout_of(config), sheet, seconds)
-        how = f"{seconds:.3g} s a step on {sheet.name} with Transformer Engine, {used:.0%} of its peak"
+        kernels = " with Transformer Engine" if config.cluster.device == "gpu" else ""
+        how = f"{seconds:.3g} s a step on {sheet.name}{kernels}, {used:.0%} of its peak"
         if run := calibrated_by(config.cluster.name):
             how += f", corrected by run {run}"
         return Length(steps, tokens, basis, steps * seconds / 3600, how)
+    if no_peak(config):
+        return Length(steps, tokens, basis, None, None)
     flops = config.model.flops_per_token(train.seq_length) * tokens
+    on_gpus = config.cluster.device == "gpu"
     units, unit = (config.world_size, "GPU") if on_gpus else (config.cluster.nodes, "node")
     hours = flops / (units * site.peak_tflops * 1e12 * site.mfu) / 3600
     return Length(steps, tokens, basis, hours, f"at {site.mfu:.0%} of {site.peak_tflops:g} TFLOP/s a {unit}")
+
+
+def _sheet(config: PretrainConfig) -> Device | None:
+    """The device that a step is timed on; None where the site says too little for that."""
+    try:
+        return device_of(config)
+    except InputError:
+        if config.cluster.site.gpu_model:  # a name without a sheet is a mistake
+            raise
+        return None
 
 
 def steps_of(train: TrainConfig, available: int) -> int:

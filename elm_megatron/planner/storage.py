@@ -1,7 +1,8 @@
 """What a run will write, against the room there is: bytes and files of its checkpoints and logs. Torch-free.
 
 A checkpoint holds fp32 weights and AdamW's two moments of every trained parameter, 12 bytes each, in
-`WRITERS` files a rank. The room is what the file system says is free, and the quota of the site's YAML.
+`WRITERS` files a rank. The room is what the file system says is free, and what quotas leave: those that its
+tools report (quota.py), and those of the site's YAML.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from conf.errors import InputError
 from conf.schema.cluster import SiteConfig
 from conf.schema.train import TrainConfig
+from elm_megatron.planner import quota
 
 BYTES_PER_PARAMETER = 12
 WRITERS = 2  # files of a rank in a checkpoint, as checkpoint/save.py writes them
@@ -90,16 +92,20 @@ def need(trained: int, train: TrainConfig, steps: int | None, ranks: int) -> Nee
 
 
 def room(folder: Path, site: SiteConfig) -> Room:
-    """What the file system of a folder has free, or the site's quota where that is smaller."""
+    """What the file system of a folder has free, or where that is smaller a quota.
+
+    Quotas are those that the file system's own tools report, and those of the site's YAML.
+    """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     found = os.statvfs(there)
     free = found.f_bavail * found.f_frsize
     files = found.f_favail if found.f_files else None
     limits = [(free, files, f"free on {there}")]
+    limits += [(one.bytes, one.files, f"left by {one.basis}") for one in quota.left(there)]
     home = Path.home()
     if there.resolve().is_relative_to(home.resolve()) and (site.home_gb or site.home_files):
-        quota = None if site.home_gb is None else int(site.home_gb * GIB)
-        limits.append((quota, site.home_files, f"the quota of {home}"))
+        allowed = None if site.home_gb is None else int(site.home_gb * GIB)
+        limits.append((allowed, site.home_files, f"the quota of {home}"))
     if site.scratch and site.scratch_files and there.is_relative_to(site.scratch):
         limits.append((None, site.scratch_files, f"the quota of {site.scratch}"))
     sizes = [limit for limit in limits if limit[0] is not None]

@@ -22,10 +22,11 @@ from conf.schema.data import TrainingData
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
 from conf.schema.train import TrainConfig
-from elm_megatron.planner import layout, overhead, storage
+from elm_megatron.planner import footprint, layout, overhead, storage
 from elm_megatron.planner.inputs import loop_key, loop_of
 from elm_megatron.planner.length import Length, estimate, no_peak
 from elm_megatron.planner.memory import cross_entropy, rank_parts
+from elm_megatron.planner.show import short
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources import ownership
 from slurm.jobs.notes import notes
@@ -73,6 +74,7 @@ def show(config: Any) -> int:
         line("length", f"{guess.steps:,} steps, {guess.tokens:,} tokens ({guess.basis})")
         line("time", _hours(guess, config))
         line("budget", _budget(guess, config))
+        line("energy", _energy(guess, config))
     _show_storage(config, loop, trained, guess.steps if guess else loop.steps)
     show_start(config, config.world_size, verb)
     return 0
@@ -207,16 +209,24 @@ def _parts(found: dict[str, int]) -> str:
 def _hours(guess: Length, config: PretrainConfig) -> str:
     if guess.hours is None:
         return f"not estimated: {no_peak(config)}"
-    return (
-        f"about {guess.hours:,.1f} hours, predicted: {guess.how}; the job asks for {config.cluster.time} and "
-        "requeues itself until it is done"
-    )
+    text = f"about {short(guess.hours)} hours, predicted: {guess.how}"
+    if config.cluster.executor != "slurm":
+        return text
+    limit = config.cluster.time or "the partition's default time"
+    return f"{text}; the job asks for {limit} and requeues itself until it is done"
 
 
 def budget(guess: Length, config: PretrainConfig) -> float | None:
     """Budget units of a run in the site's units; None where no rate or no hours are known."""
     rate = per_hour(config.cluster, config.world_size)
     return None if rate is None or guess.hours is None else guess.hours * rate
+
+
+def _energy(guess: Length, config: PretrainConfig) -> str:
+    if guess.hours is None:
+        return "not estimated, since the hours are not"
+    found = footprint.planned(config.cluster, config.world_size, guess.hours)
+    return f"about {short(found.kwh)} kWh, {short(found.co2_kg)} kg CO2, {found.basis}"
 
 
 def hours_words(guess: Length, config: PretrainConfig) -> str:
@@ -236,4 +246,4 @@ def _budget(guess: Length, config: PretrainConfig) -> str:
     units = budget(guess, config)
     if units is None:
         return f"not estimated: cluster={config.cluster.name} names no rate"
-    return f"about {units:,.0f} {config.cluster.site.budget_unit}, on the same prediction"
+    return f"about {short(units) if units < 10 else f'{units:,.0f}'} {config.cluster.site.budget_unit}, on the same prediction"

@@ -89,8 +89,9 @@ def test_cores_are_not_priced_by_the_rate_of_gpu_nodes() -> None:
 @pytest.mark.parametrize(
     ("keys", "time", "budget"),
     [
-        (["cluster=snellius", "train.precision=fp32"], "peak_tflops is that of bf16", "the hours are not"),
-        (["cluster=local"], "cluster=local names no peak_tflops", "the hours are not"),
+        (["cluster=snellius", "train.precision=fp32"], "about", "cluster=snellius names no rate"),
+        (["cluster=local"], "s a step on a rank on this machine", "cluster=local names no rate"),
+        (["cluster=dev"], "cluster=dev names no peak_tflops", "the hours are not"),
         (
             [*ON_CPUS, "train.precision=bf16"],
             "peak_tflops is that of a GPU, and this is cluster.device=cpu",
