@@ -113,6 +113,13 @@ def _cores(config: PretrainConfig) -> Device:
     )  # fmt: skip
 
 
+def _cores_of_node(cluster: ClusterConfig, per_node: int) -> int:
+    """Cores that the ranks of a node share; one for each where the site does not say."""
+    if cluster.executor == "local":
+        return os.cpu_count() or 1
+    return cluster.site.cores or per_node * (cluster.cpus_per_task or 1)
+
+
 def shape_of(model: ModelConfig) -> Shape:
     """A model's sizes as the time model needs them."""
     return Shape(
@@ -142,4 +149,5 @@ def layout_of(config: PretrainConfig) -> Layout:
         cp=parallel.cp,
         recompute=train.recompute,
         network_gb=network,
+        cores=_cores_of_node(cluster, per_node) if cluster.device == "cpu" else None,
     )

@@ -129,11 +129,11 @@ def rank_parts(config: PretrainConfig | FinetuneConfig) -> dict[str, int]:
     The first stage has the embedding and most micro-batches in flight, the last the output layer.
     """
     stages = range(config.parallel.pp)
-    part = _tuned_stage if isinstance(config, FinetuneConfig) else _trained_stage
+    part = _tuned_stage if isinstance(config, FinetuneConfig) else stage_parts
     return max((part(config, stage) for stage in stages), key=lambda parts: sum(parts.values()))
 
 
-def _trained_stage(config: PretrainConfig, stage: int) -> dict[str, int]:
+def stage_parts(config: PretrainConfig, stage: int) -> dict[str, int]:
     """Parts of one stage of a model whose weights are all trained, as engine/preflight.py builds them."""
     train, parallel, device = config.train, config.parallel, config.cluster.device
     weights = stage_parameters(config.model, parallel, stage)

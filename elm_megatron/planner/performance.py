@@ -13,7 +13,8 @@ and 42% on an H100.
 Communication: tensor parallelism moves 2·(tp-1)/tp of the activations four times a layer over the node's
 links, and OVERLAP of it is hidden. Data parallelism reduces fp32 gradients and gathers bf16 weights once a
 step; what the backward pass of the last micro-batch cannot hide is exposed. The pipeline's bubble is
-(pp-1)/(micro-batches·vpp) of a step (Narayanan et al. 2021).
+(pp-1)/(micro-batches·vpp) of a step (Narayanan et al. 2021). Ranks on CPU cores hide no communication, since
+the cores do both; tests/bench/plan.py compares that with measured steps.
 
 The five constants are fitted to the published rows in tests/elm_megatron/planner/test_performance.py, all
 rows with one set; each row is within 15%.
@@ -84,6 +85,7 @@ class Layout:
         sharded: weights are gathered for each micro-batch (FSDP); this suite does not do so.
         fused: kernels that make one pass over memory (Transformer Engine, or compiled).
         network_gb: bandwidth between nodes, GB/s of a whole node in one direction.
+        cores: of a node whose ranks compute on them; None where each rank has a GPU.
     """
 
     gpus: int
@@ -99,6 +101,7 @@ class Layout:
     sharded: bool = False
     fused: bool = True
     network_gb: float = 400.0
+    cores: int | None = None
 
     @property
     def dp(self) -> int:
@@ -152,7 +155,7 @@ def step_time(shape: Shape, layout: Layout, device: Device) -> StepTime:
     ffn = shape.ffn * (3 if shape.gated else 2)
     memory = 2 * tokens * passes * (10 * shape.hidden + ffn + 4 * shape.hidden) / tp / bandwidth
     exchanged = 2 * (tp - 1) / tp * tokens * shape.hidden * 2 / (device.link_gb * 1e9) if tp > 1 else 0.0
-    exchanged *= 1 - OVERLAP
+    exchanged *= 2 if layout.cores else 1 - OVERLAP  # cores that copy do not compute
     again = {"none": 0.0, "selective": 0.0, "half_products": 0.5, "full": 1.0}[layout.recompute]
 
     products = layers * forward * (3 + again)
@@ -175,7 +178,7 @@ def step_time(shape: Shape, layout: Layout, device: Device) -> StepTime:
         tensor_parallel=count * tensor_parallel,
         data_parallel=_exposed(weights, layout, one, _ring_bandwidth(layout, device)),
         pipeline=_between_stages(tokens * shape.hidden / tp, layout, device),
-        bubble=(layout.pp - 1) / layout.vpp * one,
+        bubble=(layout.pp - 1) / layout.vpp * one * _idle_in_bubble(layout),
         optimizer=weights * ((0 if layout.sharded else 10) + OPTIMIZER_BYTES / layout.dp) / bandwidth,
     )
 
@@ -200,7 +203,18 @@ def _exposed(weights: float, layout: Layout, one: float, network: float) -> floa
     if layout.sharded:  # weights are gathered for forward and backward, gradients scattered
         return max(0.0, layout.micro_batches * (8 * weights / network - one))
     moved = 6 * weights * (copies - 1) / copies  # fp32 gradients scattered, bf16 weights gathered
-    return max(0.0, moved / network - BACKWARD_SHARE * one)
+    return max(0.0, moved / network - (0.0 if layout.cores else BACKWARD_SHARE * one))
+
+
+def _idle_in_bubble(layout: Layout) -> float:
+    """The share of a bubble in which devices idle.
+
+    Where more ranks than cores share a node, those that have work take the cores of those that wait.
+    """
+    if not layout.cores or layout.pp == 1:
+        return 1.0
+    crowding = min(layout.gpus, layout.gpus_per_node) / layout.cores
+    return 1.0 - min(1.0, max(0.0, (crowding - 1) / (layout.pp - 1)))
 
 
 def _between_stages(elements: float, layout: Layout, device: Device) -> float:

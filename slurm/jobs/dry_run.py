@@ -246,4 +246,5 @@ def _budget(guess: Length, config: PretrainConfig) -> str:
     units = budget(guess, config)
     if units is None:
         return f"not estimated: cluster={config.cluster.name} names no rate"
-    return f"about {short(units) if units < 10 else f'{units:,.0f}'} {config.cluster.site.budget_unit}, on the same prediction"
+    amount = short(units) if units < 10 else f"{units:,.0f}"
+    return f"about {amount} {config.cluster.site.budget_unit}, on the same prediction"

@@ -173,7 +173,7 @@ def train_to_bad_numbers(world: World, config: PretrainConfig, step: int, rank: 
 
 def held_bytes(world: World, config: PretrainConfig) -> dict[str, int]:
     """Bytes a really built rank holds for weights, gradients and optimizer after one step, and those that
-    autograd saves in the forward pass of one micro-batch."""
+    autograd saves in the forward pass of one micro-batch, where the model is not cut into stages."""
     import torch
     import torch.distributed as dist
 
@@ -202,11 +202,12 @@ def held_bytes(world: World, config: PretrainConfig) -> dict[str, int]:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = data.sample_ids(0, config.train.micro_batch_size, len(trainer.task.train_set), 1)
-    (batch,) = data.micro_batches(trainer.task.train_set, ids, config.train.micro_batch_size, 0, 1, device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = trainer.chunks[0](batch.tokens, batch.position_ids, None, labels=batch.labels)
-    loss.sum().backward()
+    size, dataset = config.train.micro_batch_size, trainer.task.train_set
+    if config.parallel.pp == 1:
+        (batch,) = data.micro_batches(dataset, data.sample_ids(0, size, len(dataset), 1), size, 0, 1, device)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = trainer.chunks[0](batch.tokens, batch.position_ids, None, labels=batch.labels)
+        loss.sum().backward()
     dist.barrier()
     distributed.leave()
     return {
