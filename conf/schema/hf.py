@@ -9,6 +9,7 @@ from conf import typed
 from conf.errors import require, shown
 from conf.limits import Count, Natural, NotNegative, Positive, Seed, Within
 from conf.schema.cluster import ClusterConfig
+from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from conf.schema.run import Command, RunConfig
 
@@ -79,6 +80,8 @@ class ExportConfig(Command):
         shard_gb: largest safetensors file, 10^9 bytes.
         licence: of the weights, for the card; null is unknown.
         grams_per_kwh: CO2 of a kilowatt-hour where the model was trained; null is what each run's site names.
+        bundle: write the documents to publish into the folder; null does so for a model whose dataset has a
+            manifest.
     """
 
     run: RunConfig
@@ -90,6 +93,8 @@ class ExportConfig(Command):
     shard_gb: Positive = 2.0
     licence: str | None = None
     grams_per_kwh: NotNegative | None = None
+    bundle: bool | None = None
+    institution: Institution = field(default_factory=Institution)
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
@@ -101,6 +106,8 @@ class ExportConfig(Command):
         dtypes = HF_DTYPES if self.format == "hf" else GGUF_DTYPES
         allowed = f"allowed are null, {', '.join(dtypes)}"
         require(self.dtype in (None, *dtypes), f"dtype={shown(self.dtype)}: {allowed}.")
+        folder = self.format == "hf" or not self.bundle
+        require(folder, "bundle=true: a GGUF file has no folder for documents; use format=hf or bundle=null.")
 
     def job_cluster(self) -> ClusterConfig:
         """One process without a GPU."""

@@ -9,6 +9,7 @@ from conf.limits import Count
 from conf.schema.cluster import ClusterConfig
 from conf.schema.data import TrainingData
 from conf.schema.hf import EvalConfig, ExportConfig
+from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
 from conf.schema.preprocess import (
@@ -50,6 +51,7 @@ class PipelineConfig(Ranks):
     preprocess: BuildConfig = field(default_factory=BuildConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    institution: Institution = field(default_factory=Institution)
     prompt: str = "Het onderzoek naar de haven"
     max_new_tokens: Count = 40
     dry_run: bool = False
@@ -76,6 +78,7 @@ class PipelineConfig(Ranks):
             clean=self.clean,
             preprocess=self.preprocess,
             data=self.data,
+            institution=self.institution,
             run=self.stage_run("preprocess"),
             cluster=self._without_training(),
         )
@@ -120,6 +123,7 @@ class PipelineConfig(Ranks):
         return ExportConfig(
             run=self.stage_run("export"),
             source=self.stage_run("finetune").dir,
+            institution=self.institution,
             cluster=self._without_training(),
         )
 

@@ -13,6 +13,7 @@ from conf.errors import InputError, require
 from conf.limits import Count, Fits, Natural, Within
 from conf.names import PACKAGE
 from conf.schema.cluster import ClusterConfig
+from conf.schema.institution import Institution
 from conf.schema.run import Command, RunConfig
 
 MEGABYTE = 10**6  # what `_mb` in a key counts
@@ -329,6 +330,7 @@ class PreprocessConfig:
     clean: CleanConfig = field(default_factory=CleanConfig)
     preprocess: BuildConfig = field(default_factory=BuildConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    institution: Institution = field(default_factory=Institution)
     remove: str | None = None
     runs_dir: str = "runs"
 
