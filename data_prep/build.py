@@ -144,7 +144,7 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
         if (work / DOCUMENTS).exists():  # else an earlier attempt has begun to move the files
             opt_out.record(work, data_dir, builds(data_dir) if (data_dir / MANIFEST).exists() else set())
             write_page(config.corpus.name, (work / MANIFEST).read_bytes(), work, data_dir)
-        commit(work, data_dir, config.corpus.name)
+        commit(work, data_dir, config.corpus.name, plan.scan.works)
         _complete(config, plan, data_dir)
     return comm.bcast(Manifest.load(data_dir) if comm.rank == 0 else None)
 

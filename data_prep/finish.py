@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from data_prep.indexed import dtype_for, entropy, index_bytes, sha256_and_counts
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, SPLITS, FileInfo, Manifest, Split, TokenizerInfo
 from data_prep.plan import Plan
+from data_prep.raw import Work
 from data_prep.report import REPORT, write_report
 from data_prep.settings import to_mapping
 from data_prep.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
@@ -75,8 +79,10 @@ def finish(config: PreprocessConfig, plan: Plan, tokenizer: Tokenizer, account: 
     files.write(work / MANIFEST, manifest.dumps())
 
 
-def commit(work: Path, data_dir: Path, name: str) -> None:
+def commit(work: Path, data_dir: Path, name: str, works: list[Work]) -> None:
     """Move the finished files into place, the manifest last.
+
+    `lineage.jsonl` keeps the day of the build, and the days between which the raw files of `works` came.
 
     Killed in between, the folder holds a manifest that does not fit its files, which `Manifest.check_files`
     refuses; the same command finds the work folder, whose manifest is there, and moves the rest.
@@ -90,6 +96,16 @@ def commit(work: Path, data_dir: Path, name: str) -> None:
     lineage = data_dir / LINEAGE  # runs name the manifest they read, also after a rebuild
     before = lineage.read_bytes() if lineage.exists() else b""
     built = {"manifest": digest, "tokenizer": files.sha256(data_dir / MODEL_FILE)}
-    files.write(lineage, before + json.dumps(built).encode() + b"\n")
+    files.write(lineage, before + json.dumps({**built, **_days(works)}).encode() + b"\n")
     (work / MANIFEST).replace(data_dir / MANIFEST)
     shutil.rmtree(work)
+
+
+def _days(works: list[Work]) -> dict[str, Any]:
+    """The day of the build, and the days between which the raw files were last written (UTC)."""
+
+    def day(seconds: float) -> str:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+    times = [work.mtime / 1e9 for work in works]
+    return {"built": day(time.time()), "acquired": [day(min(times)), day(max(times))] if times else None}

@@ -127,8 +127,21 @@ def remove(config: PreprocessConfig) -> None:
 
     config.check()
     for identifier in removals(config):
-        for line in take_down(replace(config, remove=identifier)).lines():
+        removal = take_down(replace(config, remove=identifier))
+        for line in removal.lines():
             print(line)
+        for folder in removal.datasets:
+            publish(folder, config)
+
+
+def publish(folder: Path, config: PreprocessConfig) -> None:
+    """Bring the documents beside a dataset up to date and say what changed."""
+    from data_prep.bundle import write
+
+    changed, missing = write.write(folder, config.institution), config.institution.missing()
+    if changed:
+        more = f"; the institution has yet to say: {', '.join(missing)}" if missing else ""
+        print(f"{folder}: {len(changed)} documents to publish are written{more}", flush=True)
 
 
 def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | None = None) -> None:
@@ -146,6 +159,7 @@ def run(config: PreprocessConfig, ranks: int, report: Callable[[str], object] | 
         manifest = build(config, comm, Progress(comm.rank == 0))
         if comm.rank == 0:
             show(manifest)
+            publish(config.data_dir(), config)
     except InputError:
         raise
     except OSError as error:

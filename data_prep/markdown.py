@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 UNKNOWN = "unknown"
+SHARED = Path(__file__).parent / "templates"
 MARKUP = re.compile(r"([\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_]))")  # a _ inside a word marks nothing
 BEGINS = re.compile(r"(?=[-+=>] |[-=]{2}|\d+[.)] )")  # of a line, what makes it a list, a rule or a heading
 JOINERS = "\u200c\u200d"  # shape Persian words and emoji
@@ -86,14 +87,14 @@ def render(template: Path, **values: object) -> str:
     """A document.
 
     Args:
-        template: a file; it may import macros of its own folder.
+        template: a file, which may include files of its own folder and of `templates/` here.
         values: what it uses; a name that is missing is an error.
 
     Raises:
         jinja2.UndefinedError: the template uses a name that `values` does not have.
     """
     environment = Environment(
-        loader=FileSystemLoader(template.parent),
+        loader=FileSystemLoader([template.parent, SHARED]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, fields, is_dataclass
 
-from conf.schema.preprocess import HarvestSource, PreprocessConfig
+from conf.schema.preprocess import HarvestConfig, HarvestSource, PreprocessConfig
 from data_prep.tokenizer import given_path
 
 
@@ -29,7 +29,7 @@ def _build(cls: type, values: dict) -> object:
         current = getattr(default, name)
         if is_dataclass(current):
             value = _build(type(current), value)
-        elif name == "sources":
+        elif name == "sources" and cls is HarvestConfig:
             value = [HarvestSource(**item) for item in value]
         built[name] = value
     return cls(**built)

@@ -10,7 +10,7 @@ The same command again continues an interrupted build, and does nothing when the
 import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.preprocess import PreprocessCommand
-from data_prep.job import Preprocess
+from data_prep.job import Preprocess, publish
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain
 
@@ -25,6 +25,7 @@ def launch(config: PreprocessCommand) -> int:
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
     job = Preprocess(config.building())
     if config.cluster.executor == "slurm" and job.finished():
+        publish(config.building().data_dir(), config)
         print(f"{config.data.dir} is finished and up to date: nothing to do.")
         return 0
     return sweep.submit(job, config, ranks, "preprocess", resumes=False)

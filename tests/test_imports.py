@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("elm_megatron", "elm_megatron.run", "elm_megatron.model"),
     ("elm_megatron.checkpoint",),
     ("elm_megatron.sources", "elm_megatron.engine", "elm_megatron.planner"),
+    ("elm_megatron.bundle",),
     (
         "elm_megatron.chat",
         "elm_megatron.card",

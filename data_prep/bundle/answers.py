@@ -40,4 +40,8 @@ class Answers:
             return Safe("")
         if key not in self.missing:
             self.missing.append(key)
-        return Safe(f"*missing: `institution.{one_line(key)}`*") if self.marked else f"Missing: institution.{key}."
+        return (
+            Safe(f"*missing: `institution.{one_line(key)}`*")
+            if self.marked
+            else f"Missing: institution.{key}."
+        )

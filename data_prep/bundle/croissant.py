@@ -1,7 +1,7 @@
 """The dataset in Croissant 1.1, with the 20 properties of its vocabulary for responsible AI (RAI 1.0).
 
-https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html. The names of the
-properties are those of the specification. The library mlcroissant spells two of them otherwise
+https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html. The names of
+the properties are those of the specification. The library mlcroissant spells two of them otherwise
 (dataCollectionTimeFrame, dataDataManipulationProtocol) and passes over these two.
 """
 
@@ -92,8 +92,7 @@ def write(facts: Facts, institution: Institution) -> str:
         "inLanguage": list(manifest.languages),
         "datePublished": institution.release_date or facts.built,
         "dateCreated": facts.built,
-        "citeAs": f"@misc{{{facts.name}, title={{{facts.name}}}, author={{{{{name}}}}}, note={{manifest sha256 "
-        f"{manifest.sha256}}}}}",
+        "citeAs": _citation(facts, name),
         "isLiveDataset": False,
         "prov:wasDerivedFrom": _origins(facts, institution),
         "prov:wasGeneratedBy": {"@type": "prov:Activity", "prov:label": "build by the ELM job suite"},
@@ -103,6 +102,12 @@ def write(facts: Facts, institution: Institution) -> str:
     }
     document = {key: value for key, value in document.items() if value is not None}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _citation(facts: Facts, author: str) -> str:
+    """A BibTeX entry."""
+    note = f"note={{manifest sha256 {facts.manifest.sha256}}}"
+    return f"@misc{{{facts.name}, title={{{facts.name}}}, author={{{{{author}}}}}, {note}}}"
 
 
 def rai(facts: Facts, institution: Institution) -> dict[str, Any]:

@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from conf.schema.institution import Institution
+from data_prep.documents import DOCUMENTS, SCHEMA
 from data_prep.indexed import read_index
 from data_prep.manifest import LINEAGE, SPLITS, Manifest
 
 GROUPS = ("language", "source", "licence", "access", "rights_basis", "opt_out")
-COUNTED = {"language": "languages", "source": "sources", "licence": "licences"}  # the manifest's own counts
 UNKNOWN = "unknown"
 
 
@@ -85,7 +86,7 @@ class Facts:
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Group]]:
-        """Works and tokens by the values of each of `GROUPS`, largest first; {} where the column is missing."""
+        """Works and tokens by the values of each of `GROUPS`, largest first."""
         found = {}
         for column in GROUPS:
             works = self._works(column)
@@ -95,12 +96,10 @@ class Facts:
         return found
 
     def _works(self, column: str) -> dict[str, int]:
-        if column in COUNTED:
-            return dict(getattr(self.manifest, COUNTED[column]))
-        counted = getattr(self.manifest, column, None)
-        if isinstance(counted, dict):  # of a manifest that counts the column itself
-            return dict(counted)
-        return dict(Counter(_named(self._columns[column]))) if column in self._columns else {}
+        """The manifest's own counts."""
+        manifest = self.manifest
+        counted = {"language": manifest.languages, "source": manifest.sources, **manifest.rights}
+        return dict(counted[column])
 
     def _tokens(self, column: str) -> dict[str, int]:
         lengths = self._lengths
@@ -114,10 +113,7 @@ class Facts:
     @cached_property
     def _columns(self) -> dict[str, list[Any]]:
         """The columns of `documents.parquet` without the text; {} where it cannot be read."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self.manifest.folder / "documents.parquet"
+        path = self.manifest.folder / DOCUMENTS
         try:
             there = pq.read_schema(path).names
             wanted = [name for name in (*GROUPS, "year", "split", "title") if name in there]
@@ -147,13 +143,8 @@ class Facts:
     @cached_property
     def columns(self) -> list[str]:
         """Names of the columns of `documents.parquet`; the usual ones where it is gone."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from data_prep.documents import SCHEMA
-
         try:
-            return list(pq.read_schema(self.manifest.folder / "documents.parquet").names)
+            return list(pq.read_schema(self.manifest.folder / DOCUMENTS).names)
         except (OSError, pa.ArrowException):
             return list(SCHEMA.names)
 
@@ -167,12 +158,6 @@ class Facts:
         """Works whose year, title or licence is missing; None where that cannot be told."""
         values = self._columns.get(column)
         return None if values is None else sum(value in (None, "", UNKNOWN) for value in values)
-
-    @cached_property
-    def taken_down(self) -> int:
-        """Works whose text was removed since the build and that the `.bin` still holds."""
-        rows = next((len(values) for values in self._columns.values()), None)
-        return self.manifest.works["out"] - rows if self.manifest.stale and rows is not None else 0
 
     @cached_property
     def builds(self) -> list[dict[str, Any]]:
@@ -211,7 +196,9 @@ class Facts:
             said = institution.sources.get(name)
             asked = None if server or said else f"sources.{name}"
             address = urlsplit(str(server.get("url", ""))).netloc if server else ""
-            hosts = tuple(dict.fromkeys(filter(None, [address, *(server.get("hosts", []) if server else [])])))
+            hosts = tuple(
+                dict.fromkeys(filter(None, [address, *(server.get("hosts", []) if server else [])]))
+            )
             kind = str(server.get("kind", "oai")) if server else ""
             category = said or ("crawled" if server else "other")
             yield Source(name, category, asked, group.works, group.tokens, hosts, kind, self.name)

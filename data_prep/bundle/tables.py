@@ -21,6 +21,7 @@ RIGHTS = ("access", "rights_basis", "opt_out")
 # Reasons in dropped.parquet that have to do with rights, in words.
 LEFT_OUT = {
     "opt_out": "on a list of opt-outs",
+    "opt_out_copy": "a copy of a work on a list of opt-outs",
     "robots_txt": "not allowed by robots.txt",
     "taken_down": "taken down",
     "embargo": "under embargo",
@@ -49,9 +50,6 @@ def by_group(facts: Facts, column: str) -> Safe:
     """Works and tokens by language, source, licence or another column."""
     groups = facts.groups[column]
     title = TITLES[column]
-    if not groups:
-        works = facts.manifest.works["out"]
-        return table([("unknown", works, None)], (title, "works", "tokens"))
     rows = [(name, group.works, group.tokens) for name, group in list(groups.items())[:MOST_ROWS]]
     rest = list(groups.values())[MOST_ROWS:]
     if rest:

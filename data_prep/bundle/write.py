@@ -1,7 +1,7 @@
 """The documents beside a dataset, written at the end of every build and after every take-down.
 
-    data/<corpus>/croissant.json
-    data/<corpus>/bundle/training-content-summary.md  copyright-policy.md  datasheet.md
+data/<corpus>/croissant.json
+data/<corpus>/bundle/training-content-summary.md  copyright-policy.md  datasheet.md
 """
 
 from __future__ import annotations

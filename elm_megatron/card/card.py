@@ -6,7 +6,6 @@ What none of them holds is printed as unknown; nothing is filled in from elsewhe
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -108,16 +107,10 @@ def _head(config: ExportConfig, manifest: Manifest | None, chat: bool) -> str:
     return "\n".join(lines)
 
 
-def parameters(model: ModelConfig) -> int:
-    """Exported parameters: the padding of the vocabulary does not count."""
-    shapes = [shape for part in hf_names.parts(model) for shape in hf_names.hf_shapes(model, part).values()]
-    return sum(math.prod(shape) for shape in shapes)
-
-
 def _model(model: ModelConfig, figures: dict[str, Any]) -> str:
     rows = [
         ("architecture", "Llama: RMSNorm, SwiGLU, rotary positions, no biases"),
-        ("parameters", parameters(model)),
+        ("parameters", hf_names.count(model)),
         ("layers", model.num_layers),
         ("hidden size", model.hidden_size),
         ("feed-forward size", model.ffn_hidden_size),

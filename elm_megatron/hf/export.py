@@ -1,7 +1,8 @@
 """From a run's checkpoint to a Hugging Face folder, tensor by tensor, checked before it gets its name.
 
     runs/<name>/.model.<pid>.tmp/      while being written
-    runs/<name>/model/                 weights, config.json, tokenizer files, README.md (the model card)
+    runs/<name>/model/                 weights, config.json, tokenizer files, README.md (the model card), and
+                                       what is published with it (elm_megatron/bundle)
 
 One CPU process, whatever layout wrote the checkpoint. The gate (gate.py) runs on the written file; only then
 is the folder renamed.
@@ -18,6 +19,7 @@ from typing import Any
 from conf.names import MODEL_FOLDER
 from conf.schema.hf import ExportConfig
 from data_prep import files
+from elm_megatron.bundle import write as bundle
 from elm_megatron.card import card
 from elm_megatron.hf import gate, hf_folder
 from elm_megatron.run.folder import RunFolder
@@ -50,6 +52,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     key = _key(config, source)
     done = _already(run, key)
     if done is not None:
+        bundle.write(run.path / done["path"], config, source, done)
         run.update(state="done")
         print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
         return done
@@ -93,6 +96,7 @@ def _write(config: ExportConfig, source: ModelSource, run: RunFolder) -> dict[st
     }
     if config.format == "hf":
         card.write(temporary, config, source, figures)
+        bundle.write(temporary, config, source, figures)
     files.replace_folder(temporary, run.path / name)
     return figures
 

@@ -13,6 +13,7 @@ Importing this module loads no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,12 @@ def hf_shapes(model: ModelConfig, part: Part) -> dict[str, tuple[int, ...]]:
         "fc2": (hidden, ffn),
     }
     return {_hf_name(part, key): shape for key, shape in shapes.items()}
+
+
+def count(model: ModelConfig) -> int:
+    """Parameters of an exported model: the padding of the vocabulary does not count."""
+    shapes = (shape for part in parts(model) for shape in hf_shapes(model, part).values())
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def projection_shape(model: ModelConfig, projection: str) -> tuple[int, int]:

@@ -141,3 +141,40 @@ def manifest_of(stages: Sequence[Stage]) -> Manifest | None:
         return None
     trained = {stage.record.get("manifest_sha256") for stage in stages}
     return found if found is not None and found.sha256 in trained else None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A dataset that a model was trained on.
+
+    Attributes:
+        folder: as its run recorded it.
+        sha256: of its manifest; None is unknown.
+        manifest: the dataset; None where it is not there any more as it was.
+    """
+
+    folder: str
+    sha256: str | None
+    manifest: Manifest | None
+
+
+def datasets_of(stages: Sequence[Stage], known: Manifest | None = None) -> list[TrainedOn]:
+    """Every dataset that the runs of a model were pretrained on, each part of a blend by itself.
+
+    Args:
+        stages: the runs.
+        known: a dataset that was found already, wherever it is now.
+    """
+    found: dict[str, TrainedOn] = {}
+    for stage in stages:
+        folder, sha256 = (stage.config.get("data") or {}).get("dir"), stage.record.get("manifest_sha256")
+        if stage.tuning or not folder:
+            continue
+        for part in stage.record.get("blend") or [{"dir": folder, "manifest_sha256": sha256}]:
+            digest, place = part.get("manifest_sha256"), str(part["dir"])
+            if known is not None and digest == known.sha256:
+                manifest = known
+            else:
+                manifest = recorded_manifest(stage.run, place, digest) if digest else None
+            found.setdefault(digest or place, TrainedOn(place, digest, manifest))
+    return list(found.values())
