@@ -88,6 +88,8 @@ if [[ $(cat "$venv/tests-installed" 2>/dev/null) != "$stamp" ]]; then
   echo "installing into $venv"
   "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt \
     -e '.[train,data,hf,eval,llamacpp,community,trace,slurm,dev]'
+  # Its checks run with the rich of the suite, which its requirements do not allow.
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt roc-validator
   echo "$stamp" >"$venv/tests-installed"
 fi
 

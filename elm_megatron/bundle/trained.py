@@ -80,13 +80,13 @@ class Trained:
         if not self.stages:
             return label(self.source.folder)
         first = self.stages[0]
-        if first.record.get("verb") == LOST:
-            return LOST.lower()
+        if _is_lost(first):
+            return f"{first.name}, whose records are lost"
         if made := first.record.get("import"):
             return label(Path(str(made["source"])))
         if first.tuning:
             given = first.config.get("source")
-            return label(Path(split_step(str(given))[0])) if given else LOST.lower()
+            return label(Path(split_step(str(given))[0])) if given else "unknown"
         return ""
 
     @property
@@ -118,7 +118,7 @@ class Trained:
         """What `flop` does not count, "" for nothing."""
         pairs = zip(self.trainings, self.flops, strict=True)
         missing = [f"the run {stage.name}, whose records do not say" for stage, flop in pairs if flop is None]
-        if self.base and self.base != LOST.lower():
+        if self.base and not (self.stages and _is_lost(self.stages[0])):
             missing.insert(0, f"the training of {self.base}, which was made elsewhere")
         return "; ".join(missing)
 
@@ -167,6 +167,10 @@ class Trained:
         flop, unknown = self.flop, self.flop_unknown
         tunings = self.tunings(institution)
         return TrainedModel(self.name, weights, self.base, self.tokens, flop, unknown, tunings)
+
+
+def _is_lost(stage: Stage) -> bool:
+    return stage.record.get("verb") == LOST
 
 
 def _what(stage: Stage) -> str:
