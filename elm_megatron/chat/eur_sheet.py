@@ -19,9 +19,10 @@ from elm_megatron.chat.template import Dialogue, Preference, Turn
 
 DIALOGUE = "Prompt-Response"
 PROMPT, OPTIONS = "Prompt", ("Option 1", "Option 2")
-# At the start or after a blank or a quote; people also misspell the long word.
+# At the start or after a blank, a quote or the end of a sentence; people also misspell the long word.
 NAMES = r"(?:(Human|Prompt)|(Ass?i(?:s|st)?tant))\s*:"
-SPEAKER = re.compile(rf"(?:^|(?<=[\s\"“”])){NAMES}")
+SPEAKER = re.compile(rf"(?:^|(?<=[\s\"“”.?!])){NAMES}")
+ASKER = re.compile(r"(?:user|question|vraag|gebruiker)\s*:\s*", re.I)  # in front of the first speaker
 QUOTES = '"“”„'
 # A dialogue that is quoted inside a turn: from a quote before a speaker's name to the quote that closes it.
 QUOTED = re.compile(rf"(?<=[\s(\[:])[\"“„«‘'`](?={NAMES}).*?\S[\"”“»’'`](?=[\s.,;:!?)\]]|$)", re.DOTALL)
@@ -35,13 +36,32 @@ NO_RATERS = frozenset(
         result outcome score final best preferred preference chosen comment comments remark remarks
         note notes date id topic category aantal totaal som gemiddelde mediaan meerderheid winnaar
         uitslag resultaat voorkeur gekozen opmerking opmerkingen datum onderwerp categorie
+        avg mode kappa consensus votes points difference check correct length words chars tokens
+        row round batch week year time duration version split rank weight level
+        difficulty language group team panel stemmen punten verschil controle goed lengte woorden rij
+        regel ronde reeks jaar tijd duur versie deel pagina rang niveau taal groep
         """,
     )
 )
 
 # With the names or numbers of people beside them these are titles of raters: "Voorkeur Anna", "Score 2".
-CHOICE = frozenset(("score", "best", "preferred", "preference", "chosen", "voorkeur", "gekozen"))
+CHOICE = frozenset(
+    (
+        "score",
+        "best",
+        "preferred",
+        "preference",
+        "chosen",
+        "voorkeur",
+        "gekozen",
+        "group",
+        "groep",
+        "team",
+        "panel",
+    )
+)
 RATER = frozenset(("rater", "annotator", "reviewer", "judge", "student", "beoordelaar"))
+OPTION_VOTE = re.compile(r"(?:option|optie|answer|antwoord)\W{0,2}([12])", re.I)
 FILLER = frozenset(("", "by", "of", "the", "option", "van", "de", "het", "door", "optie"))
 
 
@@ -76,6 +96,7 @@ def parse_dialogue(text: str) -> Dialogue | str:
         for mark, stop in zip(marks, [*[m.start() for m in marks[1:]], len(text)], strict=True)
     ]
     before = text[: marks[0].start()].strip(QUOTES + " \n")
+    before = ASKER.sub("", before, count=1) if ASKER.match(before) else before
     if before:
         said.insert(0, ("human", before))  # the first speaker's name was forgotten
     if "assistant" not in [speaker for speaker, _ in said]:
@@ -206,6 +227,7 @@ def _vote(cell: Cell) -> int | None:
     text = as_text(cell)
     if not text:
         return None
+    text = OPTION_VOTE.sub(r"\1", text)
     try:
         number = float(text.replace(",", "."))
     except ValueError:
@@ -219,8 +241,13 @@ def _columns(path: Path, sheet: str, header: list[Cell], wanted: list[str]) -> l
     Raises:
         InputError: one is missing.
     """
-    titles = [(as_text(cell) or "").casefold() for cell in header]
+    titles = [_plain_title(as_text(cell) or "") for cell in header]
     for name in wanted:
-        if name.casefold() not in titles:
+        if _plain_title(name) not in titles:
             raise InputError(f"{path}: sheet {sheet!r} has no column {name!r} in its first row.")
-    return [titles.index(name.casefold()) for name in wanted]
+    return [titles.index(_plain_title(name)) for name in wanted]
+
+
+def _plain_title(title: str) -> str:
+    """A title without capitals, spaces and signs: "Option_1:" is "Option 1"."""
+    return re.sub(r"[\W_]+", "", title.casefold())

@@ -11,6 +11,7 @@ What a record says in keys that have no place in a dialogue (tools, images) is r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -22,6 +23,7 @@ SPEAKERS = {
     "system": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
@@ -29,9 +31,15 @@ SPEAKERS = {
 }
 FORMS = (("role", "content"), ("from", "value"))
 LISTS = ("messages", "conversations", "conversation")
+NO_OUTPUT = ("<nooutput>", "<no output>")
 NOTHING = ("nan", "<noinput>", "<no input>", "noinput", "no input")  # how files spell an empty field
 NO_PLACE = ("tools", "tool_calls", "functions", "function_call", "images", "image", "audios", "videos")
+NO_PLACE_IN_MESSAGE = ("reasoning_content", "reasoning", "thinking")
+NO_PLACE_IN_PREFERENCE = ("system", "history", "messages")
 ALPACA_OR_CHAT = "is neither Alpaca's (instruction, input, output) nor a chat (messages of role and content)"
+
+
+INDENT = re.compile(r"(?:[ \t]*\n)*([ \t]+)(?=\S)")
 
 
 class Unknown(Exception):
@@ -47,6 +55,9 @@ def text(value: Any) -> str | None:
         return ""
     if isinstance(value, str):
         found = value.strip().strip("\ufeff").strip()
+        indent = INDENT.match(value)  # of a text whose next line has it too, as code
+        if indent and f"\n{indent[1]}" in found:
+            found = indent[1] + found
         return "" if found.casefold() == "nan" else found
     if isinstance(value, bool):
         return str(value).lower()
@@ -82,7 +93,7 @@ def dialogue(record: Any) -> Dialogue | str:
         return turns
     if not instruction:
         return "no instruction"
-    if not response:
+    if not response or response.casefold() in NO_OUTPUT:
         return "no response"
     return Dialogue((*turns, Turn(instruction, context, response)), system)
 
@@ -100,8 +111,8 @@ def _text(record: Mapping[str, Any], key: str) -> str:
     return found
 
 
-def _refuse_no_place(record: Mapping[str, Any]) -> None:
-    for key in NO_PLACE:
+def _refuse_no_place(record: Mapping[str, Any], more: tuple[str, ...] = ()) -> None:
+    for key in (*NO_PLACE, *more):
         if record.get(key) not in (None, "", [], {}, "[]"):
             raise Unknown(f"has {key!r}, which a dialogue of texts has no place for")
 
@@ -145,13 +156,15 @@ def _chat(messages: Any, system: str) -> Dialogue | str:
 
 def _message(message: Mapping[str, Any]) -> tuple[str, str]:
     """(speaker, text) of a message in either form."""
-    _refuse_no_place(message)
+    _refuse_no_place(message, NO_PLACE_IN_MESSAGE)
+    if message.get("weight") not in (None, 1):  # a message that is not to be learnt
+        raise Unknown("has a message with a 'weight' other than 1, which is not supported")
     for who, what in FORMS:
         if message.get(who) is not None and what in message:  # a table has the keys of both forms
             speaker, words = message[who], _only_text(message[what])
-            if not isinstance(speaker, str) or speaker not in SPEAKERS or words is None:
+            if not isinstance(speaker, str) or speaker.casefold() not in SPEAKERS or words is None:
                 break
-            return SPEAKERS[speaker], words
+            return SPEAKERS[speaker.casefold()], words
     raise Unknown(ALPACA_OR_CHAT + f"; a message is {_shape(message)}")
 
 
@@ -172,6 +185,9 @@ def preference(record: Any) -> Preference | str:
     texts = [_only_text(record.get(key)) for key in keys] if isinstance(record, Mapping) else [None]
     if None in texts or not all(key in record for key in keys):
         raise Unknown("must hold the texts prompt, chosen and rejected")
+    for key in NO_PLACE_IN_PREFERENCE:
+        if record.get(key):
+            raise Unknown(f"has {key!r}, which a preference has no place for")
     prompt, chosen, rejected = texts
     if not (prompt and chosen and rejected):
         return "an empty text"

@@ -36,6 +36,11 @@ def dialogue(*pairs: tuple[str, str]) -> Dialogue:
         ("“Human: A? Assistant: B. Human: C? Assistant: D.”", dialogue(("A?", "B."), ("C?", "D."))),
         ("Prompt: A?\nAssitant: B", dialogue(("A?", "B"))),
         ("Why? Assistant: Because.", dialogue(("Why?", "Because."))),
+        ("User: Why? Assistant: Because.", dialogue(("Why?", "Because."))),
+        (
+            "Human: Why?Assistant:Because.Human: So? Assistant: So.",
+            dialogue(("Why?", "Because."), ("So?", "So.")),
+        ),
         ('Prompt: Who said "no"? Assistant: He said "no"', dialogue(('Who said "no"?', 'He said "no"'))),
         ("Human: A? Assistant: B Human: C?", dialogue(("A?", "B"))),
         ("Prompt: the human: a study Assistant: Yes", dialogue(("the human: a study", "Yes"))),
@@ -85,6 +90,11 @@ def book(path: Path, **sheets: list[list]) -> Path:
         (["Preference Anna", "Preference (Bram)", "Preference"], 2),
         (["Voorkeur 1", "Voorkeur 2", "Voorkeur 3"], 3),
         (["Preferred by A", "Preferred by B", "Average score"], 2),
+        (["Anna", "Bram", "Round"], 2),
+        (["Anna", "Bram", "Votes for 2"], 2),
+        (["Anna", "Bram", "Verschil"], 2),
+        (["Anna", "Bram", "Is correct"], 2),
+        (["Group 1", "Group 2", "Group 3"], 3),
     ],
 )
 def test_columns_of_raters_and_of_others(titles: list[str], raters: int, tmp_path: Path) -> None:
@@ -123,6 +133,21 @@ def test_names_of_parts_in_other_capitals(tmp_path: Path) -> None:
         for name in before.namelist():
             after.writestr(name.upper() if name.startswith("xl/") else name, before.read(name))
     assert list(read_dialogues(tmp_path / "y.xlsx", "fine-tuning ", Counter())) == [dialogue(("A?", "B"))]
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        ["Prompt:", "Option 1:", "Option 2:"],
+        ["PROMPT", "Option1", "Option2"],
+        ["prompt ", "Option\n1", "Option\u00a02"],
+        ["Prompt", "option_1", "Option - 2"],
+    ],
+)
+@pytest.mark.parametrize("vote", [2, "2.0", "Option 2", "antwoord: 2"])
+def test_titles_and_votes_as_people_write_them(titles: list[str], vote: object, tmp_path: Path) -> None:
+    path = book(tmp_path / "x.xlsx", S=[[*titles, "Anna"], ["Q", "one", "two", vote]])
+    assert [one.chosen for one in read_preferences(path, "S", 0.5, Counter())] == ["two"]
 
 
 def test_preferences_count_what_they_skip(tmp_path: Path) -> None:

@@ -108,6 +108,22 @@ def test_empty_inputs(empty: object, tmp_path: Path) -> None:
     assert one_record(tmp_path, {"instruction": "A?", "input": empty, "output": "B"}) == ("A?", "", "B")
 
 
+def test_an_answer_of_code_keeps_its_indent_and_no_output_is_no_answer(tmp_path: Path) -> None:
+    code = "    x = 1\n    y = 2"
+    assert one_record(tmp_path, {"instruction": "A?", "output": f"\n{code}\n"}) == ("A?", "", code)
+    assert one_record(tmp_path, {"instruction": "A?", "output": "  B\nC"}) == ("A?", "", "B\nC")
+    skipped: Counter[str] = Counter()
+    (tmp_path / "x.json").write_text(json.dumps([{"instruction": "A?", "output": "<nooutput>"}]))
+    assert list(dialogues(tmp_path / "x.json", "", skipped)) == [] and skipped == {"no response": 1}
+
+
+def test_what_a_preference_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    record = {"system": "S", "prompt": "A?", "chosen": "B", "rejected": "C"}
+    (tmp_path / "x.json").write_text(json.dumps([record]))
+    with pytest.raises(InputError, match="'system', which a preference has no place for"):
+        list(preferences(tmp_path / "x.json", "", 0.5, Counter()))
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -119,6 +135,8 @@ def test_empty_inputs(empty: object, tmp_path: Path) -> None:
                 {"role": "assistant", "content": "B", "from": None, "value": None},
             ]
         },
+        {"conversations": [{"from": "Prompter", "value": "A?"}, {"from": "GPT", "value": "B"}]},
+        {"messages": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B", "weight": 1}]},
     ],
 )
 def test_sharegpt(record: dict, tmp_path: Path) -> None:
@@ -133,6 +151,11 @@ def test_sharegpt(record: dict, tmp_path: Path) -> None:
         ({"conversations": [{"from": "tool", "value": "A?"}]}, "of 'tool'"),
         ({"instruction": "A?", "output": "B", "history": [["one"]]}, "'history'"),
         ({"instruction": "A?", "output": "B", "tools": ["x"]}, "'tools'"),
+        ({"messages": [{"role": "assistant", "content": "B", "weight": 0}]}, "'weight'"),
+        (
+            {"messages": [{"role": "assistant", "content": "B", "reasoning_content": "C"}]},
+            "'reasoning_content'",
+        ),
     ],
 )
 def test_what_a_dialogue_has_no_place_for_is_refused(record: dict, message: str, tmp_path: Path) -> None:
