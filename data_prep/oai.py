@@ -24,7 +24,7 @@ OAI = "{http://www.openarchives.org/OAI/2.0/}"
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, remove_comments=True)
 RECORD_START = re.compile(r"<(\w+:)?record(?:\s[^<>]*)?>")
 IDENTIFIER = re.compile(r"<(?:\w+:)?identifier>\s*([^<]{1,500}?)\s*</")
-ENDED = re.compile(r"</(?:\w+:)?OAI-PMH>\s*(?:<!--.*?-->\s*)?$", re.S)
+STARTED, ENDED = re.compile(r"<(?:\w+:)?OAI-PMH[\s>]"), re.compile(r"</(?:\w+:)?OAI-PMH>")
 END, LONGEST_PREFIX = "OAI-PMH>", 60
 ILLEGAL = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 REFERENCE = re.compile(r"&(#x?[0-9a-fA-F]+|\w+)?(;?)")
@@ -141,8 +141,8 @@ def mend(content: bytes, answer: Answer) -> etree._Element | None:
         if _is_mostly_utf8(content)
         else content.decode("cp1252", "replace")
     )
-    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff \r\n\t"))
-    if not ENDED.search(text, max(0, text.rfind(END) - LONGEST_PREFIX)):
+    text = _document(text)
+    if not text:
         return None
     text = ILLEGAL.sub(" ", REFERENCE.sub(_reference, text))
     answer.mended = True
@@ -167,6 +167,13 @@ def mend(content: bytes, answer: Answer) -> etree._Element | None:
         return etree.fromstring("".join([*kept, text[at:]]), PARSER)
     except etree.XMLSyntaxError:
         return None
+
+
+def _document(text: str) -> str:
+    """The element of the protocol, without what a program wrote before or behind it; "" without its end."""
+    start = STARTED.search(text)
+    end = ENDED.search(text, max(0, text.rfind(END) - LONGEST_PREFIX))
+    return text[start.start() : end.end()] if start and end else ""
 
 
 def _records(text: str) -> Iterator[tuple[int, int]]:
@@ -203,7 +210,10 @@ def _reference(match: re.Match[str]) -> str:
 
 
 def _record(item: etree._Element) -> Record:
-    """A record; one whose metadata element is empty has none, over which `Record` would stumble."""
+    """A record as `Record` can read it: without an empty metadata element, its status in small letters."""
+    header = item.find(f"{OAI}header")
+    if header is not None and header.get("status"):
+        header.set("status", header.get("status", "").strip().lower())  # some servers write "Deleted"
     for metadata in item.findall(f"{OAI}metadata"):
         if not len(metadata):
             item.remove(metadata)

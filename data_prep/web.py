@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -13,7 +14,7 @@ import httpx2
 
 from conf.schema.preprocess import MEGABYTE
 
-RETRY = (429, 500, 502, 503, 504)
+RETRY = (408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529)  # 520 and above are those of proxies
 LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
 REDIRECTS = 5
 PATIENCE = 20  # an answer may take as many time-outs altogether, however busily it drips
@@ -173,7 +174,7 @@ class Web:
 def _retry_after(response: httpx2.Response) -> float | None:
     """Seconds asked for by a Retry-After header, which holds them or a date."""
     value = response.headers.get("retry-after", "")
-    if value.isdigit():
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value.strip()):
         return float(value)
     try:
         left = parsedate_to_datetime(value) - datetime.datetime.now(datetime.UTC)

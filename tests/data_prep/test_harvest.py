@@ -474,7 +474,8 @@ def test_an_answer_that_drips_without_end_is_given_up(tmp_path, monkeypatch):
 def test_a_server_says_when_to_come_back(date):
     until = formatdate(time.time() + 30, usegmt=True) if date else "30"
     assert 25 < _retry_after(httpx2.Response(503, headers={"retry-after": until})) <= 30
-    assert _retry_after(httpx2.Response(503, headers={"retry-after": "soon"})) is None
+    for other in ("soon", "-5", b"\xb2", ""):
+        assert _retry_after(httpx2.Response(503, headers=[("retry-after", other)])) is None
 
 
 def test_requests_of_lists_and_files_together_keep_their_distance(tmp_path, monkeypatch):

@@ -128,6 +128,24 @@ def test_one_wrong_character_stops_no_page_behind_it(tmp_path: Path, wrong: byte
     assert records(tmp_path)["test:oai:test:1"]["title"] == f"{right} ÀÉ"
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"), [(b"<b>Notice</b>: a variable\n", b""), (b"", b"\n<br/>Notice"), (b"\n\n", b"</p>")]
+)
+def test_what_a_program_writes_around_a_page_stops_no_page(
+    tmp_path: Path, before: bytes, behind: bytes
+) -> None:
+    with Server(repo := repository()) as server:
+        repo.page_bodies = {1: before + page(server, repo.entries[:3], "3||") + behind}
+        assert fetch(corpus_of(tmp_path, server)) == {"kept": 7, "page_mended": 1}
+
+
+def test_a_status_in_capitals_is_a_deletion(tmp_path: Path) -> None:
+    with Server(repo := repository(1)) as server:
+        body = page(server, repo.entries, "").replace(b"<header>", b'<header status="Deleted">')
+        repo.page_bodies = {1: body}
+        assert fetch(corpus_of(tmp_path, server)) == {"deleted": 1}
+
+
 def test_a_record_that_cannot_be_mended_is_set_aside_and_asked_for_later(tmp_path: Path) -> None:
     with Server(repo := repository()) as server:
         config = corpus_of(tmp_path, server)
@@ -159,6 +177,9 @@ PDF = b"%PDF-1.4 ..."
         ("text/html", b"<html>The repository is being repaired</html>"),
         ("application/zip", b"PK..."),
         ("application/msword", b"no PDF"),
+        ("text/plain", b"<!DOCTYPE html><html>Log in first</html>"),
+        ("text/plain", b" \n"),
+        ("text/html", b'<a href="/a.pdf">one</a> <a href="/b.pdf">another</a>'),
     ],
 )
 def test_a_refusal_that_may_pass_heals(tmp_path: Path, kind: str, body: bytes) -> None:
@@ -191,6 +212,9 @@ def test_a_pdf_behind_a_mark_or_a_line_break_is_one(tmp_path: Path, before: byte
         '<link rel="item" href="/pub/1.pdf" type="application/pdf">',
         '<LINK REL="Item" HREF="/pub/1.pdf">',
         '<link rel="alternate" type="application/pdf" href="/pub/1.pdf">',
+        '<a href="/pub/1.pdf#page=1">Full text</a> <a href="/pub/1.pdf">PDF</a> <a href="/about.html">?</a>',
+        '<iframe src="/pub/1.pdf#view=FitH"></iframe>',
+        '<object data="/pub/1.pdf" type="application/pdf"></object>',
     ],
 )
 def test_a_page_may_name_its_file_in_several_ways(tmp_path: Path, link: str) -> None:
