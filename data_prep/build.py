@@ -9,6 +9,7 @@ the hash of inputs and settings: the same command finds it again, other settings
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -26,7 +27,7 @@ from data_prep.comm import Comm, on_first
 from data_prep.documents import DOCUMENTS, DROPPED, merge_parts
 from data_prep.finish import commit, finish
 from data_prep.manifest import FILE as MANIFEST
-from data_prep.manifest import Manifest, builds
+from data_prep.manifest import Manifest, builds, lineage
 from data_prep.parts import make_parts
 from data_prep.plan import WORK, Plan, make_plan
 from data_prep.progress import Progress
@@ -53,7 +54,8 @@ def build(config: PreprocessConfig, comm: Comm, progress: Progress) -> Manifest:
     finished = comm.bcast(_finished(data_dir, plan.key) if comm.rank == 0 else None)
     if finished is not None:
         if comm.rank == 0:
-            _complete(config, plan, data_dir)
+            with contextlib.suppress(OSError):  # a dataset that may only be read is complete without it
+                _complete(config, plan, data_dir)
         progress.log(f"{data_dir} is finished and up to date: nothing to do.")
         return finished
     made = _missing(data_dir) if comm.rank == 0 else []
@@ -117,6 +119,14 @@ def _complete(config: PreprocessConfig, plan: Plan, data_dir: Path) -> None:
         write_page(config.corpus.name, (data_dir / MANIFEST).read_bytes(), data_dir, data_dir)
 
 
+def _builds_before(data_dir: Path) -> set[str]:
+    """The builds that stood in a dataset folder, whose manifest may be missing or damaged."""
+    try:
+        return builds(data_dir)
+    except InputError:
+        return set(lineage(data_dir))
+
+
 def _missing(folder: Path) -> list[Path]:
     """The folders, innermost first, that making `folder` would make."""
     return [item for item in (folder, *folder.parents) if not item.exists()]
@@ -142,7 +152,7 @@ def _stages(config: PreprocessConfig, plan: Plan, comm: Comm, progress: Progress
                 finish(config, plan, tokenizer, account, why)
     if comm.rank == 0:
         if (work / DOCUMENTS).exists():  # else an earlier attempt has begun to move the files
-            opt_out.record(work, data_dir, builds(data_dir) if (data_dir / MANIFEST).exists() else set())
+            opt_out.record(work, data_dir, _builds_before(data_dir))
             write_page(config.corpus.name, (work / MANIFEST).read_bytes(), work, data_dir)
         commit(work, data_dir, config.corpus.name, plan.scan.works)
         _complete(config, plan, data_dir)

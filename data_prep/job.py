@@ -31,9 +31,15 @@ class Preprocess:
 
     Called as ``job(world)`` in every task. In a world of several tasks (``srun``) these are the MPI ranks. In
     a world of one task it starts ``mpiexec -n preprocess.ranks`` itself, since local tasks know no MPI.
+
+    Attributes:
+        config: the settings.
+        follow_up: called with the ids of works that were taken down, or that a build left out because they
+            opted out, when that is done.
     """
 
     config: PreprocessConfig
+    follow_up: Callable[[PreprocessConfig, list[str]], object] | None = None
 
     def __call__(self, world: object = None) -> str:
         """Build and return "done".
@@ -48,8 +54,9 @@ class Preprocess:
         os.umask(0o077)
         if self.config.remove is not None:
             if getattr(world, "rank", 0) == 0:
-                remove(self.config)
+                self._after(remove(self.config))
             return "done"
+        before = opted_out(self.config)
         tasks = getattr(world, "world_size", 1)
         ranks = self.config.preprocess.ranks
         if tasks > 1:
@@ -58,7 +65,14 @@ class Preprocess:
             self._mpiexec(ranks)
         else:
             run(self.config, 1)
+        if getattr(world, "rank", 0) == 0:
+            after = opted_out(self.config)
+            self._after([name for name, builds in after.items() if builds - before.get(name, set())])
         return "done"
+
+    def _after(self, ids: list[str]) -> None:
+        if ids and self.follow_up is not None:
+            self.follow_up(self.config, ids)
 
     def finished(self) -> bool:
         """Whether the dataset is there and up to date, so that no job need be queued."""
@@ -121,17 +135,26 @@ def _own_world() -> dict[str, str]:
     return kept
 
 
-def remove(config: PreprocessConfig) -> None:
-    """Take a work down and print what that touched."""
+def opted_out(config: PreprocessConfig) -> dict[str, set[str]]:
+    """The builds that may hold a work, by the ids of the works that opted out of a dataset."""
+    from data_prep.opt_out import read_record
+
+    return {entry["id"]: set(entry["manifests"]) for entry in read_record(config.data_dir())}
+
+
+def remove(config: PreprocessConfig) -> list[str]:
+    """Take works down and print what that touched; returns their ids."""
     from data_prep.takedown import removals, take_down
 
     config.check()
-    for identifier in removals(config):
+    ids = removals(config)
+    for identifier in ids:
         removal = take_down(replace(config, remove=identifier))
         for line in removal.lines():
             print(line)
         for folder in removal.datasets:
             publish(folder, config)
+    return ids
 
 
 def publish(folder: Path, config: PreprocessConfig) -> None:

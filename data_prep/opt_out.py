@@ -33,6 +33,7 @@ from data_prep.spellings import MOST_NAMED, Index, entry_keys, is_address, page_
 
 RECORD, LIST = "opted_out.jsonl", "opt_out.tsv"
 REASON = "opt_out"
+LONGEST_ROW = 10_000  # characters of a line that may be a row of a table
 NO, UNKNOWN = "no", "unknown"
 KEY = "corpus.opt_out"
 NAMES = re.compile(
@@ -76,7 +77,7 @@ class OptOuts:
     def lines(self) -> Iterator[str]:
         """The account of it, for a person."""
         total = len(self.found) + len(self.unmatched)
-        yield f"{KEY}: {total} entries, {len(self.found)} match {len(self.works)} works"
+        yield f"{KEY}: entries {total}, matched {len(self.found)}, works left out {len(self.works)}"
         if self.unmatched:
             named = [_named(entry, several) for entry, several in self.unmatched[:MOST_NAMED]]
             more = len(self.unmatched) - len(named)
@@ -175,7 +176,7 @@ def read(name: str) -> list[Entry]:
     except OSError as error:
         raise InputError(f"{KEY}={name}: {path} cannot be read ({error.strerror}).") from error
     if data[:4] == b"PK\x03\x04":
-        return list(_of_table(_sheet_rows(name, data)))
+        return [entry for rows in _sheets(name, data) for entry in _of_table(rows)]
     text = _text(name, data)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
@@ -208,28 +209,34 @@ def _of_lines(text: str) -> Iterator[Entry]:
         if whole.startswith("#"):
             continue
         plain = re.split(r"\s#(?:\s|$)", whole)[0].strip()
-        cells = next(csv.reader([plain], delimiter=_delimiter(plain)), [])
+        is_row = len(plain) <= LONGEST_ROW
+        cells = next(csv.reader([plain], delimiter=_delimiter(plain)), []) if is_row else []
         named = _named_cells(cells) if len(cells) > 1 else []
         words = [word for word in plain.split() if is_address(word)]
         forms = tuple(dict.fromkeys(filter(None, [whole, plain, *named, *words])))
-        if number == 1 and all(_is_heading(cell) for cell in cells):
+        if number == 1 and cells and all(_is_heading(cell) for cell in cells):
             continue
         yield Entry(number, plain, forms)
 
 
 def _of_table(rows: Iterable[tuple[int, list[str]]]) -> Iterator[Entry]:
-    """Entries of a table: of the columns whose headings name ids or addresses, else see `_named_cells`."""
+    """Entries of a table: of the columns whose headings name ids or addresses, else see `_named_cells`.
+
+    A row of headings may have other rows above it.
+    """
     columns: list[int] | None = None
     first = True
     for number, row in rows:
         cells = [str(cell).strip().strip("\ufeff") for cell in row]
         if not any(cells) or next(filter(None, cells)).startswith("#"):
             continue
-        if first:
-            first = False
-            columns = [place for place, cell in enumerate(cells) if NAMES.fullmatch(cell)] or None
-            if columns or all(_is_heading(cell) for cell in cells if cell):
-                continue
+        filled = [cell for cell in cells if cell]
+        named = [place for place, cell in enumerate(cells) if NAMES.fullmatch(cell)]
+        headings = all(map(_is_heading, filled)) and (first or len(filled) > 1)
+        if headings or (first and (named or filled[0].startswith("sep="))):  # Excel's own first line
+            columns, first = named or None, first and filled[0].startswith("sep=")
+            continue
+        first = False
         chosen = [cells[place] for place in columns if place < len(cells)] if columns else _named_cells(cells)
         chosen = [cell for cell in chosen if cell]
         shown = chosen[0] if chosen else next(filter(None, cells))
@@ -253,8 +260,8 @@ def _delimiter(text: str) -> str:
     return max("\t;,", key=line.count)
 
 
-def _sheet_rows(name: str, data: bytes) -> list[tuple[int, list[str]]]:
-    """The rows of every sheet of a workbook."""
+def _sheets(name: str, data: bytes) -> list[list[tuple[int, list[str]]]]:
+    """The numbered rows of each sheet of a workbook."""
     try:
         import openpyxl
     except ImportError as error:
@@ -263,13 +270,13 @@ def _sheet_rows(name: str, data: bytes) -> list[tuple[int, list[str]]]:
         ) from error
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        rows: list[tuple[int, list[str]]] = []
-        for sheet in book.worksheets:
-            found = enumerate(sheet.iter_rows(values_only=True), 1)
-            rows += [(number, [_cell(value) for value in row]) for number, row in found]
+        sheets = [
+            [(number, [_cell(value) for value in row]) for number, row in enumerate(rows, 1)]
+            for rows in (sheet.iter_rows(values_only=True) for sheet in book.worksheets)
+        ]
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:
         raise InputError(f"{KEY}={name}: cannot be read as a spreadsheet ({error}).") from error
-    return rows
+    return sheets
 
 
 def _cell(value: object) -> str:
@@ -325,8 +332,11 @@ def record(work: Path, folder: Path, builds: set[str]) -> None:
     gone = {row["id"]: row["reason"] for row in dropped.filter(reasons).to_pylist()}
     held: set[str] = set()
     if gone and (folder / DOCUMENTS).is_file():
-        ids = pq.read_table(folder / DOCUMENTS, columns=["id"])["id"]
-        held = set(ids.filter(pc.is_in(ids, value_set=_texts(gone))).to_pylist())
+        try:
+            ids = pq.read_table(folder / DOCUMENTS, columns=["id"])["id"]
+            held = set(ids.filter(pc.is_in(ids, value_set=_texts(gone))).to_pylist())
+        except (OSError, ValueError):  # damaged: what it held is not known, so it counts
+            held = set(gone)
     known = {entry["id"]: entry for entry in read_record(folder)}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     before = dict(known)

@@ -85,6 +85,8 @@ def show(manifest: Manifest) -> None:
         "redactions (values never kept)": manifest.redactions,
         "characters repaired": manifest.repairs,
         "licences": manifest.licences,
+        "access": manifest.rights["access"],
+        "opt-outs": manifest.rights["opt_out"],
     }
     for name, counts in lines.items():
         text = ", ".join(f"{key} {count}" for key, count in sorted(counts.items()) if count)

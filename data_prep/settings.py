@@ -38,7 +38,7 @@ def _build(cls: type, values: dict) -> object:
 def deciding(config: PreprocessConfig) -> dict:
     """The settings in a dataset's key: not where or by how many it is made, nor what is taken down."""
     settings = to_mapping(config)
-    for key in ("data", "institution", "remove", "runs_dir"):
+    for key in ("data", "institution", "remove", "notice", "runs_dir", "look_in"):
         del settings[key]
     del settings["corpus"]["opt_out"]  # the works that it leaves out decide, not its name: see plan.py
     del settings["preprocess"]["ranks"], settings["preprocess"]["chunk_mb"]

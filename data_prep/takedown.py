@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.errors import InputError
-from conf.schema.preprocess import PACKAGE, PreprocessConfig
+from conf.schema.preprocess import PACKAGE, CorpusConfig, PreprocessConfig
 from data_prep import files, raw, tombstones
-from data_prep.account import OPT_OUTS, Account, Counts
+from data_prep.account import OPT_OUTS, Account
 from data_prep.clean import BLOCK_BREAK
-from data_prep.documents import DOCUMENTS, RIGHTS, UNKNOWN
-from data_prep.journal import read_journal
+from data_prep.documents import DOCUMENTS, UNKNOWN
+from data_prep.journal import HARVESTED, read_journal
 from data_prep.lock import held as locked
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import FileInfo, Manifest, builds, lineage
@@ -63,7 +63,7 @@ class Removal:
         yield from (f"learnt from it    {path}" for path in self.derived)
         yield from (f"not searched      {reason}" for reason in self.skipped)
         if not self.derived:
-            yield "no run or model has learnt from it"
+            yield "no run or model names a build that held it"
 
 
 def removals(config: PreprocessConfig) -> list[str]:
@@ -73,38 +73,51 @@ def removals(config: PreprocessConfig) -> list[str]:
         InputError: the file cannot be read or has no id; or there is no such number, or the report is of a
             dataset that has changed since.
     """
-    value = str(config.remove)
+    return names_given("remove", str(config.remove), config.data_dir())
+
+
+def names_given(key: str, value: str, data_dir: Path) -> list[str]:
+    """The names that a setting gives: see `removals`."""
     if value.startswith(FROM_FILE):
-        return _ids_of_file(value)
+        return _ids_of_file(key, value)
     if value.startswith(BY_NUMBER):
-        return [_id_of_number(value, config.data_dir())]
+        return [_id_of_number(key, value, data_dir)]
     return [value]
 
 
-def _ids_of_file(value: str) -> list[str]:
+def raw_ids(corpus: CorpusConfig) -> Iterator[str]:
+    """The ids of the files of a corpus folder that no harvest fetched."""
+    root = corpus.folder()
+    for path, _ in raw.files(root) if root.is_dir() else ():
+        suffix = Path(path).suffix
+        if suffix.lower().removeprefix(".") in corpus.formats and not path.startswith(HARVESTED):
+            yield path.removesuffix(suffix)
+
+
+def _ids_of_file(key: str, value: str) -> list[str]:
     path = Path(value.removeprefix(FROM_FILE)).expanduser()
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"remove={value}: {path} cannot be read ({reason}).") from error
+        raise InputError(f"{key}={value}: {path} cannot be read ({reason}).") from error
     ids = [line.removesuffix("\r") for line in lines if line.strip()]
     if not ids:
-        raise InputError(f"remove={value}: {path} has no id; give one on each line.")
+        raise InputError(f"{key}={value}: {path} has no id; give one on each line.")
     return ids
 
 
-def _id_of_number(value: str, data_dir: Path) -> str:
+def _id_of_number(key: str, value: str, data_dir: Path) -> str:
     manifest = Manifest.load(data_dir)
     if manifest.stale:
         raise InputError(
-            f"remove={value}: {manifest.stale} since the report was made, so its numbers are no longer "
+            f"{key}={value}: {manifest.stale} since the report was made, so its numbers are no longer "
             "right; build the dataset again, or give the id."
         )
     ids = pq.read_table(data_dir / DOCUMENTS, columns=["id"])["id"]
     number = value.removeprefix(BY_NUMBER)
     if not number.isdecimal() or not 1 <= int(number) <= len(ids):
-        raise InputError(f"remove={value}: must be a number of the report of {data_dir}, 1 to {len(ids)}.")
+        raise InputError(f"{key}={value}: must be a number of the report of {data_dir}, 1 to {len(ids)}.")
     return ids[int(number) - 1].as_py()
 
 
@@ -279,8 +292,15 @@ def _clear_dataset(folder: Path, removal: Removal) -> None:
 
 def _count(table: pa.Table, left: Account) -> None:
     """Count the works and blocks of some documents."""
-    for row in table.to_pylist():
-        left.keep({**dict.fromkeys(RIGHTS, UNKNOWN), **row}, Counts(), len(row["text"].split(BLOCK_BREAK)), 0)
+    left.works_out += len(table)
+    breaks = pc.sum(pc.count_substring(table["text"], BLOCK_BREAK)).as_py() or 0
+    left.blocks_out += len(table) + breaks
+    groups = {"language": left.languages, "source": left.sources, "licence": left.licences}
+    groups |= {"access": left.access, "rights_basis": left.rights_basis, "opt_out": left.opt_out}
+    for name, counts in groups.items():
+        values = table[name] if name in table.column_names else pa.nulls(len(table), pa.string())
+        for entry in pc.value_counts(pc.fill_null(values, UNKNOWN)).to_pylist():
+            counts[entry["values"]] += entry["counts"]
 
 
 def _recounted(manifest: Manifest, left: Account) -> Manifest:

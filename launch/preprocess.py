@@ -3,6 +3,8 @@
     python launch/preprocess.py corpus=eur
     python launch/preprocess.py corpus.path=/path/to/texts preprocess.ranks=4
     python launch/preprocess.py corpus=eur remove=thesis:oai:thesis.eur.nl:57233
+    python launch/preprocess.py corpus=eur notice=https://thesis.eur.nl/pub/57233
+    python launch/preprocess.py corpus=eur corpus.opt_out=objections.xlsx
 
 The same command again continues an interrupted build, and does nothing when the dataset is complete.
 """
@@ -11,6 +13,7 @@ import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.preprocess import PreprocessCommand
 from data_prep.job import Preprocess, publish
+from elm_megatron.card import notice
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import show_plain
 
@@ -23,7 +26,9 @@ def launch(config: PreprocessCommand) -> int:
     ranks = 1 if config.cluster.executor == "local" else config.preprocess.ranks
     if config.dry_run:
         return show_plain(config, ranks, "preprocess", f"{config.corpus.path} → {config.data.dir}")
-    job = Preprocess(config.building())
+    if config.notice is not None:
+        return notice.command(config.building())
+    job = Preprocess(config.building(), notice.follow_up)
     if config.cluster.executor == "slurm" and job.finished():
         publish(config.building().data_dir(), config)
         print(f"{config.data.dir} is finished and up to date: nothing to do.")

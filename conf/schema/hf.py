@@ -82,6 +82,8 @@ class ExportConfig(Command):
         grams_per_kwh: CO2 of a kilowatt-hour where the model was trained; null is what each run's site names.
         bundle: write the documents to publish into the folder; null does so for a model whose dataset has a
             manifest.
+        recipients: who gets the export, added to those that run.json keeps: a notice of a take-down names
+            them. The card does not.
     """
 
     run: RunConfig
@@ -95,14 +97,16 @@ class ExportConfig(Command):
     grams_per_kwh: NotNegative | None = None
     bundle: bool | None = None
     institution: Institution = field(default_factory=Institution)
+    recipients: list[str] = field(default_factory=list)
     data: DatasetChoice = field(default_factory=DatasetChoice)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
     notify: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Refuse a dtype that the format does not have."""
+        """Refuse a dtype that the format does not have, and a recipient without a name."""
         super().check()
+        require(all(map(str.strip, self.recipients)), f"recipients={self.recipients}: a name is empty.")
         dtypes = HF_DTYPES if self.format == "hf" else GGUF_DTYPES
         allowed = f"allowed are null, {', '.join(dtypes)}"
         require(self.dtype in (None, *dtypes), f"dtype={shown(self.dtype)}: {allowed}.")

@@ -322,7 +322,10 @@ class PreprocessConfig:
     Attributes:
         remove: id of a work to take down instead of building; ``file:ids.txt`` takes down every id of a file,
             one a line; ``number:12`` the work with that number in ``report.html``.
-        runs_dir: folder of the runs that a take-down searches for lineage.
+        notice: a work by its id, its address, DOI or handle (or as ``remove`` names works): writes who must
+            be told about it, and builds and deletes nothing.
+        runs_dir: folder of the runs that a take-down and a notice search for lineage.
+        look_in: further folders of datasets, runs and models that a notice searches.
     """
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -332,7 +335,9 @@ class PreprocessConfig:
     data: DataConfig = field(default_factory=DataConfig)
     institution: Institution = field(default_factory=Institution)
     remove: str | None = None
+    notice: str | None = None
     runs_dir: str = "runs"
+    look_in: list[str] = field(default_factory=list)
 
     def data_dir(self) -> Path:
         """The absolute dataset folder."""
@@ -346,6 +351,10 @@ class PreprocessConfig:
         """
         typed.check(self)
         require(bool(self.corpus.formats), "corpus.formats=[]: must be a list out of txt, pdf.")
+        require(
+            self.remove is None or self.notice is None,
+            f"notice={self.notice}: remove={self.remove} writes the notice itself; give one of the two.",
+        )
         self.corpus.harvest.check()
         self.clean.redact.check()
 

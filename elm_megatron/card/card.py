@@ -15,13 +15,15 @@ from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
 from data_prep import files
+from data_prep import withdrawn as withdrawals
 from data_prep.manifest import Manifest, TokenizerInfo
-from elm_megatron.card import texts
+from elm_megatron.card import texts, withdrawn
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
 from elm_megatron.planner import footprint
 from elm_megatron.run.folder import RunFolder
-from elm_megatron.sources.lineage import Stage, manifest_of, stages_of
+from elm_megatron.sources.affected import manifests_behind
+from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of, stages_of
 from elm_megatron.sources.places import run_config
 from elm_megatron.sources.source import ModelSource
 
@@ -50,6 +52,7 @@ def write(folder: Path, config: ExportConfig, source: ModelSource, figures: dict
         f"## Tokenizer\n\n{_tokenizer(source.tokenizer.info, manifest)}",
         f"## Data\n\n{_all_data(manifest, stages)}",
         *(f"## {_verb(stage)}\n\n{_training(stage)}" for stage in stages),
+        _withdrawn(stages),
         f"## Losses\n\n{picture}",
         f"## Evaluation\n\n{EVALUATION[0]}\n{texts.NOT_EVALUATED}\n{EVALUATION[1]}",
         f"## Energy and hardware\n\n{_energy(stages, config.grams_per_kwh)}",
@@ -161,6 +164,14 @@ def _all_data(manifest: Manifest | None, stages: list[Stage]) -> str:
     return "\n\n".join(["Trained on several datasets by weight.", *texts_of_parts, measured])
 
 
+def _withdrawn(stages: list[Stage]) -> str:
+    """Works that left the datasets since, as the datasets' folders record it."""
+    blends = [Path(part["dir"]) for stage in stages for part in stage.record.get("blend") or []]
+    datasets = filter(None, (dataset_of([stage]) for stage in stages))
+    folders = [folder for folder in (*datasets, *blends) if folder.is_dir()]
+    return withdrawn.section(*withdrawals.since(withdrawals.of(folders), manifests_behind(stages)))
+
+
 def _data(manifest: Manifest | None) -> str:
     if manifest is None:
         return "Training data: unknown; the model came without a dataset manifest."
@@ -171,6 +182,9 @@ def _data(manifest: Manifest | None) -> str:
         ("languages (works)", _counts(manifest.languages)),
         ("sources (works)", _counts(manifest.sources)),
         ("licences (works)", _counts(manifest.licences)),
+        ("access (works)", _counts(manifest.rights["access"])),
+        ("legal basis (works)", _counts(manifest.rights["rights_basis"])),
+        ("opt-outs (works)", _counts(manifest.rights["opt_out"])),
         ("works read", manifest.works["in"]),
         ("works kept", manifest.works["out"]),
         ("works dropped, by reason", _counts(manifest.works["dropped"])),

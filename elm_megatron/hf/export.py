@@ -10,6 +10,7 @@ is the folder renamed.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import shutil
@@ -23,6 +24,8 @@ from elm_megatron.bundle import write as bundle
 from elm_megatron.card import card
 from elm_megatron.hf import gate, hf_folder
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.sources.affected import manifests_behind
+from elm_megatron.sources.lineage import stages_of
 from elm_megatron.sources.places import GGUF_FILE
 from elm_megatron.sources.source import ModelSource, resolve
 
@@ -51,15 +54,17 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = open_source(config)
     key = _key(config, source)
     done = _already(run, key)
+    before = run.read().get("export") or {}
+    given = _recipients(before, config)
     if done is not None:
         bundle.write(run.path / done["path"], config, source, done)
-        run.update(state="done")
+        run.update(state="done", export={**done, **given})
         print(f"{run.path / done['path']} is already the export of this checkpoint", flush=True)
         return done
     _remove_leftovers(run)
     run.update(state="running", started=time.time())
     try:
-        figures = {**_write(config, source, run), "key": key}
+        figures = {**_write(config, source, run), "key": key, **given}
     finally:
         _remove_leftovers(run)
     run.update(state="done", seconds=figures["write_seconds"] + figures["gate_seconds"], export=figures)
@@ -93,12 +98,23 @@ def _write(config: ExportConfig, source: ModelSource, run: RunFolder) -> dict[st
         "write_seconds": seconds,
         "gate_seconds": gated,
         "gate": vars(difference),
+        "manifests": manifests_behind(stages_of(source.folder, source.merged)),
     }
     if config.format == "hf":
         card.write(temporary, config, source, figures)
         bundle.write(temporary, config, source, figures)
     files.replace_folder(temporary, run.path / name)
     return figures
+
+
+def _recipients(before: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
+    """Everybody who got an export of this run, with the day of the command; nobody is forgotten."""
+    known = list(before.get("recipients") or [])
+    names = {entry["who"] for entry in known}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    new = dict.fromkeys(name.strip() for name in config.recipients)
+    known += [{"who": name, "date": today} for name in new if name not in names]
+    return {"recipients": known} if known else {}
 
 
 def _remove_leftovers(run: RunFolder) -> None:

@@ -23,6 +23,8 @@ from elm_megatron.model import hf_config, hf_names
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, step_name
 from elm_megatron.sources import tokenizer_files
+from elm_megatron.sources.affected import manifests_behind
+from elm_megatron.sources.lineage import stages_of
 from elm_megatron.sources.places import TOKENIZER_FOLDER, require_hf_folder
 from elm_megatron.sources.weights import CheckpointWeights, FolderWeights, is_same
 
@@ -93,6 +95,7 @@ def _write_and_check(run: RunFolder, folder: Path, weights: FolderWeights, targe
         "write_seconds": written,
         "gate_seconds": gated,
         "gate": vars(difference),
+        "manifests": manifests_behind(stages_of(folder)),
     }
 
 

@@ -88,7 +88,9 @@ def _behind(folder: Path, followed: Sequence[Path]) -> list[Stage]:
         return [Stage(run, {"verb": LOST}, {})]
     stage = Stage.read(run)
     if made := stage.record.get("import"):
-        return stages_of(_recorded(run, str(made["source"])), None, followed) or [stage]
+        return stages_of(recorded(run, str(made["source"])), None, followed) or [stage]
+    if (made := stage.record.get("export")) and not seen:  # a GGUF file
+        return _made_of(run, made, followed)
     before = _before(stage)
     return [stage] if seen or before is None else [*stages_of(before, None, followed), stage]
 
@@ -98,11 +100,16 @@ def _behind_export(folder: Path, followed: Sequence[Path]) -> list[Stage]:
     if not made:
         return []
     run = RunFolder(folder.parent if folder.name == MODEL_FOLDER else folder.resolve().parent)
+    return _made_of(run, made, followed)
+
+
+def _made_of(run: RunFolder, made: dict[str, Any], followed: Sequence[Path]) -> list[Stage]:
+    """The runs behind an export, whose run.json has the source and the adapter."""
     adapter = None
     if made.get("adapter"):
         merged = Path(made["adapter"])
-        adapter = _recorded(run, str(merged.parent)) / merged.name
-    return stages_of(_recorded(run, str(made["source"])), adapter, followed)
+        adapter = recorded(run, str(merged.parent)) / merged.name
+    return stages_of(recorded(run, str(made["source"])), adapter, followed)
 
 
 def _before(stage: Stage) -> Path | None:
@@ -111,10 +118,10 @@ def _before(stage: Stage) -> Path | None:
         given = split_step(str(stage.config["source"]))[0]
         return find_base(stage.run, stage.config, stage.record) or Path(given)
     begun = (stage.config.get("train") or {}).get("init_from")
-    return _recorded(stage.run, split_step(str(begun))[0]) if begun else None
+    return recorded(stage.run, split_step(str(begun))[0]) if begun else None
 
 
-def _recorded(run: RunFolder, source: str) -> Path:
+def recorded(run: RunFolder, source: str) -> Path:
     """Where a recorded source is now, or where it was."""
     given = Path(source)
     exported = given.name == MODEL_FOLDER

@@ -9,6 +9,7 @@ from conf.schema.pipeline import PipelineConfig
 from conf.schema.tune import FinetuneConfig, SftConfig
 from data_prep.dataset import open_dataset
 from data_prep.job import Preprocess
+from elm_megatron.card import notice
 from elm_megatron.engine.job import Train
 from elm_megatron.evaluate.job import Eval
 from elm_megatron.hf.job import Export
@@ -49,7 +50,7 @@ def stages(config: PipelineConfig) -> list[chain.Stage]:
         sizes = config.model.vocab_size, config.train.seq_length
         return open_dataset(config.data.dir, config.corpus, *sizes).sha256
 
-    making = Preprocess(build.building())
+    making = Preprocess(build.building(), notice.follow_up)
     here = config.cluster.executor != "slurm"
     links = [
         chain.Stage(

@@ -17,6 +17,7 @@ from data_prep.manifest import FileInfo, Manifest
 from data_prep.plan import make_plan
 from data_prep.spellings import Index
 from data_prep.verify import verify
+from data_prep.works import rights
 from tests.data_prep.conftest import SAMPLE, settings
 from tests.data_prep.oai_server import Server
 from tests.data_prep.test_harvest import corpus_of, fetch, records, repository
@@ -102,6 +103,7 @@ def entries_of(path: Path, data: bytes) -> list[tuple[str, ...]]:
         ("a", b"one\ntwo"),
         ("a.csv", b'\xef\xbb\xbfname;Work ID;reason\r\nAn Author;one;"no,\nnever"\r\nB;two;\r\n'),
         ("a.csv", b"id,title\none,a title of 57\n\n# note\ntwo,x\n"),
+        ("a.csv", b"sep=;\r\nurl;naam\r\none;x\r\ntwo;y\r\n"),
         ("a.tsv", b"one\tcaf\xe9\ntwo\t\n"),
         ("a.txt", b"one;An Author\ntwo;Another\n"),
     ],
@@ -120,9 +122,13 @@ def test_a_spreadsheet_is_a_list(tmp_path: Path) -> None:
         [None, 57, 1.5],
     ):
         book.active.append(row)
+    second = book.create_sheet()
+    for row in (["Objections of 2026"], [], ["Titel", "Handle"], ["57", "1765/4711"]):
+        second.append(row)
     book.save(tmp_path / "no.xlsx")
     found = opt_out.match(opt_out.read(str(tmp_path / "no.xlsx")), index())
-    assert sorted(found.works) == ["57", "thesis:57233"] and not found.unmatched
+    assert sorted(found.works) == sorted(["57", PURE, "thesis:57233"])
+    assert [entry.text for entry, _ in found.unmatched] == ["Objections of 2026"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +192,7 @@ def test_an_opted_out_work_and_its_copies_leave_the_dataset_and_are_counted(tmp_
         ("upload-2", "opt_out_copy"),
     }
     said = capsys.readouterr().err
-    assert '"nobody\'s work" in line 2' in said and "2 entries, 1 match 1 works" in said
+    assert '"nobody\'s work" in line 2' in said and "entries 2, matched 1, works left out 1" in said
     assert (corpus / f"{BANK}.txt").exists()  # a take-down deletes, an opt-out does not
     entries = {entry["id"]: entry for entry in opt_out.read_record(config.data_dir())}
     assert entries[BANK]["manifests"] == [first.sha256] and entries["upload-2"]["manifests"] == []
@@ -224,6 +230,7 @@ def test_a_dataset_made_before_these_columns_is_read_as_unknown(tmp_path: Path) 
     (folder / "manifest.json").write_text(json.dumps(values))
     manifest = Manifest.load(folder)
     assert manifest.rights["opt_out"] == manifest.rights["access"] == {"unknown": 15}
+    assert set(rights(folder)) == {("unknown",) * 4}
     assert verify(folder) == [] and finished(config) is not None
 
 
@@ -285,3 +292,14 @@ def test_a_page_on_the_list_is_not_asked_for(tmp_path: Path) -> None:
         config.corpus.opt_out = str(tmp_path / "no.txt")
         assert fetch(config) == {"kept": 2, "opt_out": 1}
         assert "/pub/2/work.txt" not in repo.log
+
+
+def test_a_damaged_dataset_is_built_again_and_its_works_count_as_held(tmp_path: Path) -> None:
+    config, _ = built(tmp_path)
+    (config.data_dir() / "documents.parquet").write_bytes(b"PAR1")
+    (config.data_dir() / "manifest.json").write_text("{")
+    (tmp_path / "no.txt").write_text(f"{BANK}\n" + "x" * 300_000 + "\n")
+    config.corpus.opt_out = str(tmp_path / "no.txt")
+    Preprocess(config)()
+    (entry,) = opt_out.read_record(config.data_dir())
+    assert entry["id"] == BANK and len(entry["manifests"]) == 1 and verify(config.data_dir()) == []

@@ -244,3 +244,20 @@ def test_exports_in_a_circle_end(made: Callable[[str], cases.Made], tmp_path: Pa
         made_of = {"path": "model", "source": str(tmp_path / source / "model")}
         RunFolder(tmp_path / name).update(export=made_of)
     assert [stage.record["verb"] for stage in stages_of(tmp_path / "a" / "model")] == [LOST]
+
+
+def test_an_export_records_what_it_has_learnt_from_and_who_got_it(
+    export: cases.Made, ranks: RankPool, corpus: Path
+) -> None:
+    """The card says how many works were withdrawn since; recipients are added and never forgotten."""
+    run, digest = export.hf.parent, Manifest.load(corpus).sha256
+    before = RunFolder(run).read()["export"]
+    assert before["manifests"] == [digest] and "recipients" not in before
+    assert "No work was taken down" in section((export.hf / "README.md").read_text(), "Works withdrawn since")
+    config = cases.export_config(run, export.run, shard_gb=0.0004)
+    for names in (["Faculty of Law", " b@example.org "], ["b@example.org", "c"], []):
+        config.recipients = names
+        ranks.run(1, cases.export, config=config)
+    after = RunFolder(run).read()["export"]
+    assert [entry["who"] for entry in after.pop("recipients")] == ["Faculty of Law", "b@example.org", "c"]
+    assert after == before and "Faculty" not in (export.hf / "README.md").read_text()
