@@ -14,6 +14,7 @@ from conf.schema.plan import PlanConfig
 from conf.schema.pretrain import PretrainConfig
 from elm_megatron.planner import calibration, measured, show
 from elm_megatron.planner.climb import predicted_loss
+from elm_megatron.planner.devices import COMPARED
 from elm_megatron.planner.inputs import device_of
 from elm_megatron.planner.layout import GIB, USABLE, capacity
 from elm_megatron.planner.length import dataset_tokens
@@ -47,7 +48,9 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
         print(f"measured steps took {factor:.2f} times the predicted time; kept in {calibration.FILE}")
     name, unit = config.cluster.name, config.cluster.site.budget_unit
     tokens, basis = dataset_tokens(config)
-    rows, rejected = plan(config.pretraining(), config.nodes, tokens, rate, calibration.factor_of(name))
+    rows, rejected = plan(
+        config.pretraining(), config.node_counts(), tokens, rate, calibration.factor_of(name)
+    )
     kept = [row for row in rows if _within(row, config)]
     sheet = device_of(config)
     usable = (capacity(config) or sheet.memory_gb * GIB * USABLE) / GIB
@@ -65,6 +68,8 @@ def plan_command(config: PlanConfig, rate: Callable[[PretrainConfig], float | No
     print(f"cheapest: {show.explained(best[-1])}")
     print(show.refused(rejected, usable))
     print(f"energy and CO2 are {kept[0].footprint.basis}")
+    for note in _notes(config, sheet.name):
+        print(f"note: {note}")
     for path in show.write(Path(config.run.dir), kept, rejected, unit, title):
         print(f"written: {path}")
     return 0
@@ -97,6 +102,19 @@ def compared_all(rows: Sequence[tuple[str, list[measured.Figure] | str]]) -> Tab
         errors = {one.name: one.error for one in found}
         table.add_row(run, *("-" if errors[name] is None else f"{errors[name]:+.0%}" for name in names), "")
     return table
+
+
+def _notes(config: PlanConfig, device: str) -> list[str]:
+    """What a reader of the plan should know of its figures."""
+    found = []
+    if config.cluster.device == "gpu" and not device.startswith(COMPARED):
+        found.append(
+            f"the time model was compared with published runs on A100 and H100 GPUs alone, not on {device}; "
+            "calibrate=<run> corrects it by a run of your own"
+        )
+    if config.train.precision == "fp8":
+        found.append("fp8 is counted as bf16, so that hours are too many rather than too few")
+    return found
 
 
 def _within(row: Row, config: PlanConfig) -> bool:

@@ -20,6 +20,7 @@ class Device:
         link_gb: bandwidth in one direction to the other devices of the node, GB/s.
         watts: thermal design power.
         idle_watts: power without work.
+        efficiency: what matrix products reach beside those of a GPU; a site says it of its CPU nodes.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Device:
     link_gb: float
     watts: float
     idle_watts: float
+    efficiency: float = 1.0
 
     def share(self, of_it: float) -> dict[str, float]:
         """What a part of the device has: a MIG slice, or a smaller device of its kind."""
@@ -58,6 +60,7 @@ DEVICES = (
     Device("mi250x", 64, 191.5, 23.9, 1638, 50, 280, 45),
     Device("mi300x", 192, 1307, 163.4, 5300, 448, 750, 140),
 )
+COMPARED = ("h100", "a100")  # names that begin so have published runs in the tests
 NEAR = 0.1  # relative: a peak and a memory within this are the sheet's own
 
 

@@ -103,21 +103,25 @@ def _cores(config: PretrainConfig) -> Device:
             "CPU node (site.peak_tflops and site.memory_gb)"
         )
         raise InputError(f"cluster={cluster.name}: {why}, so that no time can be predicted.")
-    peak = site.peak_tflops * site.mfu / CPU_PRODUCTS / ranks
-    share = (site.cores or ranks) / ranks
-    bandwidth = (site.gpu_bandwidth_gb or MEASURED_CORE[2] * (site.cores or ranks)) / ranks
+    cores = _cores_of_node(cluster, round(ranks))
+    part = (min(1.0, cores / site.cores) if site.cores else 1.0) / ranks  # of the node, for one rank
+    peak = site.peak_tflops * part
+    bandwidth = (site.gpu_bandwidth_gb or MEASURED_CORE[2] * (site.cores or cores)) * part
+    watts = CPU_WATTS * cores / ranks
     # fp32 products have half the speed of bf16's on CPUs with units for both.
     return Device(
         "a rank of a CPU node", site.memory_gb / ranks, peak, peak / 2, bandwidth,
-        site.network_gb or NODE_NETWORK_GB, CPU_WATTS * share, CPU_WATTS * share / 4,
+        site.network_gb or NODE_NETWORK_GB, watts, watts / 4, site.mfu / CPU_PRODUCTS,
     )  # fmt: skip
 
 
 def _cores_of_node(cluster: ClusterConfig, per_node: int) -> int:
-    """Cores that the ranks of a node share; one for each where the site does not say."""
+    """Cores of a node that its ranks have together; Slurm gives a rank one where nothing else is asked."""
     if cluster.executor == "local":
         return os.cpu_count() or 1
-    return cluster.site.cores or per_node * (cluster.cpus_per_task or 1)
+    if cluster.exclusive and cluster.site.cores:
+        return cluster.site.cores
+    return per_node * (cluster.cpus_per_task or 1)
 
 
 def shape_of(model: ModelConfig) -> Shape:

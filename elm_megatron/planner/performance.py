@@ -141,7 +141,12 @@ class StepTime:
 def step_time(shape: Shape, layout: Layout, device: Device) -> StepTime:
     """Seconds of one training step in bf16 on the slowest rank."""
     tokens = layout.micro_batch * layout.length // layout.cp
-    peak = device.peak_tflops * 1e12 * min(1.0, device.watts / device.peak_tflops / WATTS_PER_TFLOPS)
+    peak = (
+        device.peak_tflops
+        * device.efficiency
+        * 1e12
+        * min(1.0, device.watts / device.peak_tflops / WATTS_PER_TFLOPS)
+    )
     bandwidth = MEMORY * device.bandwidth_gb * 1e9
     tp, layers = layout.tp, shape.layers / layout.pp
 

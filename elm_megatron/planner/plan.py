@@ -112,10 +112,12 @@ def plan(
         else:
             rejected.append(Rejected(row.name, parts))
     if not rows and not rejected:
+        per_node = config.world_size // config.cluster.nodes
         raise InputError(
             f"no layout of {config.model.name} is possible on {', '.join(map(str, nodes))} nodes of "
-            f"cluster={config.cluster.name}; train.global_batch_size={config.train.global_batch_size} must "
-            "be a multiple of micro-batch × dp."
+            f"cluster={config.cluster.name}, with {per_node} ranks on each; "
+            f"train.global_batch_size={config.train.global_batch_size} must be a multiple of micro-batch × "
+            "dp, and the cluster must give so many nodes."
         )
     rows.sort(key=lambda one: (one.hours, one.config.parallel.model_ranks, one.config.train.recompute))
     return rows, rejected

@@ -12,6 +12,7 @@ import pytest
 
 from conf import compose
 from conf.errors import InputError
+from conf.schema.cluster import ClusterConfig, SiteConfig
 from conf.schema.plan import PlanConfig
 from elm_megatron.planner import layout, measured, memory
 from elm_megatron.planner.command import plan_command
@@ -76,6 +77,42 @@ def test_memory_is_that_of_the_layout_choice() -> None:
     for row in rows[::40]:
         needed = layout.rank_bytes(row.config, row.config.parallel)
         assert sum(memory.rank_parts(row.config).values()) == pytest.approx(needed, rel=1e-6)
+
+
+SITES = {  # of other places
+    "amd": ({"gpu_model": "mi250x"}, 8, "not on mi250x"),
+    "slices": ({"peak_tflops": 141, "gpu_memory_gb": 10}, 4, "a device like "),
+    "cheap": ({"gpu_model": "l40s", "gpu_watts": 300}, 1, "kg CO2"),
+}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_a_site_of_another_kind_has_a_plan(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """No prices, devices without a published run, slices of a GPU."""
+    site, gpus, words = SITES[name]
+    config = asked("model=small", f"run.dir={tmp_path}/plan", "nodes=[1,1]", "each=1")
+    config.cluster = ClusterConfig(name, "slurm", "gpu", gpus_per_node=gpus, site=SiteConfig(**site))
+    assert plan_command(config, rate) == 0
+    out = capsys.readouterr().out
+    assert words in out and out.count("fastest:") == 1
+
+
+def test_a_cpu_cluster_has_a_plan_for_the_cores_that_it_asks_for() -> None:
+    config = asked("model=small", "nodes=[1]").pretraining()
+    site = SiteConfig(cores=128, memory_gb=256, peak_tflops=5.0)
+    one = ClusterConfig("cpus", "slurm", tasks_per_node=8, site=site)
+    config.cluster = one
+    few = plan(config, [1], TOKENS, rate)[0][0]
+    config.cluster = replace(one, cpus_per_task=16)
+    all_ = plan(config, [1], TOKENS, rate)[0][0]
+    assert few.hours > 5 * all_.hours
+    assert all_.footprint.device_hours == pytest.approx(128 * all_.hours)
+    assert all_.mfu <= site.mfu
+
+
+def test_nodes_of_the_cluster_are_looked_at() -> None:
+    assert asked("cluster.nodes=3").node_counts() == [3]
+    assert asked("cluster.nodes=3", "nodes=[4,1,4]").node_counts() == [1, 4]
 
 
 def test_what_does_not_fit_names_its_part() -> None:
