@@ -11,6 +11,7 @@ Torch-free.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def modelled(
 
 def planned(cluster: ClusterConfig, ranks: int, hours: float) -> Footprint:
     """The footprint of a job that is to train for `hours` wall hours."""
-    return recorded(cluster, ranks, cores_of(cluster, ranks), 3600 * hours)
+    return recorded(cluster, ranks, cores_of(cluster, ranks, os.cpu_count()), 3600 * hours)
 
 
 def of_cores(cores: int, hours: float, site: SiteConfig) -> Footprint:
