@@ -236,6 +236,8 @@ def test_notice_page_summary_and_card_agree_after_one_command(project: Preproces
     )
     assert manifest.works["dropped"] == {"taken_down": 1} and manifest.stale
     assert of(project, BANK)["state"] == "taken down"
+    summary = (project.data_dir() / "bundle" / "training-content-summary.md").read_text()
+    assert f"| works kept | {manifest.works['out']} |" in summary and "taken_down 1" in summary
     report = (project.data_dir() / "report.html").read_text()
     assert f"{manifest.works['out']} works" in report and BANK not in report
     assert "1 work that" in (Path(project.runs_dir) / "export-base" / "model" / "README.md").read_text()
