@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def write(trained: Trained, institution: Institution) -> str:
         trainings=_trainings(trained),
         months=None if hours is None else Safe(_range(TIMES, hours / MONTH_HOURS)),
         megawatt_hours=None if trained.kwh is None else trained.kwh / 1000,
-        methods=_methods(trained.trainings),
+        methods=trained.energy_methods,
         inference=model.flops_per_token(model.max_position_embeddings) / 3,  # forward: a third of training
         gigabytes=count * BYTES.get(trained.figures["dtype"], 4) / 1e9,
         versions=_versions(trained.stages),
@@ -74,23 +73,14 @@ def _weights(trained: Trained) -> Safe:
 def _trainings(trained: Trained) -> Safe:
     """A row for each training, with what it learnt by and what it took."""
     rows = []
-    for stage, flop in zip(trained.trainings, trained.flops, strict=True):
+    for stage, flop, energy in zip(trained.trainings, trained.flops, trained.footprints, strict=True):
         record, settings = stage.record, stage.settings
         learnt = ", ".join(f"{key} {settings[key]}" for key in LEARNT if settings.get(key) is not None)
         hours = None if record.get("seconds") is None else record["seconds"] / 3600
         verb = stage.config.get("stage") or record.get("verb")
-        rows.append((stage.name, verb, learnt, record.get("tokens"), hours, flop, record.get("kwh")))
+        rows.append((stage.name, verb, learnt, record.get("tokens"), hours, flop, energy and energy.kwh))
     return table(rows, ("run", "stage", "settings", "tokens", "hours", "FLOP", "kWh"))
-
-
-def _methods(stages: list[Stage]) -> list[str]:
-    return list(dict.fromkeys(filter(None, (stage.record.get("energy_method") for stage in stages))))
 
 
 def _versions(stages: list[Stage]) -> dict[str, Any]:
     return {} if not stages else (stages[-1].record.get("versions") or {})
-
-
-def today() -> str:
-    """The day on which a document is written, UTC."""
-    return time.strftime("%Y-%m-%d", time.gmtime())

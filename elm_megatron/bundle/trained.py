@@ -17,6 +17,7 @@ from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from data_prep.bundle.facts import Facts, Source
 from data_prep.bundle.summary import TrainedModel
+from elm_megatron.planner.footprint import Footprint, of_record
 from elm_megatron.sources.lineage import LOST, Stage, TrainedOn, datasets_of, stages_of
 from elm_megatron.sources.places import split_step
 from elm_megatron.sources.source import ModelSource
@@ -80,7 +81,7 @@ class Trained:
         if not self.stages:
             return label(self.source.folder)
         first = self.stages[0]
-        if _is_lost(first):
+        if self.base_is_lost:
             return f"{first.name}, whose records are lost"
         if made := first.record.get("import"):
             return label(Path(str(made["source"])))
@@ -88,6 +89,11 @@ class Trained:
             given = first.config.get("source")
             return label(Path(split_step(str(given))[0])) if given else "unknown"
         return ""
+
+    @property
+    def base_is_lost(self) -> bool:
+        """Whether the first run behind the model is known by name alone."""
+        return bool(self.stages) and self.stages[0].record.get("verb") == LOST
 
     @property
     def trainings(self) -> list[Stage]:
@@ -118,7 +124,7 @@ class Trained:
         """What `flop` does not count, "" for nothing."""
         pairs = zip(self.trainings, self.flops, strict=True)
         missing = [f"the run {stage.name}, whose records do not say" for stage, flop in pairs if flop is None]
-        if self.base and not (self.stages and _is_lost(self.stages[0])):
+        if self.base and not self.base_is_lost:
             missing.insert(0, f"the training of {self.base}, which was made elsewhere")
         return "; ".join(missing)
 
@@ -128,16 +134,29 @@ class Trained:
         seconds = _total([stage.record.get("seconds") for stage in self.trainings])
         return None if seconds is None else seconds / 3600
 
+    @cached_property
+    def footprints(self) -> list[Footprint | None]:
+        """Energy and CO2 of each training, measured or modelled; None where its records do not say enough."""
+        return [of_record(stage.record, stage.config) for stage in self.trainings]
+
     @property
     def kwh(self) -> float | None:
-        """Energy of all trainings; None where one was not measured."""
-        return _total([stage.record.get("kwh") for stage in self.trainings])
+        """Energy of all trainings, the data centre's overhead included; None where one is unknown."""
+        return _total([one and one.kwh for one in self.footprints])
 
     @property
     def grams(self) -> float | None:
-        """CO2 of all trainings, by the grams per kWh given at export."""
+        """CO2 equivalent of all trainings, by the grams per kWh given at export or those of their sites."""
         factor = self.config.grams_per_kwh
-        return None if factor is None or self.kwh is None else self.kwh * factor
+        if factor is not None:
+            return None if self.kwh is None else self.kwh * factor
+        kilograms = _total([one and one.co2_kg for one in self.footprints])
+        return None if kilograms is None else kilograms * 1000
+
+    @property
+    def energy_methods(self) -> list[str]:
+        """How energy and CO2 are known, each way once."""
+        return list(dict.fromkeys(one.basis for one in self.footprints if one is not None))
 
     def tunings(self, institution: Institution) -> list[Source]:
         """The files of chat data that tuning runs learnt from."""
@@ -167,10 +186,6 @@ class Trained:
         flop, unknown = self.flop, self.flop_unknown
         tunings = self.tunings(institution)
         return TrainedModel(self.name, weights, self.base, self.tokens, flop, unknown, tunings)
-
-
-def _is_lost(stage: Stage) -> bool:
-    return stage.record.get("verb") == LOST
 
 
 def _what(stage: Stage) -> str:

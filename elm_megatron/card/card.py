@@ -17,13 +17,14 @@ from conf.schema.model import ModelConfig
 from data_prep import files
 from data_prep import withdrawn as withdrawals
 from data_prep.manifest import Manifest, TokenizerInfo
-from elm_megatron.card import texts, withdrawn
+from elm_megatron.bundle.trained import Trained
+from elm_megatron.card import head, texts, withdrawn
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
 from elm_megatron.planner import footprint
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.affected import manifests_behind
-from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of, stages_of
+from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of
 from elm_megatron.sources.places import run_config
 from elm_megatron.sources.source import ModelSource
 
@@ -39,13 +40,14 @@ def write(folder: Path, config: ExportConfig, source: ModelSource, figures: dict
         source: the model.
         figures: what the export found out: bytes, hashes, the gate's differences.
     """
-    stages = stages_of(source.folder, source.merged)
+    trained = Trained(config, source, figures)
+    stages = trained.stages
     drawn = draw([(stage.run, _verb(stage)) for stage in stages], folder)
     picture = f"![Training and validation loss]({PICTURE})" if drawn else "Loss curves: unknown."
     name = stages[-1].name if stages else source.folder.name
     model, manifest = source.model, source.tokenizer.manifest or manifest_of(stages)
     sections = [
-        _head(config, manifest, bool(stages) and stages[-1].tuning),
+        head.write(trained),
         f"# {name}\n\n{texts.INTRODUCTION}",
         f"## How to run it\n\n{texts.usage(source.tokenizer.tuned)}",
         f"## Model\n\n{_model(model, figures)}",
@@ -63,15 +65,25 @@ def write(folder: Path, config: ExportConfig, source: ModelSource, figures: dict
     files.write(folder / FILE, "\n\n".join(sections) + "\n")
 
 
-def put_evaluation(folder: Path, markdown: str) -> bool:
-    """Replace the evaluation section of a card; False when the folder has no card of ours."""
+def put_evaluation(folder: Path, markdown: str, measured: Iterable[tuple[str, float | None]] = ()) -> bool:
+    """Replace the evaluation section of a card, and what its head says of evaluations.
+
+    Args:
+        folder: of the model.
+        markdown: the section.
+        measured: each figure with what it is.
+
+    Returns:
+        False when the folder has no card of ours.
+    """
     path = folder / FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    head, start, rest = text.partition(EVALUATION[0])
+    before, start, rest = text.partition(EVALUATION[0])
     _, end, tail = rest.partition(EVALUATION[1])
     if not (start and end):
         return False
-    files.write(path, f"{head}{start}\n{markdown.strip()}\n{end}{tail}")
+    changed = f"{before}{start}\n{markdown.strip()}\n{end}{tail}"
+    files.write(path, head.with_results(changed, measured))
     return True
 
 
@@ -99,15 +111,6 @@ def _counts(counts: dict[str, int] | None) -> str | None:
         return None
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in ordered) or "none"
-
-
-def _head(config: ExportConfig, manifest: Manifest | None, chat: bool) -> str:
-    languages = sorted(set(manifest.languages) & {"nl", "en"}) if manifest else []
-    tags = ["llama", "erasmian-language-model", *(["lora", "chat"] if chat else [])]
-    lines = ["---", *(["language:"] if languages else []), *(f"- {language}" for language in languages)]
-    lines += [f"license: {config.licence or UNKNOWN}", "library_name: transformers"]
-    lines += ["pipeline_tag: text-generation", "tags:", *(f"- {tag}" for tag in tags), "---"]
-    return "\n".join(lines)
 
 
 def _model(model: ModelConfig, figures: dict[str, Any]) -> str:

@@ -50,7 +50,8 @@ def evaluate(config: EvalConfig) -> Results:
             figures.pop("samples")
         one = {name: results[name]}
         print(f"{markdown(one)}\n", flush=True)
-        card.put_evaluation(source.folder, _card_section(config, manifest, one))
+        measured = [(what, found[0]) for what, found in rows(one)]
+        card.put_evaluation(source.folder, _card_section(config, manifest, one), measured)
     files.write(run.path / "evaluation.json", json.dumps(results, indent=1) + "\n")
     files.write(run.path / "evaluation.md", markdown(results) + "\n")
     draw(results, run.path / "evaluation.png")
