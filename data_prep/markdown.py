@@ -38,7 +38,7 @@ def one_line(value: object) -> str:
 
 
 def _is_shown(char: str) -> bool:
-    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    return unicodedata.category(char) not in ("Cc", "Cf", "Cs")
 
 
 def escape(value: object) -> Safe:

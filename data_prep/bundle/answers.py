@@ -13,7 +13,7 @@ class Answers:
 
     Args:
         institution: the answers.
-        marked: whether the document is Markdown; a missing answer then stands in italics.
+        marked: whether the document is Markdown; a missing answer is then in italics.
 
     Attributes:
         missing: keys that the document asked for and that have no answer, in the order of asking.

@@ -41,12 +41,16 @@ def folder_of(number: int, name: str) -> str:
     return f"{FOLDER}/{number:02d}-{folder_name(name)}"
 
 
-def of_stage(folder: str, stage: Stage) -> dict[str, str]:
-    """The records of a run by their paths in the model's folder; {} for one whose records are lost."""
+def of_stage(folder: str, stage: Stage, step: int | None = None) -> dict[str, str]:
+    """The records of a run by their paths in the model's folder; {} for one whose records are lost.
+
+    Args:
+        step: the checkpoint that was exported; None is the newest.
+    """
     if not stage.record or not stage.run.run_json.is_file():
         return {}
-    found = {f"{folder}/run.json": _json(published(stage.record))}
-    step = stage.run.latest_step()
+    found = {f"{folder}/run.json": of_record(stage.record)}
+    step = stage.run.latest_step() if step is None else step
     checkpoint = stage.run.checkpoints / step_name(step or 0) / CHECKPOINT_MANIFEST
     adapter = stage.run.path / ADAPTER_FOLDER / ADAPTER_FACTS
     for path, name in ((checkpoint, "checkpoint-manifest.json"), (adapter, "adapter.json")):
@@ -55,6 +59,11 @@ def of_stage(folder: str, stage: Stage) -> dict[str, str]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def of_record(record: dict[str, Any]) -> str:
+    """The copy of a run.json."""
+    return _json(published(record))
 
 
 def of_dataset(folder: str, facts: Facts) -> dict[str, str]:
@@ -87,7 +96,7 @@ def chain(trained: Trained) -> str:
 
 
 def export_record(trained: Trained) -> str:
-    """What the export found out, as it stands in its run.json."""
+    """What the export found out, as its run.json has it."""
     figures = {key: value for key, value in trained.figures.items() if key != "key"}
     return _json(published({"verb": "export", "export": figures}))
 

@@ -72,14 +72,18 @@ def steps(trained: Trained, exported: list[str]) -> list[Step]:
         return records.folder_of(len(found) + 1, name)
 
     for facts in trained.datasets:
-        texts = records.of_dataset(folder(facts.name), facts)
-        found.append(Step("preprocess", facts.name, texts, [], {"day": facts.built}))
+        texts, record = records.of_dataset(folder(facts.name), facts), trained.preparation(facts)
+        if record:
+            texts[f"{folder(facts.name)}/run.json"] = records.of_record(record)
+        found.append(Step("preprocess", facts.name, texts, [], {**record, "day": facts.built}))
     pieces = [name for name in exported if name.startswith(("tokenizer", "special_tokens"))]
     if trained.datasets:
         found.append(Step("tokenizer", trained.datasets[0].name, {}, pieces, {}))
     for stage in trained.stages:
         verb = str(stage.config.get("stage") or stage.record.get("verb") or "pretrain")
-        texts = records.of_stage(folder(stage.name), stage)
+        is_exported = stage.run.path.resolve() == trained.source.stored.folder.resolve()
+        step = trained.figures["step"] if is_exported else None
+        texts = records.of_stage(folder(stage.name), stage, step)
         found.append(Step(verb, stage.name, texts, [], stage.record))
     texts = {f"{folder('export')}/run.json": records.export_record(trained)}
     found.append(Step("export", trained.name, texts, exported, {}))

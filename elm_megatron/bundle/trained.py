@@ -18,7 +18,7 @@ from conf.schema.model import ModelConfig
 from data_prep.bundle.facts import Facts, Source
 from data_prep.bundle.summary import TrainedModel
 from elm_megatron.planner.footprint import Footprint, of_record
-from elm_megatron.sources.lineage import LOST, Stage, TrainedOn, datasets_of, stages_of
+from elm_megatron.sources.lineage import LOST, Stage, TrainedOn, datasets_of, preparation, stages_of
 from elm_megatron.sources.places import split_step
 from elm_megatron.sources.source import ModelSource
 
@@ -59,6 +59,15 @@ class Trained:
     def lost(self) -> list[TrainedOn]:
         """The datasets that are not there any more as they were."""
         return [one for one in self.trained_on if one.manifest is None]
+
+    def preparation(self, facts: Facts) -> dict[str, Any]:
+        """run.json of the run that made a dataset; {} where it is not beside the runs."""
+        for stage in self.stages:
+            for _, record, config in preparation(stage):
+                folder = Path((config.get("data") or {}).get("dir") or "")
+                if folder.resolve() == facts.manifest.folder.resolve():
+                    return record
+        return {}
 
     @property
     def has_manifest(self) -> bool:

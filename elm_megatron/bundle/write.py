@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from conf.names import folder_name
 from conf.schema.hf import ExportConfig
 from data_prep.bundle import copyright_policy, croissant, datasheet, summary
 from data_prep.bundle.write import FOLDER, put
@@ -58,9 +59,9 @@ def documents(folder: Path, trained: Trained) -> dict[str, str]:
         f"{FOLDER}/{form.FILE}": form.write(trained, institution),
         ro_crate.CHAIN: records.chain(trained),
     }
-    names = [facts.name for facts in datasets]
-    for number, facts in enumerate(datasets, 1):
-        suffix = facts.name if names.count(facts.name) == 1 else f"{facts.name}-{number}"
+    names = [folder_name(facts.name) for facts in datasets]
+    for number, (name, facts) in enumerate(zip(names, datasets, strict=True), 1):
+        suffix = name if names.count(name) == 1 else f"{name}-{number}"
         texts[f"{FOLDER}/datasheet-{suffix}.md"] = datasheet.write(facts, institution)
         texts[f"{FOLDER}/croissant-{suffix}.json"] = croissant.write(facts, institution)
     others = {

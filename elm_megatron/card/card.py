@@ -5,7 +5,6 @@ What none of them holds is printed as unknown; nothing is filled in from elsewhe
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,10 +21,8 @@ from elm_megatron.card import head, texts, withdrawn
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
 from elm_megatron.planner import footprint
-from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.affected import manifests_behind
-from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of
-from elm_megatron.sources.places import run_config
+from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of, preparation
 from elm_megatron.sources.source import ModelSource
 
 FILE = "README.md"
@@ -263,21 +260,6 @@ def _energy(stages: list[Stage], grams_per_kwh: float | None) -> str:
     if grams_per_kwh is not None:
         method += f" CO2 is the kWh times {grams_per_kwh:g} g per kWh, given at export."
     return f"{table(rows, header)}\n\n{method}"
-
-
-def preparation(first: Stage) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The run that made a first stage's dataset, where it is beside it: its verb, record and settings."""
-    data = (first.config.get("data") or {}).get("dir")
-    if not data:
-        return []
-    for path in sorted(first.run.path.parent.glob("*/run.json")):
-        other = RunFolder(path.parent)
-        with contextlib.suppress(InputError):
-            record = other.read()
-            made = (run_config(other).get("data") or {}).get("dir") if other.config.is_file() else None
-            if record.get("verb") == "preprocess" and made and Path(made).resolve() == Path(data).resolve():
-                return [("Preparing the data", record, run_config(other))]
-    return []
 
 
 def _gate(figures: dict[str, Any]) -> str:

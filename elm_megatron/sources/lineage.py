@@ -7,6 +7,7 @@ is gone stands there as lost.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,3 +186,18 @@ def datasets_of(stages: Sequence[Stage], known: Manifest | None = None) -> list[
                 manifest = recorded_manifest(stage.run, place, digest) if digest else None
             found.setdefault(digest or place, TrainedOn(place, digest, manifest))
     return list(found.values())
+
+
+def preparation(first: Stage) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The run that made a first stage's dataset, where it is beside it: its verb, record and settings."""
+    data = (first.config.get("data") or {}).get("dir")
+    if not data:
+        return []
+    for path in sorted(first.run.path.parent.glob("*/run.json")):
+        other = RunFolder(path.parent)
+        with contextlib.suppress(InputError):
+            record = other.read()
+            made = (run_config(other).get("data") or {}).get("dir") if other.config.is_file() else None
+            if record.get("verb") == "preprocess" and made and Path(made).resolve() == Path(data).resolve():
+                return [("Preparing the data", record, run_config(other))]
+    return []

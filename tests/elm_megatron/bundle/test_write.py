@@ -84,6 +84,8 @@ def section(text: str, start: str, end: str) -> str:
 def test_a_tuned_model_has_documents_that_validate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """0 errors of either validator, and each stage of the chain with its records."""
     config = yaml.safe_load(Path("runs/finetune/config.yaml").read_text(encoding="utf-8"))
+    prepared = {"verb": "preprocess", "state": "done", "seconds": 12.0, "submit_host": "localhost"}
+    fake_run(project / "runs/prepare", prepared, {"data": {"dir": "data/sample"}})
     folder, trained = exported(project, "finetune", grams_per_kwh=100.0, licence="apache-2.0")
     assert problems(folder, monkeypatch) == []
     found = mlcroissant.Dataset(str(folder / "bundle/croissant-sample.json"))
@@ -97,6 +99,8 @@ def test_a_tuned_model_has_documents_that_validate(project: Path, monkeypatch: p
         assert name in by_id or name == "ro-crate-metadata.json"
     records = [name for name in texts if name.endswith(("run.json", "manifest.json"))]
     assert len(records) >= 5 and all("provenance" in name for name in records)
+    assert by_id["#action-1-seconds"]["value"] == "12.0"
+    assert len([name for name in records if "-sample/" in name]) == 2  # manifest.json, run.json
     assert by_id["#action-3-kwh"]["value"] == "1.25" and by_id["#action-3-seconds"]["unitCode"] == "SEC"
     assert by_id["model.safetensors"]["sha256"] == "5" * 64
     model = trained.source.model
