@@ -19,8 +19,8 @@ from elm_megatron.run.steps import step_name
 from elm_megatron.sources.lineage import Stage
 from elm_megatron.sources.places import ADAPTER_FACTS, ADAPTER_FOLDER
 
-# Of run.json: who handed the run in, from where and as which jobs.
-PRIVATE = ("submit_host", "slurm_conf", "job_ids", "reason", "made_from", OWNER, ATTEMPTS)
+# Of run.json: who handed the run in, from where and as which jobs; and who was given an export.
+PRIVATE = ("recipients", "submit_host", "slurm_conf", "job_ids", "reason", "made_from", OWNER, ATTEMPTS)
 LEARNT = ("model", "train", "tune", "sft", "dpo", "data", "parallel", "stage", "source")
 FOLDER = "bundle/provenance"
 

@@ -124,7 +124,8 @@ def test_the_same_model_has_the_same_documents(project: Path) -> None:
     folder, trained = exported(project, "finetune")
     before = read(folder)
     config, figures = trained.config, {**trained.figures, "key": "k"}
-    assert write.write(folder, config, trained.source, figures) == []
+    figures["recipients"] = [{"who": "somebody", "date": "2026-01-01"}]
+    assert write.write(folder, config, trained.source, figures) == []  # nobody who got it is in them
     (folder / "bundle/datasheet-old.md").write_text("of another dataset", encoding="utf-8")
     answered = replace(config, institution=Institution(copyright_contact="copyright@example.org"))
     write.write(folder, answered, trained.source, figures)
