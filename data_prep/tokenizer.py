@@ -41,6 +41,7 @@ class Tokenizer:
         self.eos_id: int = self.processor.eos_id()
         self.pad_id: int = self.processor.pad_id()
         self.begin: list[int] = []
+        self.specials: frozenset[str] = frozenset()  # texts that a model from elsewhere reads as special ids
 
     @classmethod
     def load(cls, data_dir: Path) -> Tokenizer:

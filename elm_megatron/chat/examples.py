@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conf.errors import InputError
 from data_prep.tokenizer import Tokenizer
 from elm_megatron.chat.template import Dialogue, Template
 
@@ -65,7 +66,18 @@ class Encoder:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, template: Template, longest: int) -> Encoder:
-        """An encoder with this suite's own tokenizer."""
+        """An encoder with a model's tokenizer.
+
+        Raises:
+            InputError: the template has a special token of the model, which would be learnt as ordinary text
+                and read as a special id by other programs.
+        """
+        for token in sorted(tokenizer.specials):
+            if any(token in text for text in vars(template).values()):
+                raise InputError(
+                    f"tune.template: has {token!r}, a special token of the model that is tuned, which would "
+                    "be learnt as ordinary text; give a template without special tokens."
+                )
         return cls(tokenizer.encode, tokenizer.eos_id, template, longest, tokenizer.begin, tokenizer.decode)
 
     def __call__(self, dialogue: Dialogue) -> Example | None:

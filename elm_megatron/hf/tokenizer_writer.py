@@ -94,10 +94,11 @@ def _exchange_chat_template(folder: Path, template: str) -> None:
     if before is not None:
         (folder / MORE_TEMPLATES).mkdir(exist_ok=True)
         (folder / MORE_TEMPLATES / "base.jinja").write_text(before, encoding="utf-8")
-    text = jinja(Template.load(template), eos=False)
-    (folder / CHAT_TEMPLATE_FILE).write_text(text, encoding="utf-8")
     path = folder / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    # Earlier answers end with EOS, as in tuning, where the tokenizer reads special tokens in a text.
+    text = jinja(Template.load(template), eos=not settings.get("split_special_tokens", False))
+    (folder / CHAT_TEMPLATE_FILE).write_text(text, encoding="utf-8")
     _write_json(path, {**settings, "chat_template": text})
 
 

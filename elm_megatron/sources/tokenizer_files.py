@@ -86,6 +86,10 @@ class TokenizerSource:
             tokenizer.eos_id = self.info.eos_id  # a chat model's own, which may be an added token
         if self.adds_bos:
             tokenizer.begin = [tokenizer.bos_id]
+        if self.manifest is None:
+            own = (i for i in (tokenizer.bos_id, tokenizer.eos_id) if 0 <= i < tokenizer.vocab_size)
+            special = {token.text for token in added_tokens(self.folder).values() if token.special}
+            tokenizer.specials = frozenset({*map(tokenizer.processor.id_to_piece, own), *special})
         return tokenizer
 
 

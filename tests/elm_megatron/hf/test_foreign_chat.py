@@ -18,6 +18,8 @@ from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.weights import FolderWeights
 from tests.elm_megatron import model_jobs as cases
 from tests.elm_megatron.rank_pool import RankPool
+from tests.elm_megatron.tune import configs as tuning
+from tests.elm_megatron.tune import rank_functions
 
 gguf = pytest.importorskip("gguf", reason="needs the hf extra")
 
@@ -116,12 +118,48 @@ def test_a_tuned_one_answers_to_the_template_of_its_tuning(
     assert text == Template.load("alpaca").prompt(Dialogue((Turn(MESSAGES[0]["content"], "", ""),)), 0)
     base = tokenizer.apply_chat_template(MESSAGES, chat_template="base", tokenize=False)
     assert base.startswith("<|im_start|>user")
+    more = [*MESSAGES, {"role": "assistant", "content": "Daar."}, *MESSAGES]
+    ids = tokenizer.apply_chat_template(more, return_dict=False)
+    assert ids.count(END) == 1 and "Daar.<|im_end|>" in tokenizer.decode(ids)
 
 
 def test_an_answer_is_closed_with_the_models_own_end(corpus: Path, tmp_path: Path) -> None:
     tokenizer = tokenizer_files.of_folder(chat_model(tmp_path / "hf", corpus)).load()
     example = Encoder.of(tokenizer, Template.load("alpaca"), 256)(Dialogue((Turn("A?", "", "B"),)))
     assert example.ids[-1] == END and example.answer[-1]
+
+
+@pytest.mark.slow
+def test_one_is_tuned_and_exported_with_its_tokens(ranks: RankPool, corpus: Path, tmp_path: Path) -> None:
+    """From a folder to a folder: what is learnt is what transformers writes for the exported template."""
+    from transformers import AutoTokenizer
+
+    source = chat_model(tmp_path / "hf", corpus)
+    imported = cases.import_config(tmp_path / "imported", source)
+    ranks.run(1, cases.import_hf, config=imported)
+    config = tuning.finetune_config(tmp_path / "tuned", tmp_path / "imported", model=imported.model, steps=2)
+    tuning.folder_of(config)
+    assert ranks.run(1, rank_functions.finetune, config=config) == ["done"]
+    ranks.run(1, cases.export, config=cases.export_config(tmp_path / "out", tmp_path / "tuned"))
+    exported = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
+    assert exported.eos_token_id == END and exported.convert_tokens_to_ids("<|im_start|>") == START
+    own = tokenizer_files.of_folder(source).load()
+    dialogue = Dialogue((Turn(MESSAGES[0]["content"], "", "Daar."),))
+    example = Encoder.of(own, Template.load("dialogue"), 256)(dialogue)
+    prompt = exported.apply_chat_template(MESSAGES, return_dict=False)
+    assert example.ids.tolist()[: len(prompt)] == prompt and example.ids[-1] == END
+    base = exported.apply_chat_template(MESSAGES, chat_template="base", tokenize=False)
+    assert base.startswith("<|im_start|>user")
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>"])
+def test_a_template_with_special_tokens_of_the_model_is_refused(
+    token: str, corpus: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizer_files.of_folder(chat_model(tmp_path / "hf", corpus)).load()
+    template = replace(Template.load("alpaca"), between=f"{token}\n")
+    with pytest.raises(InputError, match=r"tune\.template: has .*a special token of the model"):
+        Encoder.of(tokenizer, template, 256)
 
 
 @pytest.mark.parametrize(
