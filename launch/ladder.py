@@ -17,7 +17,7 @@ from elm_megatron.engine.job import Train
 from elm_megatron.planner.climb import conclude, show_runs
 from elm_megatron.planner.layout import settle
 from elm_megatron.planner.length import estimate
-from elm_megatron.planner.rungs import rungs
+from elm_megatron.planner.rungs import repeats, rungs
 from slurm.chains.sweep import Sweep
 from slurm.jobs.dry_run import budget_words, hours_words
 
@@ -30,6 +30,8 @@ def launch(config: LadderConfig) -> int:
     runs = rungs(config)
     guesses = [(estimate(run), run) for run in runs]
     show_runs(runs, [(hours_words(*guess), budget_words(*guess)) for guess in guesses])
+    if note := repeats(config):
+        print(f"note: {note}")
     if config.dry_run:
         return 0
     manifest = open_dataset(config.data.dir, config.corpus, config.model.vocab_size, config.train.seq_length)

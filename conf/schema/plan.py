@@ -44,4 +44,6 @@ class PlanConfig(PretrainConfig):
     def check(self) -> None:
         """Refuse an empty list; layouts that cannot be are left out by the plan itself."""
         self.model.check()
+        for key in ("compare", "calibrate"):
+            require(getattr(self, key) != "", f"{key}=: give a run's name or folder, or leave it out.")
         require(len(self.nodes) > 0, "nodes=[]: give at least one number of nodes, nodes=[1,2].")

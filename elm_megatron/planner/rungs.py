@@ -17,6 +17,7 @@ from conf.schema.run import RunConfig
 from elm_megatron.planner.length import dataset_tokens, steps_of
 
 HIGHEST_LR = 3e-3
+MOST_PASSES = 4  # over the data, up to which they are nearly as good as new ones (Muennighoff et al. 2023)
 
 
 def weights(model: ModelConfig) -> int:
@@ -52,6 +53,17 @@ def smaller(model: ModelConfig, width: float) -> ModelConfig:
         num_layers=max(1, round(model.num_layers * width)),
         num_attention_heads=heads,
         num_query_groups=groups,
+    )
+
+
+def repeats(config: LadderConfig) -> str | None:
+    """What to know where the data are repeated so often that losses follow no power of compute."""
+    passes = target_tokens(config) / max(1, dataset_tokens(config)[0])
+    if passes <= MOST_PASSES:
+        return None
+    return (
+        f"{config.model.name} would see the data {passes:.0f} times; beyond {MOST_PASSES} times they teach "
+        "little (Muennighoff et al. 2023), and losses follow no power of compute"
     )
 
 

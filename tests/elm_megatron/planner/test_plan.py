@@ -157,6 +157,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
             "no layout of large is possible on 3 nodes",
         ),
         (["compare=nowhere"], "compare=nowhere"),
+        (["compare="], "compare=: give a run's name"),
+        (["calibrate="], "calibrate=: give a run's name"),
     ],
 )
 def test_nonsense_is_one_sentence(keys: list[str], words: str) -> None:

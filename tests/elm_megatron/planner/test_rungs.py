@@ -12,7 +12,7 @@ from conf import compose
 from conf.errors import InputError
 from conf.schema.ladder import LadderConfig
 from elm_megatron.planner import climb
-from elm_megatron.planner.rungs import rungs, smaller, target_tokens, weights
+from elm_megatron.planner.rungs import repeats, rungs, smaller, target_tokens, weights
 
 KEYS = ("model=large", "cluster=snellius")
 
@@ -44,6 +44,11 @@ def test_each_is_trained_on_as_many_tokens_for_each_weight() -> None:
         assert tokens / weights(run.model) == pytest.approx(each, rel=0.02)
         assert train.steps >= config.least_steps and train.warmup_steps < train.steps
         assert train.lr == pytest.approx(min(3e-3, 3e-4 * 2048 / run.model.hidden_size))
+
+
+def test_data_that_are_repeated_too_often_are_said() -> None:
+    assert repeats(asked(*KEYS)) is None
+    assert "would see the data 30 times" in repeats(asked(*KEYS, "train.epochs=30"))
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 3), (32, 8)])
