@@ -21,7 +21,8 @@ LOOPS = ("train.", "tune.")
 EVERY = "_every"  # how often something happens
 # Of `cluster.*`: all else says where, when and in whose name a job runs.
 MEASURED = ("nodes", "tasks_per_node", "gpus_per_node", "gpu_type", "cpus_per_task", "device", "exclusive")
-NEVER = ("run.name", "run.dir", "dry_run", "force", "bundle")
+NEVER = ("run.name", "run.dir", "dry_run", "force", "bundle", "eval.every_checkpoint", "eval.device")
+NEVER += ("eval.time",)
 PUBLISHED = ("institution",)  # group of what is said of a model in its published documents
 
 

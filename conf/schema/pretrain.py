@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from conf.errors import require
 from conf.schema.cluster import ClusterConfig
 from conf.schema.data import TrainingData
+from conf.schema.evaluation import CheckpointEvaluation
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
 from conf.schema.preprocess import CorpusConfig, TokenizerConfig
@@ -28,6 +29,7 @@ class PretrainConfig(Ranks):
     tokenizer: TokenizerConfig
     data: TrainingData
     train: TrainConfig
+    eval: CheckpointEvaluation = field(default_factory=CheckpointEvaluation)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
@@ -38,6 +40,7 @@ class PretrainConfig(Ranks):
         """Refuse what cannot run, before anything starts."""
         super().check()
         self.data.check()
+        self.eval.check(self.cluster)
         require(
             not self.data.blend or self.train.epochs is None,
             f"train.epochs={self.train.epochs}: an epoch is of one dataset and data.blend names "

@@ -9,6 +9,7 @@ from conf import typed
 from conf.errors import InputError, require
 from conf.limits import BelowOne, Count, Natural, NotNegative, Positive, Share, Within
 from conf.schema.cluster import ClusterConfig
+from conf.schema.evaluation import CheckpointEvaluation
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
 from conf.schema.preprocess import CorpusConfig, TokenizerConfig
@@ -160,6 +161,7 @@ class FinetuneConfig(Ranks):
     sft: SftConfig
     dpo: DpoConfig
     tune: TuneConfig
+    eval: CheckpointEvaluation = field(default_factory=CheckpointEvaluation)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dry_run: bool = False
@@ -176,6 +178,7 @@ class FinetuneConfig(Ranks):
         super().check()
         self.tune.check(self.model, self.dp)
         self.sft.check()
+        self.eval.check(self.cluster)
         if not self.files:
             raise InputError(f"{self.stage}.files=[]: give at least one file, {self.stage}.files=[a.jsonl].")
         require(self.parallel.cp == 1, f"parallel.cp={self.parallel.cp}: tuning takes 1; examples are short.")

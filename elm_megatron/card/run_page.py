@@ -18,6 +18,7 @@ from data_prep import files
 from data_prep.charts import curves
 from data_prep.pages import render
 from elm_megatron.planner import footprint
+from elm_megatron.run import evaluations
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import run_config, split_step
 
@@ -102,6 +103,7 @@ def _charts(run: RunFolder) -> list[tuple[str, Any, list[str]]]:
         ("Slowest rank over the median", [("slowest", rows, "slowest_over_median")]),
         ("Memory of the largest rank, GB", [("memory", rows, "memory_bytes")]),
     ]
+    wanted += _evaluation_charts(run)
     found = []
     for title, series in wanted:
         scale = 1e-9 if title.endswith("GB") else 1.0
@@ -113,6 +115,17 @@ def _charts(run: RunFolder) -> list[tuple[str, Any, list[str]]]:
         if lines:
             found.append((title, curves(title, lines, "step"), [name for name, _ in lines]))
     return found
+
+
+def _evaluation_charts(run: RunFolder) -> list[tuple[str, list[tuple[str, list[dict[str, Any]], str]]]]:
+    """(title, its one line) of what was measured of checkpoints while the run went on."""
+    rows = [{"step": row["step"], **evaluations.scalars(row)} for row in evaluations.results(run)]
+    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    return [
+        (f"Checkpoints: {name.replace('/', ', ')}", [("checkpoints", rows, name)])
+        for name in names
+        if not name.startswith("tasks/") and "/source" not in name
+    ]
 
 
 def _attempts(record: dict[str, Any]) -> list[Row]:
@@ -159,8 +172,15 @@ def _energy(record: dict[str, Any], config: dict[str, Any]) -> list[Row]:
 
 
 def _evaluations(run: RunFolder) -> list[Row]:
-    """What `launch/eval.py` measured of this run or of an export of it, from the folders beside it."""
+    """The newest evaluation of a checkpoint, and what `launch/eval.py` measured of the run or an export."""
     found: list[Row] = []
+    for row in evaluations.results(run)[-1:]:
+        for name, value in evaluations.scalars(row).items():
+            found.append(
+                (name.removeprefix("tasks/").replace("/", ", "), f"step {row['step']}", _number(value))
+            )
+    for step, reason in evaluations.failures(run).items():
+        found.append(("could not be evaluated", f"step {step}", reason))
     for path in sorted(run.path.resolve().parent.glob("*/evaluation.json")):
         measured = RunFolder(path.parent)
         try:

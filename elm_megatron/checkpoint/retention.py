@@ -12,6 +12,7 @@ from conf.errors import InputError
 from conf.schema.train import TrainConfig
 from data_prep import files
 from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.run import evaluations
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.steps import committed, step_name
 
@@ -28,19 +29,21 @@ class Retention:
         best: also the one with the lowest validation loss.
         before: also the newest of this step or an earlier one, to go on from with more
             steps; None for none.
+        evaluated: also those that are to be evaluated, or are being evaluated.
     """
 
     last: int
     every: int | None = None
     best: bool = False
     before: int | None = None
+    evaluated: bool = False
 
     @classmethod
-    def of(cls, train: TrainConfig) -> Retention:
+    def of(cls, train: TrainConfig, evaluated: bool = False) -> Retention:
         """As configured."""
         decays = train.schedule == "wsd" and train.steps is not None
         before = train.steps - train.wsd_decay_steps if decays else None
-        return cls(train.keep_last, train.keep_every, train.keep_best, before)
+        return cls(train.keep_last, train.keep_every, train.keep_best, before, evaluated)
 
     def to_keep(self, folders: list[Path]) -> set[Path]:
         """Of step folders, newest first, those to keep; also each that cannot be read now."""
@@ -69,7 +72,8 @@ class Retention:
             OSError: one cannot be removed.
         """
         folders = committed(run)
-        needed = {run.checkpoints / step_name(step) for step in needed_steps(run)}
+        steps = needed_steps(run) | (evaluations.protected(run) if self.evaluated else set())
+        needed = {run.checkpoints / step_name(step) for step in steps}
         for folder in set(folders) - self.to_keep(folders) - needed - {newest}:
             remove(folder)
 

@@ -23,6 +23,7 @@ from elm_megatron.model.kernels import Kernel, record
 from elm_megatron.model.kernels import notes as kernel_notes
 from elm_megatron.model.kernels import summary as kernel_summary
 from elm_megatron.planner import footprint
+from elm_megatron.run import evaluations
 from elm_megatron.run.folder import RunFolder, Superseded, append_jsonl
 from elm_megatron.run.world import Outcome
 
@@ -66,6 +67,7 @@ class Reporter:
         step = checkpoint.step if checkpoint else 0
         self._costs = Costs(self._run, self._task.world, self._began)
         lost = self._run.cut_after(step or -1)  # step 0 is measured again
+        evaluations.set_aside(self._run, step)
         self._announce(checkpoint, lost)
         self._run.update(
             state="running",

@@ -47,7 +47,9 @@ class Saver:
     ):
         self._task, self._run = task, run
         self._chunks, self._optimizer, self._distributed = chunks, optimizer, distributed_optimizer
-        self._files = CheckpointSaver(run, task.world, Retention.of(task.settings))
+        self._files = CheckpointSaver(
+            run, task.world, Retention.of(task.settings, task.config.eval.every_checkpoint)
+        )
         self._buffers: rank_state.Buffers = {}
         self.seconds = 0.0
 

@@ -48,7 +48,7 @@ from elm_megatron.engine.validation import Validator
 from elm_megatron.model import device as devices
 from elm_megatron.model import llama, self_check
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
-from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.folder import RunFolder, Superseded
 from elm_megatron.run.world import Outcome
 
 LATE_SECONDS = 5.0  # for a validation after the last save, when the run was requested to leave
@@ -127,6 +127,8 @@ class Trainer:
             self.reporter.give_up()
             if isinstance(error, torch.OutOfMemoryError):
                 self.profiler.out_of_memory()
+            if isinstance(error, RuntimeError) and not isinstance(error, BadNumbers | Superseded):
+                error.add_note(self.heartbeat.account(error))
             raise
         self.heartbeat.stop()
         return outcome

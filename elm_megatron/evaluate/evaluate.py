@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from conf.errors import InputError
 from conf.schema.hf import EvalConfig
 from data_prep import files
@@ -43,7 +45,7 @@ def evaluate(config: EvalConfig) -> Results:
         works = perplexity.documents(manifest, config.split, config.max_documents)
     results: Results = {}
     for name, source in models.items():
-        results[name] = _measure(config, source, manifest, works, tasks, run.path / ".cache")
+        results[name] = measure(config, source, manifest, works, tasks, run.path / ".cache")
         if manifest is not None and config.eval.decontaminate:
             _decontaminate(results[name]["tasks"], manifest, run.path / CONTAMINATED)
         for figures in results[name]["tasks"].values():
@@ -106,7 +108,7 @@ def _decontaminate(tasks: dict[str, dict[str, Any]], manifest: Manifest, listing
     files.write(listing, text)
 
 
-def _measure(
+def measure(
     config: EvalConfig,
     source: ModelSource,
     manifest: Manifest | None,
@@ -114,10 +116,26 @@ def _measure(
     tasks: list[str],
     cache: Path,
 ) -> dict[str, Any]:
+    """The figures of one model.
+
+    Every model computes in fp32, a run and its export alike, so that what differs is the weights.
+
+    Args:
+        config: says how it is measured.
+        source: the model.
+        manifest: of the dataset, for what the model has memorised; None skips that.
+        works: documents for its perplexity; none skips it.
+        tasks: names or paths.
+        cache: folder for the tables lm-eval makes of the data.
+
+    Returns:
+        {"dtype": …, "perplexity": {group: …}, "tasks": {task: …}}; a task's figures hold its `samples`.
+    """
     device = devices.named(config.cluster.device)
-    model, tokenizer = generate.load(source, device), source.tokenizer
+    devices.full_fp32()
+    model, tokenizer = generate.load(source, device, torch.float32), source.tokenizer
     model = model.eval().to(device)
-    result: dict[str, Any] = {"perplexity": {}, "tasks": {}}
+    result: dict[str, Any] = {"dtype": _dtype(model), "perplexity": {}, "tasks": {}}
     if works:
         first = tokenizer.first_id
         result["perplexity"] = perplexity.measure(model, tokenizer.folder, first, works, config.window)
@@ -134,6 +152,12 @@ def _measure(
                 model, settings, tasks, config.limit, config.batch_size, cache, config.eval.task_data
             )
     return result
+
+
+def _dtype(model: torch.nn.Module) -> str:
+    """The types of a model's parameters, as fp32."""
+    short = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return ", ".join(sorted({short.get(p.dtype, str(p.dtype)) for p in model.parameters()}))
 
 
 def _write_tokenizer(model: Any, tokenizer: TokenizerSource, folder: Path) -> None:
@@ -166,6 +190,8 @@ def rows(results: Results) -> list[tuple[str, list[float | None]]]:
         for task, figures in result["tasks"].items():
             what = f"{task}, {'accuracy' if 'accuracy' in figures else figures['metric']}"
             found.setdefault(what, {})[model] = figures["value"]
+            if figures.get("bits_per_byte") is not None:
+                found.setdefault(f"{task}, bits per byte of answers", {})[model] = figures["bits_per_byte"]
             seen = figures.get("contaminated")
             if seen and seen["items"]:
                 found.setdefault(f"{what}, without contaminated items", {})[model] = seen["value_without"]
@@ -177,6 +203,7 @@ def rows(results: Results) -> list[tuple[str, list[float | None]]]:
 def markdown(results: Results) -> str:
     """All models side by side as a Markdown table."""
     lines = [(what, *("" if f is None else f"{f:.4g}" for f in figures)) for what, figures in rows(results)]
+    lines.insert(0, ("computed in", *(result.get("dtype", "") for result in results.values())))
     return card.table(lines, ("measure", *results))
 
 

@@ -137,11 +137,16 @@ class _Screen(BaseStreamer):
         self.shown = max(self.shown, len(text))
 
 
-def load(source: ModelSource, device: torch.device) -> torch.nn.Module:
+def load(source: ModelSource, device: torch.device, dtype: torch.dtype | None = None) -> torch.nn.Module:
     """A source's model under transformers.
 
-    An exported folder is read by transformers, in its own type or, for a CPU, in fp32; a run, or anything
-    with an adapter, part by part from its own weights, in fp32, the adapter merged.
+    An exported folder is read by transformers; a run, or anything with an adapter, part by part from its own
+    weights, in fp32, the adapter merged.
+
+    Args:
+        source: the model.
+        device: what it will compute on.
+        dtype: of an exported folder's weights; None is its own type or, for a CPU, fp32.
 
     Raises:
         InputError: it cannot be read, or the adapter does not belong to it.
@@ -149,12 +154,12 @@ def load(source: ModelSource, device: torch.device) -> torch.nn.Module:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if source.run is None and source.merged is None:
-        return _of_folder(source, device)
+        on_gpu = devices.is_gpu(device)
+        return _of_folder(source, dtype or ("auto" if on_gpu else torch.float32))
     return _in_memory(source)
 
 
-def _of_folder(source: ModelSource, device: torch.device) -> torch.nn.Module:
-    dtype = "auto" if devices.is_gpu(device) else torch.float32
+def _of_folder(source: ModelSource, dtype: torch.dtype | str) -> torch.nn.Module:
     try:
         return AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

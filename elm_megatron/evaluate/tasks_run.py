@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -89,7 +90,8 @@ def run(
             items = (found.get("n-samples") or {}).get(task, {}).get("effective")
             samples = (found.get("samples") or {}).get(task) or []
             measured = figures(result, items)
-            results[task] = {**measured, "samples": of_filter(samples, measured["metric"])}
+            mine = of_filter(samples, measured["metric"])
+            results[task] = {**measured, "bits_per_byte": answer_bits(mine), "samples": mine}
     return results
 
 
@@ -124,6 +126,31 @@ def figures(result: Mapping[str, Any], items: int | None) -> dict[str, Any]:
         "metrics": numbers,
     }
     return {**found, "accuracy": numbers[first]} if accuracy else found
+
+
+def answer_bits(samples: list[dict[str, Any]]) -> float | None:
+    """Bits per UTF-8 byte of the right answers, over all items of a task whose answers are chosen.
+
+    A small model chooses at random long before it is good enough for an accuracy above chance; how likely it
+    finds the right answer falls smoothly from the first steps on.
+
+    Args:
+        samples: lm-eval's records, each with the (context, answer) of every choice, the log-likelihood of
+            every answer in nats, and `target`, the index of the right one.
+
+    Returns:
+        None for a task of another kind.
+    """
+    nats, size = 0.0, 0
+    for sample in samples:
+        try:
+            right = int(sample["target"])
+            answer = str(sample["arguments"][right][1])
+            nats -= float(sample["filtered_resps"][right][0])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+        size += len(answer.encode())
+    return nats / math.log(2) / size if size else None
 
 
 def of_filter(samples: list[dict[str, Any]], metric: str | None) -> list[dict[str, Any]]:

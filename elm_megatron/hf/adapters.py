@@ -11,25 +11,13 @@ from safetensors.torch import save
 
 from data_prep import files
 from elm_megatron.chat.template import Template
-from elm_megatron.checkpoint.shards import Reader
-from elm_megatron.sources.adapters import MATRICES, TENSORS, Adapter, megatron_name, peft_name
+from elm_megatron.sources.adapters import MATRICES, TENSORS, Adapter, peft_name
 from elm_megatron.sources.places import ADAPTER_CONFIG, ADAPTER_FACTS, TEMPLATE_FILE
 
 
 def lora_facts(tune: Any) -> dict[str, Any]:
     """What decides on an adapter's shape and effect, for a checkpoint's manifest."""
     return {"r": tune.r, "alpha": tune.alpha, "targets": sorted(tune.targets)}
-
-
-def of_checkpoint(reader: Reader, tune: Any) -> Adapter:
-    """The adapter held by a tuning run's checkpoint."""
-    layers = {int(name.rsplit(".", 1)[1]) for name in reader.names()}
-    tensors = {
-        (layer, target): tuple(reader.read(megatron_name(layer, target, m)) for m in MATRICES)
-        for layer in sorted(layers)
-        for target in tune.targets
-    }
-    return Adapter(tune.r, tune.alpha, tune.dropout, tuple(tune.targets), tensors, tune.alpha / tune.r)
 
 
 def write(folder: Path, adapter: Adapter, facts: dict[str, Any], template: Template) -> None:

@@ -80,9 +80,7 @@ def prepare(device: str, local_rank: int) -> torch.device:
         InputError: a GPU was asked for and this machine shows none.
     """
     known_warnings.hide()
-    # NVIDIA's images set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which rounds fp32 products to 10 bits.
-    os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "0"
-    torch.set_float32_matmul_precision("highest")
+    full_fp32()
     if device == "cpu":
         from elm_megatron.model import cuda_on_cpu
 
@@ -95,6 +93,13 @@ def prepare(device: str, local_rank: int) -> torch.device:
         raise InputError("cluster.device=gpu: torch sees no CUDA device on this node; allowed here is cpu.")
     torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def full_fp32() -> None:
+    """Let products of fp32 matrices be fp32."""
+    # NVIDIA's images set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which rounds them to 10 bits.
+    os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "0"
+    torch.set_float32_matmul_precision("highest")
 
 
 def pretend() -> None:

@@ -165,6 +165,24 @@ def peft_name(layer: int, target: str, matrix: str) -> str:
     return f"{PREFIX}{module}.{matrix}.weight"
 
 
+def of_checkpoint(checkpoint: Checkpoint, dropout: float = 0.0) -> Adapter:
+    """The adapter held by a tuning run's checkpoint.
+
+    Args:
+        checkpoint: of a tuning run; its manifest has the adapter's shape.
+        dropout: as trained.
+    """
+    lora, reader = checkpoint.manifest["lora"], checkpoint.reader()
+    r, alpha, targets = int(lora["r"]), float(lora["alpha"]), tuple(lora["targets"])
+    layers = {int(name.rsplit(".", 1)[1]) for name in reader.names()}
+    tensors = {
+        (layer, target): tuple(reader.read(megatron_name(layer, target, m)) for m in MATRICES)
+        for layer in sorted(layers)
+        for target in targets
+    }
+    return Adapter(r, alpha, dropout, targets, tensors, alpha / r)  # type: ignore[arg-type]
+
+
 def read(folder: Path, model: ModelConfig) -> Adapter:
     """Read a PEFT folder, ours or another's.
 

@@ -20,6 +20,7 @@ from conf.names import label
 from conf.schema.model import ModelConfig
 from elm_megatron.model import hf_config
 from elm_megatron.run.folder import RunFolder
+from elm_megatron.run.steps import step_folder
 from elm_megatron.sources import tokenizer_files
 from elm_megatron.sources.places import (
     ADAPTER_CONFIG,
@@ -52,7 +53,8 @@ class ModelSource:
         folder: of the run or of the Hugging Face model.
         run: the run; None for a Hugging Face folder.
         step: the checkpoint asked for; None is the newest.
-        base: of a finetune run: the model its adapter belongs to.
+        base: of a finetune run: the model its adapter belongs to. With a step, the adapter is the one in that
+            checkpoint of the run.
         adapter: of a finetune run: its PEFT folder.
         merged: a PEFT folder that was asked for on top.
         data_dir: another folder of the dataset than the one the run names.
@@ -101,11 +103,16 @@ class ModelSource:
         Raises:
             InputError: there are none, they are damaged, or an adapter belongs to another base.
         """
+        from elm_megatron.checkpoint.manifest import Checkpoint
         from elm_megatron.sources import adapters
         from elm_megatron.sources.weights import FolderWeights, RunWeights
 
         if self.base and self.adapter:
             weights: Weights = adapters.merge(self.base, self.adapter, search=self.base.step is None)
+        elif self.base and self.run:
+            checkpoint = Checkpoint.open(step_folder(self.run, self.step))
+            checkpoint.verify()
+            weights = adapters.MergedWeights(self.base.weights, adapters.of_checkpoint(checkpoint))
         elif self.run:
             weights = RunWeights(self.run, self.step, self.model)
         else:
@@ -197,6 +204,17 @@ def _of_run(source: str, run: RunFolder, step: int | None, data_dir: str | None)
         )
     base = replace(base_of(run, config), data_dir=data_dir)
     return ModelSource(source, run.path, run, None, base, _adapter_of(run), data_dir=data_dir)
+
+
+def at_checkpoint(run: RunFolder, step: int) -> ModelSource:
+    """The model that a run, also one that tunes, has made by a step, while the run goes on.
+
+    Raises:
+        InputError: the base of a finetune run is gone.
+    """
+    config, name = run_config(run), f"{run.path}@{step}"
+    base = base_of(run, config) if "tune" in config else None
+    return ModelSource(name, run.path, run, step, base)
 
 
 def base_of(run: RunFolder, config: dict | None = None) -> ModelSource:

@@ -192,7 +192,7 @@ class Tuning(Task):
                 "manifest_sha256": self.source.manifest_sha256,
                 "template": self.settings.template,
             }
-            adapter = adapters.of_checkpoint(checkpoint.reader(), self.settings)
+            adapter = reading.of_checkpoint(checkpoint, self.settings.dropout)
             template = Template.load(self.settings.template)
             adapters.write(self.run.path / ADAPTER_FOLDER, adapter, facts, template)
         dist.barrier()  # nobody asks whether it is there before it is

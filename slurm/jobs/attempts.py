@@ -136,7 +136,8 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
 
 def failed(run: RunFolder, world: World, error: Exception) -> None:
     """Write down the first failure of an attempt; any rank does, since rank 0 may be lost."""
-    reason = f"rank {world.rank}: {type(error).__name__}: {error}"
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    reason = f"rank {world.rank}: {type(error).__name__}: {error}{notes}"
     run.update(unless="failed", state="failed", reason=reason)
 
 

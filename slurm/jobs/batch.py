@@ -94,6 +94,10 @@ def parameters(
     if cluster.ear:
         extra |= {"ear": "on", "ear-policy": "monitoring"}  # it looks on and changes no clock
     srun = ["--open-mode=append", "--kill-on-bad-exit=1", f"--mpi={cluster.mpi if mpi else 'none'}"]
+    if cluster.gpus_per_node and per_node > 1:
+        # Ranks one after another on a node, and its sockets one after another: rank i of a node computes on
+        # GPU i, and GPUs are numbered by socket. Slurm's default deals the ranks of a node out over sockets.
+        srun.append("--distribution=block:block")
     if cpus:
         srun.append(f"--cpus-per-task={cpus}")  # Slurm 22.05 and later do not take it from the job
     return {

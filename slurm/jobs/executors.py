@@ -183,9 +183,13 @@ class BatchExecutor(submitit.SlurmExecutor):
     def affinity(cls) -> int:
         return 2  # a dry run shows the script on machines without Slurm too
 
-    def text(self) -> str:
-        """The batch script."""
-        return self._make_submission_file_text(self._submitit_command_str, "")
+    def text(self, command: str | None = None) -> str:
+        """The batch script.
+
+        Args:
+            command: what every rank executes; None is submitit's task.
+        """
+        return self._make_submission_file_text(command or self._submitit_command_str, "")
 
     def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
         with _environment(self.batch.env):

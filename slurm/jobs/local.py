@@ -14,7 +14,7 @@ import pickle
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -91,11 +91,13 @@ class LocalWorld:
         ranks: their processes.
         refusal: where a rank leaves the sentence with which the job refused its input.
         grace: seconds that the survivors of a dead rank get to end by themselves.
+        beside: called again and again while they live.
     """
 
     ranks: list[Rank]
     refusal: Path
     grace: float = GRACE_SECONDS
+    beside: Callable[[], None] = lambda: None
 
     def watch(self, stop: StopRequest) -> int:
         """Wait for the world's end.
@@ -128,6 +130,7 @@ class LocalWorld:
                 return 128 + (stop.signum or 0)
             if any(rank.failed() for rank in self.ranks):
                 break  # the others would wait for it
+            self.beside()
             time.sleep(POLL_SECONDS)
         failed = [rank for rank in self.ranks if rank.failed()]
         if stop.signum and all(rank.was_stopped() for rank in failed):

@@ -20,6 +20,7 @@ from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
 from elm_megatron.run import inputs
+from elm_megatron.run.evaluations import due, try_again
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.resume import require_known_steps
 from elm_megatron.run.steps import committed
@@ -29,6 +30,7 @@ from slurm.jobs import (
     allocation,
     batch,
     container,
+    evaluations,
     frozen_code,
     local,
     notes,
@@ -39,6 +41,7 @@ from slurm.jobs import (
     task,
 )
 from slurm.jobs.environment import dropped
+from slurm.jobs.evaluations import LocalEvaluations
 from slurm.jobs.executors import AllocationExecutor, Batch, BatchExecutor, Job, LocalExecutor, Task
 
 
@@ -128,7 +131,7 @@ class Submission:
         ownership.refuse_others(self.run, self.verb, self.asked)
         if self.resumes and (nothing := record.resumable(self.run, self.asked, self.manifest_sha256)):
             print(nothing)
-            return 0
+            return self._evaluate_rest()
         if self.resumes and not committed(self.run):
             require_known_steps(self.run)
         self._check_cluster()
@@ -162,6 +165,36 @@ class Submission:
     def script(self) -> str:
         """The exact text that sbatch would get, without submitting it."""
         return BatchExecutor(self._batch()).text()
+
+    def _evaluate_rest(self) -> int:
+        """Of a run that is finished: make the evaluations that are asked for and missing."""
+        if not evaluations.are_asked(self.asked):
+            return 0
+        try_again(self.run)
+        if not due(self.run):
+            return 0
+        self._check_cluster()
+        evaluations.keep_settings(self.run, self.asked)
+        if self.cluster.executor == "slurm":
+            code = frozen_code.freeze(container.ROOT, self.run.path.parent)
+            self._prepare_evaluations(self._batch())
+            evaluations.hand_in(self.run, code, self.cluster.slurm_conf)
+            print(f"evaluations of its checkpoints are queued, see {self.run.path / 'evaluations'}.")
+            return 0
+        env = local.environment(dict(os.environ), 1, gpu=False)
+        try:
+            with record.local_lock(self.run.path), local.stoppable() as stop:
+                evaluating = LocalEvaluations(self.run, env)
+                try:
+                    return evaluating.finish(stop)
+                finally:
+                    evaluating.end()
+        except record.AlreadyLive:
+            return 0
+
+    def _prepare_evaluations(self, chosen: Batch) -> None:
+        code = frozen_code.place(container.ROOT, self.run.path.parent)
+        evaluations.prepare(self.run, self.name, self.asked, self.cluster, chosen.python, code)
 
     # ---- is there anything to do?
 
@@ -245,6 +278,7 @@ class Submission:
     def _here(self, lock: int | None) -> int:
         """Run the ranks on this machine, to their end."""
         job_id = str(os.getpid())
+        try_again(self.run)
         self._record(f"local-{job_id}", owner=[job_id, 0])
         env = local.environment(dict(os.environ), self.ranks, gpu=self.cluster.device == "gpu")
         executor = LocalExecutor(self.run.logs, self.ranks, env, [] if lock is None else [lock])
@@ -256,14 +290,22 @@ class Submission:
             except BaseException:
                 local.kill(executor.ranks)
                 raise
-            world = local.LocalWorld(executor.ranks, task.refusal(self.run.logs, job_id))
-            status = world.watch(stop)
+            evaluating = LocalEvaluations(self.run, env, evaluations.are_asked(self.asked))
+            try:
+                refusal = task.refusal(self.run.logs, job_id)
+                world = local.LocalWorld(executor.ranks, refusal, beside=evaluating.poll)
+                status = world.watch(stop) or evaluating.finish(stop)
+            finally:
+                evaluating.end()
         record.remove_tree(meeting)
         return status
 
     def _in_allocation(self) -> int:
         """Run the ranks in this shell's allocation, to their end."""
         job_id = allocation.job_id(os.environ)
+        if self.cluster.cpus_per_task is None:
+            cores = allocation.cores_of_rank(os.environ, self.ranks // self.cluster.nodes)
+            self.cluster = replace(self.cluster, cpus_per_task=cores)
         chosen = self._batch()
         chosen.env = allocation.environment(os.environ)
         chosen.env |= batch.rank_variables(self.cluster, chosen.parameters["cpus_per_task"])
@@ -282,6 +324,9 @@ class Submission:
     def _queue(self) -> int:
         """Hand the job to sbatch; nothing of this command waits for it."""
         chosen = self._batch(freeze=True)
+        if evaluations.are_asked(self.asked):
+            try_again(self.run)
+            self._prepare_evaluations(chosen)
         executor = BatchExecutor(chosen, taken=lambda job_id: self._record(job_id, executor.cluster))
         self.job_id = executor.submit(Task(self.job, self.run.path, self.ranks, self.cluster)).job_id
         cluster = self.cluster
@@ -306,12 +351,15 @@ class Submission:
         if self.cluster.executor == "slurm":
             code = (frozen_code.freeze if freeze else frozen_code.place)(container.ROOT, runs)
         python = container.python(self.cluster, self.run.path, code, others)
+        parameters = batch.parameters(
+            self.cluster, self.run.path, self.name, self.ranks, self.mpi, python, code, self.notify
+        )
+        if evaluations.are_asked(self.asked):
+            evaluations.add_lines(parameters, code)
         return Batch(
             logs=self.run.logs,
             python=python,
-            parameters=batch.parameters(
-                self.cluster, self.run.path, self.name, self.ranks, self.mpi, python, code, self.notify
-            ),
+            parameters=parameters,
             env=batch.environment(self.cluster, os.environ),
             where=f"cluster={self.cluster.name}",
             clusters=queue_state.clusters_asked(os.environ),

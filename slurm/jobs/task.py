@@ -57,7 +57,7 @@ def run(job: Callable[[World], Outcome], world: World, launcher: int | None = No
     """
     os.umask(0o077)
     if launcher is not None:
-        threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
+        threading.Thread(target=follow, args=(launcher,), daemon=True).start()
     world.rendezvous.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop("cancelled", world.rendezvous / STOPPED))
     signal.signal(signal.SIGUSR2, _stop("requeue", world.rendezvous / REQUEUE))
@@ -110,7 +110,7 @@ def _end_when_stuck() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _follow(launcher: int) -> None:
+def follow(launcher: int) -> None:
     """End this rank when its launcher is gone: first as by Ctrl-C, and for good if that does not help."""
     while os.getppid() == launcher:
         time.sleep(ORPHAN_POLL_SECONDS)

@@ -37,14 +37,15 @@ def part(name: str, argument: str, small: bool, out: Path) -> dict[str, Any]:
     """One part, in this process."""
     from tests.bench.gpu_parts import kernels, large, lifecycle, paths
 
-    work = Path(tempfile.mkdtemp(prefix=f"elm-gpu-{name}-"))
     if name == "kernels":
         return kernels.measure(small)
-    if name == "paths":
-        return paths.measure(argument, SMALL_PATHS if small else PATHS, 2 if small else 10, work)
-    if name == "large":
-        return large.measure(argument, small, work, out)
-    return lifecycle.measure("cpu" if small else "gpu", work)
+    with tempfile.TemporaryDirectory(prefix=f"elm-gpu-{name}-", ignore_cleanup_errors=True) as folder:
+        work = Path(folder)
+        if name == "paths":
+            return paths.measure(argument, SMALL_PATHS if small else PATHS, 2 if small else 10, work)
+        if name == "large":
+            return large.measure(argument, small, work, out)
+        return lifecycle.measure("cpu" if small else "gpu", work)
 
 
 class Child:

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_part_runs_small_on_the_cpu(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tests" / "bench" / "gpu.py"), "--small", "--out", str(tmp_path)]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "gpu.md").read_text()
@@ -22,3 +24,4 @@ def test_every_part_runs_small_on_the_cpu(tmp_path: Path) -> None:
     assert found["lifecycle"]["resume"] == "ok, bit-identical"
     assert set(found) == {"kernels", "paths cpu", "paths gpu", "large torch mb4", "lifecycle"}
     assert all(0.9 < row["ratio"] < 1.1 for row in found["kernels"]["cross entropy"].values())
+    assert not list(scratch.glob("elm-gpu-*"))

@@ -336,3 +336,32 @@ def train_until_it_breaks(world: World, config: PretrainConfig, step: int, kille
     finally:
         Trainer.train_step, EnergyMeter.kwh, Reporter.give_up = train_step, kwh, give_up  # type: ignore
     return time.time() - began, RunFolder(config.run.dir).read()
+
+
+def train_with_an_absent_rank(world: World, config: PretrainConfig, absent: int) -> str:
+    """Train; one rank waits in step 3 instead of coming to a collective. Returns what the other one says."""
+    import time
+
+    import torch.distributed as dist
+
+    from elm_megatron.engine import distributed
+    from elm_megatron.engine.train import Trainer
+
+    original, join = Trainer.train_step, distributed.join
+
+    def train_step(self: Trainer) -> Any:
+        if self.step == 2 and world.rank == absent:
+            time.sleep(8)
+            raise TimeoutError("woke up")
+        return original(self)
+
+    Trainer.train_step = train_step  # type: ignore[method-assign]
+    distributed.join = lambda *given, **named: join(*given, **{**named, "timeout_seconds": 3.0})
+    try:
+        return str(Train(config)(world))
+    except (RuntimeError, TimeoutError) as error:
+        return " ".join(getattr(error, "__notes__", []))
+    finally:
+        Trainer.train_step, distributed.join = original, join  # type: ignore[method-assign]
+        if dist.is_initialized():
+            distributed.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from elm_megatron.engine.liveness import Heartbeat
+from elm_megatron.engine.liveness import Heartbeat, _stack, in_collective, place_of
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.world import World
 from tests.elm_megatron.configs import pretrain_config
@@ -31,6 +32,32 @@ def test_silent_rank_is_named(silent: int, ranks: RankPool, small_data: Path, tm
     assert said[1 - silent].startswith(f"{silent} ")
     assert said[1 - silent].endswith(" 7\n")
     assert said[silent] == ""
+
+
+def test_a_collective_that_fails_names_who_did_not_come(
+    ranks: RankPool, small_data: Path, tmp_path: Path
+) -> None:
+    config = pretrain_config(tmp_path / "run", small_data, 2, stall_seconds=30.0)
+    rank_functions.folder(config)
+    said = ranks.run(2, rank_functions.train_with_an_absent_rank, config=config, absent=1)
+    host = socket.gethostname().split(".")[0]
+    assert said[0].startswith(f"on {host}, at step 2, in ")
+    assert ", called by " in said[0]
+    assert f"not in it: rank 1 on {host} (last at step 2, in rank_functions.train_step)" in said[0]
+
+
+def test_a_place_is_a_collective_or_a_function() -> None:
+    assert place_of([]) == "unknown"
+    frame = sys._getframe()
+    assert place_of([frame]) == "test_liveness.test_a_place_is_a_collective_or_a_function"
+    code = compile(
+        "def all_reduce(call):\n    return call()", "/x/torch/distributed/distributed_c10d.py", "exec"
+    )
+    names: dict = {}
+    exec(code, names)
+    place = names["all_reduce"](lambda: place_of(_stack(sys._getframe().f_back)))
+    assert place == "all_reduce:test_liveness.test_a_place_is_a_collective_or_a_function"
+    assert in_collective(place)
 
 
 def test_a_straggler_is_named_beside_others_with_the_same_weights(

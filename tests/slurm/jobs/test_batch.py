@@ -25,7 +25,7 @@ from elm_megatron.run.folder import RunFolder
 from slurm.chains import chain
 from slurm.chains.stages import stages
 from slurm.chains.sweep import Sweep
-from slurm.jobs import batch, container, extras, frozen_code, record, submit, task
+from slurm.jobs import allocation, batch, container, extras, frozen_code, record, submit, task
 from slurm.jobs.environment import dropped, exported
 from slurm.jobs.notes import notes as notes_on
 
@@ -43,6 +43,7 @@ CASES = {
         *["cluster.dependency=afterok:4711", "cluster.exclusive=true", "cluster.gpu_type=h100"],
         *["cluster.mail_user=elm@example.org", "cluster.mail_type='END,FAIL'"],
     ],
+    "snellius_evaluated": ["model=large", "cluster=snellius", "eval.every_checkpoint=true"],
     "dev_4_nodes": ["cluster=dev", "cluster.nodes=4", "parallel.tp=2", "parallel.pp=2"],
 }  # fmt: skip
 
@@ -492,3 +493,12 @@ def test_limits_of_a_site() -> None:
 def test_folders_beside_another_are_bound_though_written_through_it():
     folders = [Path("/home/you/elm"), Path("/home/you/elm/../runs/x"), Path("/home/you/elm/data")]
     assert container.outermost(folders) == [Path("/home/you/elm"), Path("/home/you/runs/x")]
+
+
+def test_ranks_of_an_allocation_share_its_cores() -> None:
+    """srun alone would give each rank one core, whatever was allocated."""
+    env = {"SLURM_JOB_CPUS_PER_NODE": "72(x2),36"}
+    assert allocation.cores_of_rank(env, 4) == 9
+    assert allocation.cores_of_rank({"SLURM_JOB_CPUS_PER_NODE": "16"}, 32) == 1
+    assert allocation.cores_of_rank({}, 1) == 1
+    assert "SLURM_CPUS_PER_TASK" not in allocation.environment({"SLURM_CPUS_PER_TASK": "2"})

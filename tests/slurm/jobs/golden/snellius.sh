@@ -31,7 +31,7 @@ python_here() { /suite/.venv/bin/python -P "$@"; }
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /home/elm/runs/snellius/logs/%j_%t_log.out --error /home/elm/runs/snellius/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 /suite/.venv/bin/python -P -u -m submitit.core._submit /home/elm/runs/snellius/logs
+srun --unbuffered --output /home/elm/runs/snellius/logs/%j_%t_log.out --error /home/elm/runs/snellius/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --distribution=block:block --cpus-per-task=16 /suite/.venv/bin/python -P -u -m submitit.core._submit /home/elm/runs/snellius/logs
 
 
 # teardown

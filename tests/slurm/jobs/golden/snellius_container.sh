@@ -31,7 +31,7 @@ python_here() { apptainer exec --nv --bind /home/elm/project --bind /home/elm/ru
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /home/elm/runs/snellius_container/logs/%j_%t_log.out --error /home/elm/runs/snellius_container/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --cpus-per-task=16 apptainer exec --nv --bind /home/elm/project --bind /home/elm/runs/snellius_container --bind /home/elm/runs/.code/0123456789abcdef --env PYTHONPATH=/home/elm/runs/.code/0123456789abcdef --pwd /home/elm/project /images/elm.sif python -P -u -m submitit.core._submit /home/elm/runs/snellius_container/logs
+srun --unbuffered --output /home/elm/runs/snellius_container/logs/%j_%t_log.out --error /home/elm/runs/snellius_container/logs/%j_%t_log.err --open-mode=append --kill-on-bad-exit=1 --mpi=none --distribution=block:block --cpus-per-task=16 apptainer exec --nv --bind /home/elm/project --bind /home/elm/runs/snellius_container --bind /home/elm/runs/.code/0123456789abcdef --env PYTHONPATH=/home/elm/runs/.code/0123456789abcdef --pwd /home/elm/project /images/elm.sif python -P -u -m submitit.core._submit /home/elm/runs/snellius_container/logs
 
 
 # teardown
