@@ -64,11 +64,14 @@ def run(
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[variable] = "1"
     import lm_eval
+    from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    # It lists all installed packages by pip, for every task, which takes longer than a small task.
+    evaluator.add_env_info = lambda storage: None
     results: dict[str, dict[str, Any]] = {}
     for name, config in zip(tasks, configs, strict=True):
         config["dataset_kwargs"]["cache_dir"] = str(cache)

@@ -66,14 +66,26 @@ def claimed(run: RunFolder, step: int) -> Iterator[None]:
 def results(run: RunFolder) -> list[dict[str, Any]]:
     """What was measured so far, by step; a file that is no result is left out."""
     found = []
-    for path in sorted(folder(run).glob(f"step-*{RESULT}")):
+    for step, path in _files(run, RESULT).items():
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(row, dict) and row.get("step") == step_number(path.stem):
-            found.append(row)
-    return sorted(found, key=lambda row: row["step"])
+        if isinstance(row, dict) and row.get("step") == step:
+            found.append({"perplexity": {}, "tasks": {}, **row})
+    return found
+
+
+def _files(run: RunFolder, kind: str) -> dict[int, Path]:
+    """By step, the files of a kind; a copy under another name is somebody's own."""
+    try:
+        paths = [path for path in folder(run).iterdir() if path.suffix == kind]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found = {step_number(path.stem): path for path in paths}
+    return {
+        step: path for step, path in sorted(found.items(), key=lambda item: item[0] or 0) if step is not None
+    }
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
@@ -92,23 +104,20 @@ def scalars(result: dict[str, Any]) -> dict[str, float]:
 
 def failures(run: RunFolder) -> dict[int, str]:
     """Why steps could not be measured."""
-    return {
-        step_number(path.stem) or 0: path.read_text(encoding="utf-8").strip()
-        for path in sorted(folder(run).glob(f"step-*{FAILED}"))
-    }
+    return {step: path.read_text(encoding="utf-8").strip() for step, path in _files(run, FAILED).items()}
 
 
 def try_again(run: RunFolder) -> None:
     """Forget failures, so that those steps are due again."""
-    for path in folder(run).glob(f"step-*{FAILED}"):
+    for path in _files(run, FAILED).values():
         path.unlink(missing_ok=True)
 
 
 def set_aside(run: RunFolder, after: int) -> None:
     """Take away what was measured of later steps than `after`, which are trained again."""
-    for path in folder(run).glob("step-*"):
-        step = step_number(path.stem)
-        if step is not None and step > after:
-            lost = folder(run) / LOST
-            lost.mkdir(mode=0o700, exist_ok=True)
-            path.replace(lost / f"{path.stem}.{time.time_ns()}{path.suffix}")
+    for kind in (RESULT, FAILED, RUNNING, JOB):
+        for step, path in _files(run, kind).items():
+            if step > after:
+                lost = folder(run) / LOST
+                lost.mkdir(mode=0o700, exist_ok=True)
+                path.replace(lost / f"{path.stem}.{time.time_ns()}{path.suffix}")

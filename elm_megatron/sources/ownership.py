@@ -27,7 +27,8 @@ SOURCE_DECIDES = ("export", "import_hf", "eval", "serve")  # the other verbs com
 # What the verbs write into a run folder. A folder without a record that holds anything else is not a run's.
 RUN_FILES = {"config.yaml", "run.json", "lock", "logs", "rendezvous", "checkpoints", "tensorboard", "adapter"}
 RUN_FILES |= {"metrics.jsonl", "metrics.lost.jsonl", "valid.jsonl", "samples.jsonl", "curves.png", "model"}
-RUN_FILES |= {"model.gguf", "README.md", "tokenizer", "evaluation.json", "evaluation.md"}
+RUN_FILES |= {"model.gguf", "README.md", "tokenizer", "evaluation.json", "evaluation.md", "evaluation.png"}
+RUN_FILES |= {"contaminated.jsonl", "evaluations", "report.html", "profile", "notices"}
 RUN_FILES |= {"serving.json", "serve.key", "trace"}
 # A key that only one verb's config.yaml has.
 VERB_KEYS = {"tune": "finetune", "train": "pretrain", "shard_gb": "export", "tasks": "eval"}

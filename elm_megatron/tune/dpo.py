@@ -6,7 +6,6 @@ The reference is the frozen base, the same model with its adapter switched off, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class Dpo(Tuning):
 
     @torch.no_grad()
     def before_batch(self, chunks: list[Any], schedule: Schedule, dataset: Pairs, ids: np.ndarray) -> None:
-        """Take the base's log-probabilities of each micro-batch, [2b]; none before the last stage."""
+        """Take the base's losses of each micro-batch, [2b, s]; none before the last stage."""
         with lora.switched_off(chunks):
             self._references = iter(schedule(dataset, ids, _reference_step, forward_only=True))
 
@@ -50,7 +49,7 @@ class Dpo(Tuning):
         output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
         dpo = self.config.dpo
         return output, lambda losses: preference_loss(
-            log_probs(losses, batch.weights), next(self._references), batch, dpo.beta, dpo.label_smoothing
+            log_ratios(losses, next(self._references), batch.weights), batch, dpo.beta, dpo.label_smoothing
         )
 
     def validation_columns(self, sums: list[float], count: float) -> dict[str, float]:
@@ -61,21 +60,28 @@ class Dpo(Tuning):
 def _reference_step(batches: Iterator[PairBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
     batch = next(batches)
     output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
-    return output, partial(_report_log_probs, batch.weights)
+    return output, _report_losses
 
 
-def _report_log_probs(weights: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    found = log_probs(losses, weights)
-    return found.sum(), found
+def _report_losses(losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return losses.sum(), losses.float()
 
 
-def log_probs(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each row's answer, nats, [rows], from per-token losses [rows, s]."""
-    return -(losses.float() * weights).sum(-1)
+def log_ratios(losses: torch.Tensor, reference: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """log π − log π_ref of each row's answer, nats, [rows].
+
+    Token by token, since the sums are hundreds of nats, of which fp32 keeps four decimals, and their
+    difference is small.
+
+    Args:
+        losses, reference: −log π and −log π_ref per token, [rows, s].
+        weights: 1 for the tokens of the answer, fp32 [rows, s].
+    """
+    return ((reference - losses.float()) * weights).sum(-1)
 
 
 def preference_loss(
-    policy: torch.Tensor, reference: torch.Tensor, batch: PairBatch, beta: float, smoothing: float
+    ratios: torch.Tensor, batch: PairBatch, beta: float, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """This micro-batch's share of the mean loss, and (Σ loss, pairs, Σ margin, pairs won).
 
@@ -83,9 +89,12 @@ def preference_loss(
     −(1 − ε)·log σ(margin) − ε·log σ(−margin).
 
     Args:
-        policy, reference: log-probabilities [2b], the chosen answers first.
+        ratios: log π − log π_ref, [2b], the chosen answers first.
+        batch: the pairs.
+        beta: strength of the pull towards the reference.
+        smoothing: ε, the share of preferences taken to be wrong.
     """
-    chosen, rejected = (policy - reference).chunk(2)
+    chosen, rejected = ratios.chunk(2)
     margin = beta * (chosen - rejected)
     logsigmoid = torch.nn.functional.logsigmoid
     each = -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)

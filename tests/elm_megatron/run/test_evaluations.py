@@ -35,7 +35,12 @@ def test_what_is_due_is_read_from_the_checkpoints_themselves(tmp_path: Path) -> 
     assert evaluations.due(run) == [1, 4]
     assert [row["step"] for row in evaluations.results(run)] == [2]
     assert evaluations.failures(run) == {3: "tasks=x: no task of that name."}
+    mine = evaluations.folder(run) / "step-00000003-keep.failed"
+    mine.touch()
+    (evaluations.folder(run) / "step-00000002-copy.json").write_text('{"step": 2}')
+    assert set(evaluations.failures(run)) == {3} and len(evaluations.results(run)) == 1
     evaluations.try_again(run)
+    assert mine.exists()
     assert evaluations.due(run) == [1, 3, 4]
 
 

@@ -126,9 +126,10 @@ def test_equals_peft(
     expected_losses, expected_norms, expected = train_peft(exported, corpus, config)
     assert sum(expected_losses[-5:]) < sum(expected_losses[:5]) - 0.2
     assert len(losses) == 20
-    assert max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)) < 1e-4
-    assert norms[0] == pytest.approx(expected_norms[0], rel=1e-5)
-    assert norms == pytest.approx(expected_norms, rel=1e-3)
+    print(name, max(abs(a - b) for a, b in zip(losses, expected_losses, strict=True)))
+    print(name, max(abs(a / b - 1) for a, b in zip(norms, expected_norms, strict=True)))
+    assert losses == pytest.approx(expected_losses, abs=1e-6)
+    assert norms == pytest.approx(expected_norms, rel=1e-5)
     worst = furthest(delta, expected)
     print(f"{name}: largest relative difference of an adapter {worst:.1e}")
     assert worst < 1e-3
