@@ -49,6 +49,7 @@ class TrainedModel:
         flop: of all trainings; None is unknown.
         flop_unknown: what is not in `flop`, or "".
         tunings: the files of chat data.
+        withdrawn: the section about works that left the datasets since, Markdown.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TrainedModel:
     flop: float | None
     flop_unknown: str
     tunings: Sequence[Source] = field(default_factory=list)
+    withdrawn: str = ""
 
 
 def write(datasets: Sequence[Facts], institution: Institution, model: TrainedModel | None = None) -> str:

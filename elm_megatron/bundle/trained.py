@@ -15,10 +15,22 @@ from conf.names import label
 from conf.schema.hf import ExportConfig
 from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
+from data_prep import withdrawn as withdrawals
 from data_prep.bundle.facts import Facts, Source
 from data_prep.bundle.summary import TrainedModel
+from data_prep.markdown import Safe
+from elm_megatron.bundle import withdrawn
 from elm_megatron.planner.footprint import Footprint, of_record
-from elm_megatron.sources.lineage import LOST, Stage, TrainedOn, datasets_of, preparation, stages_of
+from elm_megatron.sources.affected import manifests_behind
+from elm_megatron.sources.lineage import (
+    LOST,
+    Stage,
+    TrainedOn,
+    dataset_of,
+    datasets_of,
+    preparation,
+    stages_of,
+)
 from elm_megatron.sources.places import split_step
 from elm_megatron.sources.source import ModelSource
 
@@ -59,6 +71,15 @@ class Trained:
     def lost(self) -> list[TrainedOn]:
         """The datasets that are not there any more as they were."""
         return [one for one in self.trained_on if one.manifest is None]
+
+    @cached_property
+    def withdrawn(self) -> Safe:
+        """The section about works that left the datasets since, as the datasets' folders record it."""
+        blends = [Path(part["dir"]) for stage in self.stages for part in stage.record.get("blend") or []]
+        datasets = filter(None, (dataset_of([stage]) for stage in self.stages))
+        folders = [folder for folder in (*datasets, *blends) if folder.is_dir()]
+        since = withdrawals.since(withdrawals.of(folders), manifests_behind(self.stages))
+        return Safe(withdrawn.section(*since))
 
     def preparation(self, facts: Facts) -> dict[str, Any]:
         """run.json of the run that made a dataset; {} where it is not beside the runs."""
@@ -194,7 +215,9 @@ class Trained:
         weights = next(iter(self.weights.values()), None)
         flop, unknown = self.flop, self.flop_unknown
         tunings = self.tunings(institution)
-        return TrainedModel(self.name, weights, self.base, self.tokens, flop, unknown, tunings)
+        return TrainedModel(
+            self.name, weights, self.base, self.tokens, flop, unknown, tunings, self.withdrawn
+        )
 
 
 def _what(stage: Stage) -> str:

@@ -16,11 +16,11 @@ from conf.names import folder_name
 from conf.schema.hf import ExportConfig
 from data_prep.bundle import copyright_policy, croissant, datasheet, summary
 from data_prep.bundle.write import FOLDER, put
-from elm_megatron.bundle import form, records, ro_crate
+from elm_megatron.bundle import form, records, ro_crate, withdrawn
 from elm_megatron.bundle.trained import Trained
 from elm_megatron.sources.source import ModelSource
 
-CHANGING = ("README.md",)  # an evaluation writes into it, so that its size is not kept
+CHANGING = withdrawn.FILES  # an evaluation or a take-down writes into them, so that no size is kept
 
 
 def is_wanted(config: ExportConfig, trained: Trained) -> bool:
@@ -72,6 +72,7 @@ def documents(folder: Path, trained: Trained) -> dict[str, str]:
     chain = ro_crate.steps(trained, list(others))
     for step in chain:
         texts |= step.texts
-    present = {**others, **{name: len(text.encode()) for name, text in texts.items()}}
+    sizes = {name: None if name in CHANGING else len(text.encode()) for name, text in texts.items()}
+    present = {**others, **sizes}
     texts[ro_crate.FILE] = ro_crate.write(trained, institution, chain, present)
     return texts

@@ -14,15 +14,13 @@ from conf.errors import InputError
 from conf.schema.hf import ExportConfig
 from conf.schema.model import ModelConfig
 from data_prep import files
-from data_prep import withdrawn as withdrawals
 from data_prep.manifest import Manifest, TokenizerInfo
 from elm_megatron.bundle.trained import Trained
-from elm_megatron.card import head, texts, withdrawn
+from elm_megatron.card import head, texts
 from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
 from elm_megatron.planner import footprint
-from elm_megatron.sources.affected import manifests_behind
-from elm_megatron.sources.lineage import Stage, dataset_of, manifest_of, preparation
+from elm_megatron.sources.lineage import Stage, manifest_of, preparation
 from elm_megatron.sources.source import ModelSource
 
 FILE = "README.md"
@@ -51,7 +49,7 @@ def write(folder: Path, config: ExportConfig, source: ModelSource, figures: dict
         f"## Tokenizer\n\n{_tokenizer(source.tokenizer.info, manifest)}",
         f"## Data\n\n{_all_data(manifest, stages)}",
         *(f"## {_verb(stage)}\n\n{_training(stage)}" for stage in stages),
-        _withdrawn(stages),
+        trained.withdrawn,
         f"## Losses\n\n{picture}",
         f"## Evaluation\n\n{EVALUATION[0]}\n{texts.NOT_EVALUATED}\n{EVALUATION[1]}",
         f"## Energy and hardware\n\n{_energy(stages, config.grams_per_kwh)}",
@@ -162,14 +160,6 @@ def _all_data(manifest: Manifest | None, stages: list[Stage]) -> str:
         texts_of_parts.append(f"### Dataset {number} of {len(parts)}\n\n{table(drawn)}\n\n{told}")
     measured = f"### The dataset of the tokenizer and of the validation split\n\n{_data(manifest)}"
     return "\n\n".join(["Trained on several datasets by weight.", *texts_of_parts, measured])
-
-
-def _withdrawn(stages: list[Stage]) -> str:
-    """Works that left the datasets since, as the datasets' folders record it."""
-    blends = [Path(part["dir"]) for stage in stages for part in stage.record.get("blend") or []]
-    datasets = filter(None, (dataset_of([stage]) for stage in stages))
-    folders = [folder for folder in (*datasets, *blends) if folder.is_dir()]
-    return withdrawn.section(*withdrawals.since(withdrawals.of(folders), manifests_behind(stages)))
 
 
 def _data(manifest: Manifest | None) -> str:

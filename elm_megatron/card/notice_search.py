@@ -21,7 +21,7 @@ from data_prep.journal import read_journal
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE, Manifest, builds, lineage
 from data_prep.withdrawn import TAKEN_DOWN, Withdrawn, of, since
-from elm_megatron.card import withdrawn as card_section
+from elm_megatron.bundle import withdrawn as card_section
 from elm_megatron.card.notice_text import HELD, Dataset, Notice, summary
 from elm_megatron.sources import affected
 from elm_megatron.sources.affected import Found, owner_of

@@ -24,7 +24,7 @@ from conf.schema.run import RunConfig
 from data_prep.bundle import copyright_policy, summary
 from data_prep.manifest import Manifest
 from data_prep.markdown import escape
-from elm_megatron.bundle import form, write
+from elm_megatron.bundle import form, withdrawn, write
 from elm_megatron.bundle.trained import Trained
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.places import run_config
@@ -292,3 +292,23 @@ def test_an_export_of_this_version_has_them(
     ranks.run(1, model_jobs.export, config=config)
     after = (model.hf / "bundle/training-content-summary.md").read_text(encoding="utf-8")
     assert "A university" in after and (model.hf / "model.safetensors.index.json").stat().st_mtime_ns == stamp
+
+
+def test_the_summary_follows_a_take_down(project: Path) -> None:
+    """What the card says of works withdrawn since, the summary says too, when written and when refreshed."""
+    folder, trained = exported(project, "pretrain")
+    path = folder / "bundle/training-content-summary.md"
+    assert withdrawn.NONE in path.read_text(encoding="utf-8")
+    before = read(folder)
+    stone = {
+        "id": "a",
+        "sha256": None,
+        "date": "2026-11-30",
+        "manifests": [trained.datasets[0].manifest.sha256],
+    }
+    Path("data/sample/tombstones.jsonl").write_text(json.dumps(stone) + "\n", encoding="utf-8")
+    withdrawn.refresh(folder, 1, "2026-11-30")
+    refreshed = path.read_text(encoding="utf-8")
+    assert "1 work that this model may have learnt from was taken down" in refreshed
+    assert write.write(folder, trained.config, trained.source, trained.figures) == []
+    assert read(folder).keys() == before.keys() and refreshed != before[withdrawn.FILES[1]]

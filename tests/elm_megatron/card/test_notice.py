@@ -15,7 +15,8 @@ from conf.errors import InputError
 from conf.schema.preprocess import PreprocessConfig
 from data_prep.job import Preprocess
 from data_prep.manifest import Manifest
-from elm_megatron.card import notice, withdrawn
+from elm_megatron.bundle import withdrawn
+from elm_megatron.card import notice
 from elm_megatron.run.folder import RunFolder
 from tests.browser import needs_browser
 from tests.data_prep.conftest import SAMPLE, settings

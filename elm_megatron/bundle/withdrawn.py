@@ -1,12 +1,13 @@
-"""The section of a card about works that were taken down or opted out after the model was trained."""
+"""The section of card and summary about works that were taken down or opted out after the training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from data_prep import files
+from data_prep.bundle import summary
 
-FILE = "README.md"
+FILES = ("README.md", f"bundle/{summary.FILE}")  # of a model's folder: the card and the summary
 HEADING = "## Works withdrawn since"
 MARKS = ("<!-- withdrawn -->", "<!-- end of withdrawn -->")
 BEFORE = ("## Losses", "## Evaluation", "## Citation")  # the section goes before the first of these
@@ -28,12 +29,16 @@ def section(count: int, date: str) -> str:
 
 
 def refresh(folder: Path, count: int, date: str) -> bool:
-    """Bring the section of a card up to date, or add it to an older card.
+    """Bring the section of a model's card and summary up to date, or add it to an older card.
 
     Returns:
         False when the folder has no card of ours.
     """
-    path = folder / FILE
+    card, _ = [_refresh(folder / name, count, date) for name in FILES]
+    return card
+
+
+def _refresh(path: Path, count: int, date: str) -> bool:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
