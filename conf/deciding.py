@@ -21,8 +21,8 @@ LOOPS = ("train.", "tune.")
 EVERY = "_every"  # how often something happens
 # Of `cluster.*`: all else says where, when and in whose name a job runs.
 MEASURED = ("nodes", "tasks_per_node", "gpus_per_node", "gpu_type", "cpus_per_task", "device", "exclusive")
-NEVER = ("run.name", "run.dir", "dry_run", "force", "bundle", "eval.every_checkpoint", "eval.device")
-NEVER += ("eval.time",)
+NEVER = ("run.name", "run.dir", "run.group", "dry_run", "force", "bundle", "eval.every_checkpoint")
+NEVER += ("eval.device", "eval.time")
 PUBLISHED = ("institution",)  # group of what is said of a model in its published documents
 
 
@@ -33,4 +33,4 @@ def decides(key: str) -> bool:
         return name in MEASURED
     if key.startswith(LOOPS) and (name in CARRIED_OUT or name.endswith(EVERY)):
         return False
-    return key not in NEVER and group not in PUBLISHED
+    return key not in (*NEVER, "notify") and group not in PUBLISHED

@@ -61,7 +61,8 @@ class PipelineConfig(Ranks):
     def stage_run(self, verb: str) -> RunConfig:
         """Name and folder of a stage's run."""
         folder = Path(self.run.dir)
-        return RunConfig(f"{self.run.name}-{verb}", str(folder.with_name(f"{folder.name}-{verb}")))
+        folder = folder.with_name(f"{folder.name}-{verb}")
+        return replace(self.run, name=f"{self.run.name}-{verb}", dir=str(folder))
 
     def _without_training(self) -> ClusterConfig:
         """The cluster of a stage that uses no GPU: what its keys ask of nodes is meant for training."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from conf import typed
 from conf.errors import require
+from conf.limits import Fits
 from conf.schema.cluster import ClusterConfig
 
+Group = Annotated[str, Fits(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}", "the name of a Unix group")]
 CHANNELS = ("mail", "webhook")
 
 
@@ -20,10 +22,12 @@ class RunConfig:
     Attributes:
         name: its name, which is also the name of its Slurm job.
         dir: its folder.
+        group: a Unix group that may read it, and ask it to save or stop (elm-queue); null is you alone.
     """
 
     name: str
     dir: str = typed.follows("runs/${run.name}")
+    group: Group | None = None
 
 
 class Command:

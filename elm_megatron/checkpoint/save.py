@@ -108,7 +108,7 @@ class CheckpointSaver:
             self._last_good(),
         ):
             try:
-                temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+                temporary.mkdir(parents=True, exist_ok=True)
                 self._write_files(temporary, rank, shards)
             except OSError:
                 _remove_part(temporary, rank)  # the reason of the failure must find room in run.json

@@ -70,7 +70,7 @@ class Profiler:
             return None
         path = self._folder / f"memory-rank-{self._world.rank:05d}.pickle"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             devices.dump_memory(path)
         except (OSError, RuntimeError):  # the error that is told is the lack of memory
             return None
@@ -90,7 +90,7 @@ class Profiler:
         seconds = time.perf_counter() - self._began
         profile, self._profile = self._profile, None
         profile.__exit__(None, None, None)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         name = f"steps-{self._first}-{step}-rank-{self._world.rank:05d}.json.gz"
         profile.export_chrome_trace(str(self._folder / name))
         figures = _figures(profile, seconds, self._device)

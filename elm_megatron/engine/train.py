@@ -9,7 +9,7 @@ Every rank runs the same `Trainer`. One step, in order:
     forward, backward   passes.py        megatron-core's pipeline schedule over the micro-batches
       the loss          pretraining.py   the Task's; tune/sft.py and tune/dpo.py have theirs; losses.py
       sharing gradients data_parallel.py while the last micro-batch goes backward
-    agreement           signals.py       Σ loss over all ranks, and whether a rank was requested to leave
+    agreement           signals.py       Σ loss over all ranks, and whether a rank was asked to leave or save
     gradient norm       optimizer.py     megatron-core's AdamW, taken apart
     refusal             guards.py        numbers that are not finite, or a loss that has jumped: no update
     learning rate       schedule.py      a function of the step
@@ -49,6 +49,7 @@ from elm_megatron.model import device as devices
 from elm_megatron.model import llama, self_check
 from elm_megatron.model.kernels import require_fp8, uses_transformer_engine
 from elm_megatron.run.folder import RunFolder, Superseded
+from elm_megatron.run.requests import Requests
 from elm_megatron.run.world import Outcome
 
 LATE_SECONDS = 5.0  # for a validation after the last save, when the run was requested to leave
@@ -72,7 +73,8 @@ class Trainer:
     def __init__(self, task: Task):
         config, settings, world, device = task.config, task.settings, task.world, task.device
         self.task, self.settings, self.device = task, settings, device
-        self.signals = Signals()
+        run = RunFolder(config.run.dir, [world.job_id, world.restart])
+        self.signals = Signals(Requests(run) if world.rank == 0 else None)
         self.length = self.steps = settings.steps or task.steps_of_epochs()
         self.step = 0
         if settings.precision == "fp8":
@@ -81,7 +83,6 @@ class Trainer:
         self.distributed_optimizer = settings.distributed_optimizer and data_parallel_size > 1
         self.busy = devices.Stopwatch(device)  # of this rank's own passes
         self._build_model(data_parallel_size)
-        run = RunFolder(config.run.dir, [world.job_id, world.restart])
         self.passes = Passes(task, self.chunks)
         self.validator = Validator(task, self.passes, self.signals)
         self.saver = Saver(task, run, self.chunks, self.optimizer, self.distributed_optimizer)
@@ -233,7 +234,8 @@ class Trainer:
             self._validate()
             request = self._requested()
         last = self.step == self.steps
-        if not (request or last or self.step % self.settings.save_every == 0):
+        due = self.step % self.settings.save_every == 0 or self.signals.take_save()
+        if not (request or last or due):
             return None
         self.save(row, blocking=last or request is not None)
         return request or self._requested()

@@ -82,7 +82,7 @@ class RunFolder:
         self.logs = self.path / "logs"
 
     def create(self) -> None:
-        """Make the folder and its logs/, readable by the owner alone (0700).
+        """Make the folder and its logs/, readable by the owner alone (0700); `sharing.share` opens it.
 
         Raises:
             InputError: the place cannot be written.

@@ -19,8 +19,8 @@ from elm_megatron.run.steps import leftovers, step_name
 
 # Keys that do not change what is learnt. Everything else must stay as it was. `corpus.*` tells how a dataset
 # was made; which dataset it is, the hash of its manifest says.
-FREE_PREFIXES = ("parallel.", "cluster.", "eval.", "run.dir", "dry_run", "force", "notify", "corpus.")
-FREE_PREFIXES += ("data.dir",)
+FREE_PREFIXES = ("parallel.", "cluster.", "eval.", "run.dir", "run.group", "dry_run", "force", "notify")
+FREE_PREFIXES += ("corpus.", "data.dir")
 FREE_IN_LOOPS = (*CARRIED_OUT, "micro_batch_size", "distributed_optimizer", "patience")
 LOOP_SCHEMAS = {"train": TrainConfig, "tune": TuneConfig}
 GROWING_SCHEDULES = ("constant", "wsd")

@@ -107,7 +107,8 @@ class DevCluster:
             self._cancel_all()
             return False
 
-        self._cancel_all()
+        if empty() and self._idle_nodes() == self.layout.nodes:
+            return
         self.command("scontrol", "update", "nodename=ALL", "state=RESUME", check=False)
         if not processes.wait_until(empty, seconds, 0.5):
             raise InputError(f"not every job could be cancelled:\n{self.command('squeue').stdout}")

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from conf.errors import InputError
+from elm_megatron.run import requests
 from elm_megatron.run.folder import ATTEMPTS, OWNER, RunFolder
 from elm_megatron.run.world import Outcome, World
 from slurm.jobs import task
@@ -50,6 +51,7 @@ def begin(
     """
     mine = [world.job_id, world.restart]
     if world.rank == 0:
+        requests.clear(run.path)  # what was asked of an earlier attempt
         record = run.read()
         attempts = record.get(ATTEMPTS, [])
         step = (run.latest_step() or 0) if progress is None else progress
@@ -62,7 +64,8 @@ def begin(
             print(f"held: {reason}; see the logs, then: scontrol release {world.job_id}", flush=True)
             mark(world, task.HOLD)
             raise SystemExit(EXIT_HELD)
-        run.update(state="running", reason=None, **{OWNER: mine, ATTEMPTS: attempts})
+        known = {OWNER: mine, ATTEMPTS: attempts, requests.ASKED_BY: None}
+        run.update(state="running", reason=None, **known)
     else:
         _wait_for_rank_0(run, mine)
     if fenced:
@@ -130,6 +133,9 @@ def end(run: RunFolder, world: World, outcome: Outcome) -> None:
         mark(world, task.REQUEUE)
     elif outcome == "cancelled" and record.get("state") != "failed":  # else: stopped for another's failure
         mark(world, task.STOPPED)  # at once: this rank may be killed while it asks
+        if asker := record.get(requests.ASKED_BY):
+            run.update(state="cancelled", reason=f"{asker} asked it to stop: elm-queue stop", **known)
+            return
         state, reason = why_stopped(world.job_id, world.restart)
         run.update(**({"state": state} if state else {}), reason=reason, **known)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
+from elm_megatron.run import sharing
 from slurm.jobs.environment import exported
-from slurm.jobs.notify import MAIL_TYPES
+from slurm.tracker.notify import MAIL_TYPES
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 EXIT_STOPPED = 143  # 128 + SIGTERM, as in end.sh
@@ -154,10 +155,10 @@ def setup_lines(
         cpus: cores of a rank.
         python: the command that starts Python on a rank.
         code: the copy of the code that the job runs; None is what is installed.
-        told: whether a person is told of the start and the end (`slurm.jobs.notify`).
+        told: whether a person is told of the start and the end (`slurm.tracker.notify`).
     """
     lines = [
-        "umask 077",
+        f"umask {sharing.umask_of(run):03o}",
         "trap : TERM  # srun hands it to the ranks; the lines after it still have to run",
         f"run={shlex.quote(str(run))}",
         "logs=$run/logs restart=${SLURM_RESTART_COUNT:-0}",
@@ -173,7 +174,7 @@ def setup_lines(
         lines.append(f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}")
     lines.append(f'python_here() {{ {python} "$@"; }}')
     if told:
-        lines.append('notify() { python_here -m slurm.jobs.notify "$run" "$@" > /dev/null 2>&1; }')
+        lines.append('notify() { python_here -m slurm.tracker.notify "$run" "$@" > /dev/null 2>&1; }')
         lines += ["trap notify EXIT", "notify started &"]
     return lines
 

@@ -24,6 +24,7 @@ from submitit.local.local import LocalJob
 
 from conf.errors import EXIT_INPUT, InputError
 from conf.schema.cluster import ClusterConfig
+from elm_megatron.run import sharing
 from elm_megatron.run.folder import RunFolder, Superseded
 from elm_megatron.run.world import Outcome, World
 from slurm.jobs import attempts, local, spent, task
@@ -70,7 +71,7 @@ class Task:
     def _here(self, env: submitit.JobEnvironment) -> Outcome:
         world = task.local_world(self.run, env.global_rank, env.num_tasks, env.job_id)
         with spent.counted(self.run, world, self.cluster):
-            return task.run(self.job, world, self.launcher)
+            return task.run(self.job, world, self.launcher, sharing.umask_of(self.run))
 
     def _on_slurm(self, env: submitit.JobEnvironment) -> Outcome:
         interface = self.cluster.interface
@@ -86,7 +87,7 @@ class Task:
         folder = RunFolder(self.run, [world.job_id, world.restart])
         try:
             with spent.counted(self.run, world, self.cluster):
-                outcome = task.run(self.job, world)
+                outcome = task.run(self.job, world, umask=sharing.umask_of(self.run))
         except Exception as error:
             attempts.failed(folder, world, error)
             raise

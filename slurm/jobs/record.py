@@ -12,7 +12,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _asks_more(record: dict[str, Any], asked: dict[str, Any]) -> bool:
     return steps is not None and steps > record.get("steps", record.get("step", steps))
 
 
-def describe(name: str, cluster: ClusterConfig, verb: str) -> dict[str, Any]:
+def describe(name: str, cluster: ClusterConfig, verb: str, notify: Sequence[str] = ()) -> dict[str, Any]:
     """What run.json keeps of a submission."""
     slurm_conf = cluster.slurm_conf
     return {
@@ -97,6 +97,8 @@ def describe(name: str, cluster: ClusterConfig, verb: str) -> dict[str, Any]:
         "verb": verb,
         "name": name,
         "cluster": cluster.name,
+        "notify": list(notify),
+        "mail_user": cluster.mail_user,
         "executor": cluster.executor,
         "slurm_conf": slurm_conf and str(Path(slurm_conf).absolute()),
         "git_commit": git_commit(),
@@ -169,7 +171,7 @@ def missing(path: Path) -> list[Path]:
 
 def remove_unused(path: Path, made: list[Path]) -> None:
     """Take back a run folder made for a job that refused its input before it did anything."""
-    ours = {"config.yaml", "run.json", "lock", "logs", "rendezvous"}
+    ours = {"config.yaml", "run.json", "lock", "logs", "rendezvous", "requests"}
     if path.absolute() not in made or any(item.name not in ours for item in path.iterdir()):
         return
     shutil.rmtree(path)

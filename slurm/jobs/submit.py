@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from conf.errors import EXIT_INPUT, InputError, disk_full
 from conf.plain import plain
 from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command
-from elm_megatron.run import inputs
+from elm_megatron.run import inputs, sharing
 from elm_megatron.run.evaluations import due, try_again
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.run.resume import require_known_steps
@@ -34,7 +35,6 @@ from slurm.jobs import (
     frozen_code,
     local,
     notes,
-    notify,
     partition,
     queue_state,
     record,
@@ -43,6 +43,7 @@ from slurm.jobs import (
 from slurm.jobs.environment import dropped
 from slurm.jobs.evaluations import LocalEvaluations
 from slurm.jobs.executors import AllocationExecutor, Batch, BatchExecutor, Job, LocalExecutor, Task
+from slurm.tracker import notify
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Submission:
         notes: said when Slurm has taken the job.
         notify: how a person is told how the run goes.
         job_id: Slurm's id of the job that has this run now; None where there is none.
+        group: a Unix group that shares the run.
     """
 
     job: Job
@@ -79,6 +81,7 @@ class Submission:
     notes: Sequence[str] = field(default_factory=list)
     notify: Sequence[str] = ()
     job_id: str | None = None
+    group: str | None = None
 
     @classmethod
     def of(
@@ -109,6 +112,7 @@ class Submission:
             mpi,
             said,
             config.notify,
+            group=config.run.group,
         )
 
     def after(self, dependency: str) -> None:
@@ -141,6 +145,7 @@ class Submission:
             partition.check_signal(self.cluster, queue_state.clusters_asked(os.environ))
         made = record.missing(self.run.path)
         self.run.create()
+        self._share(made)
         try:
             with record.local_lock(self.run.path) as lock:
                 # Another submitter may have been faster.
@@ -161,6 +166,23 @@ class Submission:
         if status == EXIT_INPUT:
             record.remove_unused(self.run.path, made)
         return status
+
+    def _share(self, made: list[Path]) -> None:
+        """Open the folder to `run.group`; what is written from here on has the rights that this asks for.
+
+        Raises:
+            InputError: it cannot be given to the group.
+        """
+        if self.group:
+            try:
+                closed = sharing.share(self.run.path, self.group)
+            except InputError:
+                record.remove_unused(self.run.path, made)
+                raise
+            for note in closed:
+                print(f"note: {note}.", file=sys.stderr)
+        if sharing.is_shared(self.run.path):
+            os.umask(sharing.umask_of(self.run.path))
 
     def script(self) -> str:
         """The exact text that sbatch would get, without submitting it."""
@@ -329,6 +351,7 @@ class Submission:
             self._prepare_evaluations(chosen)
         executor = BatchExecutor(chosen, taken=lambda job_id: self._record(job_id, executor.cluster))
         self.job_id = executor.submit(Task(self.job, self.run.path, self.ranks, self.cluster)).job_id
+        sharing.keep_private(self.run.logs)
         cluster = self.cluster
         where = f"{cluster.name}, partition {cluster.partition}" if cluster.partition else cluster.name
         print(f"{self.name}: job {self.job_id} queued on {where}; logs in {self.run.logs}", flush=True)
@@ -374,7 +397,7 @@ class Submission:
 
     def _record(self, job_id: str, slurm_cluster: str | None = None, owner: list[Any] | None = None) -> None:
         """Write config.yaml, and run.json for the time until the first rank starts."""
-        description = record.describe(self.name, self.cluster, self.verb)
+        description = record.describe(self.name, self.cluster, self.verb, self.notify)
         description |= ownership.facts(self.run, self.asked) | inputs.facts(self.asked)
         if self.cluster.executor == "slurm":
             own = queue_state.cluster_name(self.cluster.slurm_conf)

@@ -44,18 +44,21 @@ class Stop(BaseException):
         self.outcome = outcome
 
 
-def run(job: Callable[[World], Outcome], world: World, launcher: int | None = None) -> Outcome:
+def run(
+    job: Callable[[World], Outcome], world: World, launcher: int | None = None, umask: int = 0o077
+) -> Outcome:
     """Run a job as one rank of a world.
 
     Args:
         job: the job; its result says how it ended.
         world: this rank's place.
         launcher: pid of the local launcher; when it is gone the rank ends itself. None on Slurm.
+        umask: of what the job writes.
 
     Raises:
         Exception: whatever the job raised, after its traceback was printed with the rank's name.
     """
-    os.umask(0o077)
+    os.umask(umask)
     if launcher is not None:
         threading.Thread(target=follow, args=(launcher,), daemon=True).start()
     world.rendezvous.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """`elm-queue save | stop | cancel | retry RUN|ID`: what changes a job.
 
 A run of this suite reads signals: USR2 = save at the next step and requeue under the same id, TERM = save and
-exit. They go to the job's steps, so that every rank hears them.
+exit. They go to the job's steps, so that every rank hears them. A run that a group shares (`run.group`) is
+asked by a file in its folder instead, which needs no right in Slurm: it saves and goes on, or saves and ends.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 
 from conf.errors import InputError
+from elm_megatron.run import requests
 from slurm.tracker import command
 from slurm.tracker.command import Unreachable
 from slurm.tracker.fields import host_names
@@ -19,12 +21,14 @@ BAD_NODE_STATES = frozenset({"NODE_FAIL", "BOOT_FAIL"})
 
 
 def save(target: Target) -> str:
-    """Ask a running run to save; it is requeued and goes on from there.
+    """Ask a running run to save; it goes on, after a requeue where only a signal can ask it.
 
     Raises:
-        InputError: it does not run, or is no run of this suite.
+        InputError: it does not run, is no run of this suite, or is somebody else's.
         Unreachable: Slurm refuses.
     """
+    if _asked_by_file(target, requests.SAVE):
+        return f"{target.job_id or target.text}: asked to save at its next step; it goes on"
     job = _running_run(target, "save")
     _scancel(job, "--signal=USR2")
     return f"{job.shown_id}: asked to save at its next step; it is requeued under the same id and goes on"
@@ -34,9 +38,11 @@ def stop(target: Target) -> str:
     """Ask a running run to save and end.
 
     Raises:
-        InputError: it does not run, or is no run of this suite.
+        InputError: it does not run, is no run of this suite, or is somebody else's.
         Unreachable: Slurm refuses.
     """
+    if _asked_by_file(target, requests.STOP):
+        return f"{target.job_id or target.text}: asked to save at its next step and to end"
     job = _running_run(target, "stop")
     _scancel(job, "--signal=TERM")
     return f"{job.shown_id}: asked to save at its next step and to end; the same launch command goes on later"
@@ -126,6 +132,20 @@ def _shown(job_id: str) -> dict[str, str] | None:
     return dict(re.findall(r"(\w+)=(\S*)", text))
 
 
+def _asked_by_file(target: Target, verb: str) -> bool:
+    """Ask a run that a group shares; its job need not be shown to this user (PrivateData=jobs).
+
+    Returns:
+        False for a run that does not read files, and for one that does not run.
+    """
+    if target.run is None or not requests.can_ask(target.run.path):
+        return False
+    if target.record().get("state") != "running" or not (target.job is None or target.job.state == "RUNNING"):
+        return False
+    requests.ask(target.run.path, verb)
+    return True
+
+
 def _running_run(target: Target, verb: str) -> Job:
     job = _live(target, verb)
     if target.run is None:
@@ -151,7 +171,15 @@ def _live(target: Target, verb: str) -> Job:
 
 def _scancel(job: Job, *options: str) -> None:
     where = ["-M", job.cluster] if job.cluster and job.cluster != command.cluster_name() else []
-    command.run(["scancel", *where, *options, job_argument(job)])
+    try:
+        command.run(["scancel", *where, *options, job_argument(job)])
+    except Unreachable as error:
+        if "denied" not in str(error):
+            raise
+        raise InputError(
+            f"{job.shown_id} is a job of {job.user}: others may ask a run to save or stop that its owner "
+            "shares with a group of theirs (run.group)"
+        ) from error
 
 
 def job_argument(job: Job) -> str:

@@ -108,6 +108,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--since", help="period up to now (default: 30d); with --grant, since the grants began")
     one.add_argument("--grant", action="append", default=[], metavar="ACCOUNT=UNITS", help="may be repeated")
 
+    one = commands.add_parser(
+        "notify", help="for cron on a login node: send what runs could not send, and find stalled runs"
+    )
+    one.add_argument(
+        "runs",
+        type=_folder,
+        nargs="?",
+        default="runs",
+        help="the folder that has the runs (default: %(default)s)",
+    )
+
     one = commands.add_parser("metrics", help="Prometheus text")
     where = one.add_mutually_exclusive_group()
     where.add_argument("--textfile", type=Path, help="write this file for the node exporter's collector")

@@ -21,6 +21,7 @@ from slurm.tracker import (
     follow,
     listing,
     node_list,
+    notify,
     poll,
     priority,
     status,
@@ -105,13 +106,21 @@ def _log(arguments: argparse.Namespace) -> int:
 
 
 def _save(arguments: argparse.Namespace) -> int:
-    print(actions.save(resolve(poll.picture(oldest=0), arguments.run)))
+    print(actions.save(resolve(_newest(), arguments.run)))
     return 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    print(actions.stop(resolve(poll.picture(oldest=0), arguments.run)))
+    print(actions.stop(resolve(_newest(), arguments.run)))
     return 0
+
+
+def _newest() -> poll.Picture:
+    """The queue as it is now; an empty one where no Slurm answers: a run on this machine can be asked too."""
+    try:
+        return poll.picture(oldest=0)
+    except Unreachable:
+        return poll.Picture([], [], time.time(), 0.0)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
@@ -248,6 +257,15 @@ def _metrics(arguments: argparse.Namespace) -> int:
     return 1 if failure else 0
 
 
+def _notify(arguments: argparse.Namespace) -> int:
+    """Silent when there is nothing to tell, so that cron mails nothing."""
+    done = notify.pending(Path(arguments.runs))
+    for what, listed in (("sent", done.sent), ("stalled", done.stalled), ("could not be sent", done.left)):
+        if listed:
+            print(f"{what}: {', '.join(listed)}", file=sys.stderr if listed is done.left else sys.stdout)
+    return int(bool(done.left))
+
+
 def _top(arguments: argparse.Namespace) -> int:
     filters, rates = filters_of(arguments), Rates(arguments.sites)
     if not arguments.plain:
@@ -308,5 +326,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": _report,
     "budget": _budget,
     "metrics": _metrics,
+    "notify": _notify,
     "top": _top,
 }

@@ -100,6 +100,27 @@ def train_with_signal(world: World, config: PretrainConfig, step: int, number: i
             signal.signal(name, signal.SIG_DFL)
 
 
+def train_with_request(world: World, config: PretrainConfig, step: int, what: str) -> str:
+    """Train; before a step somebody asks for something by a file."""
+    from elm_megatron.engine.train import Trainer
+    from elm_megatron.run import requests
+
+    original, requests.LOOK_SECONDS = Trainer.train_step, 0.0
+
+    def train_step(self: Trainer) -> Any:
+        if self.step == step - 1 and self.task.world.rank == 0:
+            requests.ask(folder(config).path, what)
+        return original(self)
+
+    Trainer.train_step = train_step  # type: ignore[method-assign]
+    try:
+        return Train(config)(world)
+    finally:
+        Trainer.train_step, requests.LOOK_SECONDS = original, 1.0  # type: ignore[method-assign]
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(name, signal.SIG_DFL)
+
+
 def train_with_slow_writes(world: World, config: PretrainConfig) -> str:
     """Train; every file of a checkpoint is written only after training has gone on for a while."""
     import time

@@ -12,6 +12,7 @@ import torch
 
 from conf.schema.train import BatchRamp
 from elm_megatron.checkpoint.manifest import Checkpoint
+from elm_megatron.run import requests
 from elm_megatron.run.steps import committed
 from tests.elm_megatron.configs import pretrain_config
 from tests.elm_megatron.engine import rank_functions
@@ -52,6 +53,20 @@ def test_sigterm_saves_and_is_cancelled(ranks: RankPool, small_data: Path, tmp_p
     assert outcome == ["cancelled"] * 2
     assert run.latest_step() == 3
     assert run.read()["state"] == "cancelled"
+
+
+def test_a_file_asks_for_a_save_and_for_the_end(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:
+    """A save changes nothing and training goes on; a stop is as SIGTERM, and run.json names who asked."""
+    config = pretrain_config(tmp_path / "run", small_data, 2, tp=2, save_every=100, keep_last=9)
+    run = rank_functions.folder(config)
+    (run.path / requests.FOLDER).mkdir()
+    ask = rank_functions.train_with_request
+    assert ranks.run(2, ask, config=config, step=3, what=requests.STOP) == ["cancelled"] * 2
+    assert run.latest_step() == 3 and run.read()["state"] == "cancelled"
+    assert run.read()[requests.ASKED_BY]
+    assert ranks.run(2, ask, config=config, step=5, what=requests.SAVE) == ["done"] * 2
+    assert (run.checkpoints / "step-00000005/manifest.json").exists() and run.latest_step() > 5
+    assert list((run.path / requests.FOLDER).iterdir()) == []
 
 
 def test_rows_after_the_checkpoint_are_taken_back(ranks: RankPool, small_data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from conf.schema.cluster import ClusterConfig
 from conf.schema.run import Command, RunConfig
 from data_prep import files
 from elm_megatron.run.folder import Rows, RunFolder
+from elm_megatron.run.requests import Requests
 from elm_megatron.run.world import Outcome, World
 
 
@@ -49,7 +50,7 @@ class Stepping:
         step, value = self._restore(run)
         if world.rank == 0:
             run.cut_after(step)
-            rows = Rows(run.metrics)
+            rows, requests = Rows(run.metrics), Requests(run)
         everyone = [self._ready(world, rank) for rank in range(world.world_size)]
         while not all(path.exists() for path in everyone) and not stop_requested:
             time.sleep(0.05)
@@ -58,8 +59,11 @@ class Stepping:
             step, value = step + 1, (value * 31 + step) % 1009
             if world.rank == 0:
                 rows.append({"step": step, "loss": value, "restart": world.restart})
-                if step % self.save_every == 0:
+                asked = requests.look()
+                if step % self.save_every == 0 or "save" in asked:
                     self._save(run, step, value)
+                if "stop" in asked:
+                    stop_requested.append(signal.SIGTERM)
         if world.rank == 0:
             self._save(run, step, value)
         if step == self.steps:
@@ -124,12 +128,13 @@ if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key
     from slurm.jobs.submit import submit
 
     folder, ranks, steps, seconds, trouble, *keys = sys.argv[1:]
-    settings = {}
+    settings: dict[str, object] = {}
     for key, value in (pair.split("=", 1) for pair in keys):
         number = value.isdigit() and key != "time"
         settings[key] = int(value) if number else None if value == "null" else value
     if "setup" in settings:
         settings["setup"] = [settings["setup"]]
+    group = settings.pop("group", None)
     cluster = ClusterConfig(
         **{"name": "dev", "executor": "slurm", "partition": "low", "time": "5", "signal_seconds": 20}
         | {"slurm_conf": os.environ["SLURM_CONF"], "env": {"PYTHONPATH": str(Path(__file__).parent)}}
@@ -137,5 +142,5 @@ if __name__ == "__main__":  # stepping.py folder ranks steps seconds trouble key
     )
     cluster.check()
     job = ImportedStepping(folder, int(steps), float(seconds), trouble=trouble)
-    config = ImportedConfig(RunConfig(Path(folder).name, folder), cluster)
+    config = ImportedConfig(RunConfig(Path(folder).name, folder, group), cluster)
     sys.exit(guarded(lambda: submit(job, config, int(ranks), "pretrain")))

@@ -70,7 +70,7 @@ def test_an_edited_checkout_changes_no_job(devcluster: DevCluster, checkout: Pat
         assert done.returncode == 0, done.stderr
         return tmp_path / "runs" / name
 
-    first = submit("first", 80)
+    first = submit("first", 40)
     job = job_of(first)
     second = submit("second", 10, f"dependency=afterok:{job}")
     (copy,) = (tmp_path / "runs" / frozen_code.FOLDER).iterdir()
@@ -78,7 +78,7 @@ def test_an_edited_checkout_changes_no_job(devcluster: DevCluster, checkout: Pat
     for name in ("elm_megatron/run/folder.py", "slurm/jobs/executors.py", "slurm/jobs/outcome.py"):
         (checkout / name).write_text("raise RuntimeError('edited')\n")
     devcluster.command("scancel", "-s", "USR2", job)
-    for run, steps in ((first, 80), (second, 10)):
+    for run, steps in ((first, 40), (second, 10)):
         wait_state(run, "done")
         assert losses(run) == undisturbed(steps) and record(run)["code"] == str(copy)
         assert final_states(devcluster, job_of(run))[-1] == "COMPLETED"
