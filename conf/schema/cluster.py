@@ -127,6 +127,8 @@ class ClusterConfig:
         modules: loaded before the start.
         setup: shell lines before the start, from the site's YAML only.
         env: variables of the ranks, from the site's YAML only.
+        environment: bare, or packed: ranks start from a copy on each node's own disk, made once by
+            `python -m slurm.packed_environment`.
         container: an Apptainer image that the ranks run in.
         binds: folders it sees besides those that the configuration names.
         at_once: points of a sweep that may run at the same time; null is no limit.
@@ -162,6 +164,7 @@ class ClusterConfig:
     modules: list[Module] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    environment: Literal["bare", "packed"] = "bare"
     container: Image | None = None
     binds: list[Bind] = field(default_factory=list)
     at_once: Amount | None = None
@@ -200,6 +203,13 @@ class ClusterConfig:
             raise _refusal("nodes", self.nodes, f"must be 1, cluster={self.name} is one machine")
         if self.ear and self.executor != "slurm":
             raise _refusal("ear", "true", f"must be false, cluster={self.name} hands no job to Slurm")
+        if self.environment == "packed" and (self.executor != "slurm" or self.container):
+            what = (
+                "a container, which is one file"
+                if self.container
+                else f"cluster={self.name}, which has no sbatch"
+            )
+            raise _refusal("environment", "packed", f"must be bare with {what}")
         limit = self.site.max_time
         if limit and self.time and seconds(self.time) > seconds(limit):
             raise _refusal("time", self.time, f"must be at most {limit}, the limit of {self.name}")

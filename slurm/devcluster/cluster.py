@@ -101,7 +101,7 @@ class DevCluster:
 
         def empty() -> bool:
             # A controller that is busy or has just started may have refused to cancel.
-            listed = self.command("squeue", "-h", check=False)
+            listed = self.command("squeue", "-h", "-o", "%A", check=False)
             if listed.returncode == 0 and not listed.stdout.strip():
                 return True
             self._cancel_all()

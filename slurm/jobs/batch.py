@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 from conf.errors import InputError
 from conf.schema.cluster import ClusterConfig
 from elm_megatron.run import sharing
+from slurm import packed_environment
 from slurm.jobs.environment import exported
 from slurm.tracker.notify import MAIL_TYPES
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 EXIT_STOPPED = 143  # 128 + SIGTERM, as in end.sh
-END = Path(__file__).with_name("end.sh")
+END, PACKED = (Path(__file__).with_name(name) for name in ("end.sh", "packed.sh"))
 # Cores and GiB of a rank: the largest model is 4 GB in fp32, and is there two or three times.
 NEEDS = {"preprocess": (1, 4), "export": (4, 24), "import_hf": (4, 24), "eval": (4, 16), "serve": (4, 16)}
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
@@ -172,6 +174,11 @@ def setup_lines(
     lines += [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables)]
     if code:
         lines.append(f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    if cluster.environment == "packed":
+        lines.append(
+            f"packed={shlex.quote(str(packed_environment.find()))} environment={shlex.quote(sys.prefix)}"
+        )
+        lines += PACKED.read_text(encoding="utf-8").splitlines()
     lines.append(f'python_here() {{ {python} "$@"; }}')
     if told:
         lines.append('notify() { python_here -m slurm.tracker.notify "$run" "$@" > /dev/null 2>&1; }')

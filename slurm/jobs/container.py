@@ -26,6 +26,8 @@ def python(cluster: ClusterConfig, run: Path, code: Path, others: Sequence[Path]
     Raises:
         InputError: a folder has a name that Apptainer cannot bind.
     """
+    if cluster.environment == "packed":
+        return f'"$environment"/bin/{Path(sys.executable).name} -P'
     if cluster.container is None:
         return f"{shlex.quote(sys.executable)} -P"
     words = ["apptainer", "exec", *(["--nv"] if cluster.device == "gpu" else [])]

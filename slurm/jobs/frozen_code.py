@@ -4,6 +4,7 @@
 
 Every attempt of a job, its successors and the stages queued behind it run the copy of their submission. Runs
 whose code is the same share one copy. `python launch/<verb>.py` inside of it goes on by hand with that code.
+A submission also removes copies that no run in progress needs and that nobody has used for a month.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
+
+from conf.errors import InputError
+from elm_megatron.run.folder import RunFolder
+from slurm.jobs.record import ACTIVE
 
 FOLDER = ".code"
 PARTS = ("conf", "data_prep", "elm_megatron", "slurm", "launch")
 FILES = ("setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 PATCH, COMMIT = "uncommitted.patch", "commit"
+UNUSED_DAYS = 30
 
 
 def place(root: Path, runs: Path) -> Path:
@@ -48,6 +55,8 @@ def freeze(root: Path, runs: Path) -> Path:
     """Copy a checkout's present code, unless it is there already; returns the copy."""
     final = place(root, runs)
     if final.exists():
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(final)  # it is in use, `clean`
         return final
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     temporary.mkdir(mode=0o700, parents=True)
@@ -63,6 +72,47 @@ def freeze(root: Path, runs: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def clean(runs: Path) -> int:
+    """Remove the copies that nobody needs any more; returns how many.
+
+    A copy is needed by every run that is handed in, runs, waits or is held. Of others the last use counts:
+    the last submission of this very code, and the end of the last run that was made with it.
+
+    Args:
+        runs: the folder that has the runs.
+    """
+    folder, before = runs.absolute() / FOLDER, time.time() - UNUSED_DAYS * 86400
+    try:
+        old = [path for path in folder.iterdir() if path.stat().st_mtime < before]
+    except OSError:
+        return 0
+    needed = _needed(runs, before) if old else set()
+    removed = 0
+    for path in old:
+        if path.name in needed:
+            continue
+        gone = path.with_name(f".{path.name}.{os.getpid()}.gone")
+        with contextlib.suppress(OSError):  # another user's, or another submitter was faster
+            if path.stat().st_mtime < before:
+                path.rename(gone)
+                shutil.rmtree(gone)
+                removed += 1
+    return removed
+
+
+def _needed(runs: Path, before: float) -> set[str]:
+    """Names of the copies that a run in progress, or one that ended after `before`, was made with."""
+    found = set()
+    for path in runs.glob("*/run.json"):
+        try:
+            record = RunFolder(path.parent).read()
+        except (OSError, InputError):
+            continue
+        if record.get("state") in ACTIVE or record.get("updated", 0.0) >= before:
+            found.add(Path(str(record.get("code"))).name)
+    return found
 
 
 def _names(root: Path) -> list[str]:

@@ -355,9 +355,19 @@ class Submission:
         cluster = self.cluster
         where = f"{cluster.name}, partition {cluster.partition}" if cluster.partition else cluster.name
         print(f"{self.name}: job {self.job_id} queued on {where}; logs in {self.run.logs}", flush=True)
-        for note in [*self.notes, *self._left_behind()]:
+        for note in [*self.notes, *self._left_behind(), *self._cleaned()]:
             print(f"note: {note}.", file=sys.stderr)
         return 0
+
+    def _cleaned(self) -> list[str]:
+        runs = self.run.path.parent
+        if not (count := frozen_code.clean(runs)):
+            return []
+        what = "copy of code is" if count == 1 else "copies of code are"
+        return [
+            f"{count} {what} removed from {runs / frozen_code.FOLDER}, which no run in progress needs and "
+            f"nobody has used for {frozen_code.UNUSED_DAYS} days"
+        ]
 
     def _left_behind(self) -> list[str]:
         names = [name for name in dropped(os.environ) if name not in self.cluster.env]

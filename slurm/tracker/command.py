@@ -6,9 +6,9 @@ character, so fields are separated by a word that is new for each call and that 
 
 from __future__ import annotations
 
+import base64
 import os
 import re
-import secrets
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -22,12 +22,12 @@ class Unreachable(Exception):
 
 
 def separator() -> str:
-    """A field separator no name can hold: a random word.
+    """A field separator no name can hold: a random word, new for each question.
 
-    Between two signs that are no digits, because squeue takes digits for a field's width, and that JSON keeps
-    as they are: a queue of ten thousand jobs has 300,000 of them.
+    Between two signs that are no digits, because squeue takes digits for a field's width. It is short: a
+    queue of ten thousand jobs has 300,000 of them.
     """
-    return f"~{secrets.token_hex(8)}~"
+    return f"~{base64.urlsafe_b64encode(os.urandom(6)).decode()}~"
 
 
 def environment() -> dict[str, str]:

@@ -43,6 +43,8 @@ class Stepping:
         run = RunFolder(self.run, [world.job_id, world.restart])
         if self.trouble == f"raise on {world.rank}":
             raise ZeroDivisionError("on purpose")
+        if self.trouble == "show prefix":
+            (run.path / f"prefix-{world.rank}").write_text(sys.prefix)
         if self.trouble == "no progress":
             return "requeue"
         if self.trouble == "meet":

@@ -20,6 +20,7 @@ from slurm.devcluster import processes
 from slurm.devcluster.cluster import DevCluster
 from slurm.jobs import attempts, queue_state
 from slurm.tracker import __main__ as tracker
+from slurm.tracker import commands
 from tests import users
 from tests.slurm.accounting import final_states, states
 
@@ -155,6 +156,7 @@ def test_cancelled_for_good(devcluster: DevCluster, tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(users.why_none()), reason=str(users.why_none()))
 def test_a_colleague_saves_and_stops_a_run(devcluster: DevCluster) -> None:
     """Another user of the group, who may not signal the job, by `elm-queue save` and `elm-queue stop`."""
+    assert commands.COMMANDS  # imported here: that user may not reach this interpreter's files
 
     def elm_queue(*words: str) -> None:
         os.environ |= {"LOGNAME": users.COLLEAGUE, "ELM_QUEUE_CACHE": "", "HOME": "/nonexistent"}

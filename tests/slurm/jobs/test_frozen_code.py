@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from elm_megatron.run.folder import RunFolder
 from slurm.devcluster.cluster import DevCluster
 from slurm.jobs import frozen_code
 from slurm.jobs.container import ROOT
@@ -55,6 +58,29 @@ def test_equal_code_is_kept_once_and_changes_are_in_it(checkout: Path, tmp_path:
     shown = [sys.executable, str(first / "launch/pretrain.py"), "--cfg", "job"]
     done = subprocess.run(shown, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "train:" in done.stdout, done.stderr
+
+
+def test_copies_that_nobody_needs_are_removed_after_a_month(tmp_path: Path) -> None:
+    """Those of runs in progress stay however old they are, and those of runs that ended lately."""
+    runs, now = tmp_path / "runs", time.time()
+    old = now - (frozen_code.UNUSED_DAYS + 1) * 86400
+    code = runs / frozen_code.FOLDER
+    for name in ("unknown", "waits", "ended", "ended-lately", "young"):
+        (code / name / "conf").mkdir(parents=True)
+        if name != "young":
+            os.utime(code / name, (old, old))
+    for name, state, updated in (
+        ("waits", "submitted", old),
+        ("ended", "done", old),
+        ("ended-lately", "failed", now),
+    ):
+        run = RunFolder(runs / name)
+        run.create()
+        run.update(state=state, code=str(code / name))
+        run.run_json.write_text(json.dumps(run.read() | {"updated": updated}))
+    assert frozen_code.clean(runs) == 2
+    assert sorted(path.name for path in code.iterdir()) == ["ended-lately", "waits", "young"]
+    assert frozen_code.clean(runs) == 0 and frozen_code.clean(tmp_path / "nowhere") == 0
 
 
 @pytest.mark.slurm
