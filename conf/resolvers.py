@@ -12,9 +12,12 @@ def checkout() -> str:
     return str(names.CONF.parent)
 
 
-def by_stage(sft: float, dpo: float, *, _root_: DictConfig) -> float:
-    """One of two numbers in conf/tune/: preferences want a lower rate than answers."""
-    return dpo if OmegaConf.select(_root_, "stage") == "dpo" else sft
+def by_stage(sft: float, dpo: float, *, _root_: DictConfig, _parent_: DictConfig) -> float:
+    """One of two numbers in conf/tune/: preferences want a lower rate than answers.
+
+    A chain has both stages, and the settings of the second in the group `dpo_tune`.
+    """
+    return dpo if OmegaConf.select(_root_, "stage") == "dpo" or _parent_._key() == "dpo_tune" else sft
 
 
 def register() -> None:

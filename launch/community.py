@@ -1,5 +1,6 @@
 """The web app in which students and staff ask, write, compare, review and withdraw.
 
+python launch/community.py source=dpo-tiny-sample  # the chat page on that model, served on this machine
 python launch/community.py                      # serves it on http://127.0.0.1:8601
 python launch/community.py invite=reviewer      # prints an invitation link
 python launch/community.py export=autumn        # tuning files in community/exports/autumn

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from conf import typed
 from conf.errors import require
 from conf.limits import Within
 
+TASKS = ("source", "invite", "export", "withdraw")
 Port = Annotated[int, Within(ge=1, le=65535)]
 
 
@@ -22,6 +24,8 @@ class CommunityConfig:
         host: address that the app listens on; behind a proxy with TLS it stays 127.0.0.1.
         port: its port.
         runs_dir: folder of the runs, which a withdrawal looks through.
+        source: serve a run or a Hugging Face folder, or a list of two, beside the app, and open the chat page
+            on it; null asks the models of models.yaml.
         invite: print an invitation link for a contributor, reviewer, moderator or curator; null is none.
         export: write what may be used for tuning into a folder of this name below exports/; null is none.
         withdraw: take back all of a pseudonym, or one text as item:NUMBER; null is none.
@@ -32,13 +36,20 @@ class CommunityConfig:
     host: str = "127.0.0.1"
     port: Port = 8601
     runs_dir: str = "runs"
+    source: str | list[str] | None = None
     invite: str | None = None
     export: str | None = None
     withdraw: str | None = None
 
+    @property
+    def source_list(self) -> list[str]:
+        """The models to serve, in the order given."""
+        return [self.source] if isinstance(self.source, str) else list(self.source or [])
+
     def check(self) -> None:
         """Refuse several tasks at once, and export names that are paths."""
-        tasks = [key for key in ("invite", "export", "withdraw") if getattr(self, key) is not None]
+        typed.check(self)
+        tasks = [key for key in TASKS if getattr(self, key) is not None]
         require(len(tasks) < 2, f"{' and '.join(tasks)}: give one of them at a time.")
         name = self.export
         require(

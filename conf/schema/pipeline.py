@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
+from conf.errors import require
 from conf.limits import Count
 from conf.schema.cluster import ClusterConfig
 from conf.schema.data import TrainingData
-from conf.schema.hf import EvalConfig, ExportConfig
+from conf.schema.hf import CompareConfig, EvalConfig, ExportConfig
 from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks
@@ -23,8 +25,12 @@ from conf.schema.preprocess import (
 )
 from conf.schema.pretrain import PretrainConfig
 from conf.schema.run import RunConfig
+from conf.schema.serve import ServeConfig
 from conf.schema.train import TrainConfig
 from conf.schema.tune import DpoConfig, FinetuneConfig, SftConfig, TuneConfig
+
+Verb = Literal["community", "preprocess", "pretrain", "finetune", "dpo", "export", "eval", "compare", "serve"]
+VERBS: tuple[str, ...] = get_args(Verb)
 
 
 @dataclass
@@ -34,6 +40,11 @@ class PipelineConfig(Ranks):
     Stage runs are called `<run.name>-<verb>`, so that one chain's settings never meet another's run folder.
 
     Attributes:
+        stages: of the chain, in this order: community (an export of the web app), preprocess, pretrain,
+            finetune, dpo, export, eval, compare (with the model before, on held-out pairs), serve. null is
+            preprocess, pretrain, finetune and export, and on a cluster eval.
+        source: the model that the first tuning stage starts from; null is what pretrain makes.
+        dpo_tune: the loop of stage dpo, as `tune` is that of stage finetune.
         prompt: what the exported model continues at the end.
         max_new_tokens: how much it may add.
         force: start although the planner says that a rank does not fit its GPU.
@@ -47,6 +58,10 @@ class PipelineConfig(Ranks):
     train: TrainConfig
     tune: TuneConfig
     sft: SftConfig
+    dpo_tune: TuneConfig
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    stages: list[Verb] | None = None
+    source: str | None = None
     clean: CleanConfig = field(default_factory=CleanConfig)
     preprocess: BuildConfig = field(default_factory=BuildConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -57,6 +72,25 @@ class PipelineConfig(Ranks):
     dry_run: bool = False
     force: bool = False
     notify: list[str] = field(default_factory=list)
+
+    @property
+    def verbs(self) -> list[str]:
+        """The stages of this chain."""
+        if self.stages is not None:
+            return list(self.stages)
+        also = ["eval"] if self.cluster.executor == "slurm" else []
+        return ["preprocess", "pretrain", "finetune", "export", *also]
+
+    def output_before(self, verb: str) -> str:
+        """The model that a stage reads: that of the nearest stage before it that makes one, or `source`."""
+        makers = ("pretrain", "finetune", "dpo")
+        before = [one for one in self.verbs if one in makers and VERBS.index(one) < VERBS.index(verb)]
+        return self.stage_run(before[-1]).dir if before else str(self.source)
+
+    @property
+    def present(self) -> str:
+        """The model that a tuned one is compared with."""
+        return self.source or self.stage_run("pretrain").dir
 
     def stage_run(self, verb: str) -> RunConfig:
         """Name and folder of a stage's run."""
@@ -103,42 +137,95 @@ class PipelineConfig(Ranks):
         )
 
     def tuning(self) -> FinetuneConfig:
-        """The third stage's."""
+        """Of learning answers."""
+        return self._tuning("finetune")
+
+    def preferring(self) -> FinetuneConfig:
+        """Of learning from preferences."""
+        return self._tuning("dpo")
+
+    def _tuning(self, verb: str) -> FinetuneConfig:
         return FinetuneConfig(
-            run=self.stage_run("finetune"),
-            source=self.stage_run("pretrain").dir,
-            stage="sft",
+            run=self.stage_run(verb),
+            source=self.output_before(verb),
+            stage="dpo" if verb == "dpo" else "sft",
             model=self.model,
             corpus=self.corpus,
             tokenizer=self.tokenizer,
             sft=self.sft,
-            dpo=DpoConfig(),
-            tune=self.tune,
+            dpo=self.dpo,
+            tune=self.dpo_tune if verb == "dpo" else self.tune,
             parallel=self.parallel,
             cluster=self.cluster,
             force=self.force,
         )
 
     def exporting(self) -> ExportConfig:
-        """The fourth stage's."""
+        """Of the Hugging Face folder."""
         return ExportConfig(
             run=self.stage_run("export"),
-            source=self.stage_run("finetune").dir,
+            source=self.output_before("export"),
             institution=self.institution,
             cluster=self._without_training(),
         )
 
     def measuring(self) -> EvalConfig:
-        """The last stage's."""
-        return EvalConfig(
-            run=self.stage_run("eval"), source=self.stage_run("export").dir, cluster=self.cluster
+        """Of the scores."""
+        made = self.stage_run("export").dir if "export" in self.verbs else self.output_before("eval")
+        return EvalConfig(run=self.stage_run("eval"), source=made, cluster=self.cluster)
+
+    def comparing(self) -> CompareConfig:
+        """Of the new model beside the present one."""
+        return CompareConfig(
+            run=self.stage_run("compare"),
+            source=[self.output_before("compare"), self.present],
+            dpo=self.dpo,
+            cluster=self.cluster,
+        )
+
+    def serving(self) -> ServeConfig:
+        """Of the new model beside the present one, which people compare blindly."""
+        made = self.output_before("serve")
+        return ServeConfig(
+            run=self.stage_run("serve"),
+            source=list(dict.fromkeys([made, *([self.present] if "compare" in self.verbs else [])])),
+            cluster=self.cluster,
         )
 
     def check(self) -> None:
         """Refuse what any stage would refuse, before the first one starts."""
         super().check()
-        self.preprocessing().check()
-        self.pretraining().check()
-        self.tuning().check()
-        self.exporting().check()
-        self.measuring().check()
+        self._check_stages()
+        configs = {
+            "preprocess": self.preprocessing,
+            "pretrain": self.pretraining,
+            "finetune": self.tuning,
+            "dpo": self.preferring,
+            "export": self.exporting,
+            "eval": self.measuring,
+            "compare": self.comparing,
+            "serve": self.serving,
+        }
+        for verb in ("preprocess", "pretrain", "finetune", "export", "eval", *self.verbs):
+            if verb in configs:
+                configs[verb]().check()
+
+    def _check_stages(self) -> None:
+        order = [VERBS.index(verb) for verb in self.verbs]
+        require(bool(order), "stages=[]: give at least one.")
+        require(
+            order == sorted(set(order)),
+            f"stages={self.verbs}: each is given once, in the order {', '.join(VERBS)}.",
+        )
+        makes = "pretrain" in self.verbs
+        reads = [verb for verb in self.verbs if VERBS.index(verb) > VERBS.index("pretrain")]
+        require(
+            makes or not reads or self.source is not None,
+            f"source=null: {reads[0] if reads else ''} needs a model; give source=<run or folder>, or let "
+            "stages have pretrain.",
+        )
+        require(
+            not (makes and self.source), f"source={self.source}: stages has pretrain, which makes a model."
+        )
+        tunes = "finetune" in self.verbs or "dpo" in self.verbs
+        require(tunes or "compare" not in self.verbs, "stages: compare needs finetune or dpo before it.")

@@ -98,7 +98,8 @@ class SftConfig:
     """Instruction data.
 
     Attributes:
-        files: .json, .jsonl, .parquet or .xlsx; pkg:// paths lie in this suite.
+        files: .json, .jsonl, .parquet or .xlsx; pkg:// paths lie in this suite; community is the newest
+            export of the web app.
         weights: one per file, how often its examples are seen in an epoch; empty is 1 for each.
         valid_files: examples to measure on; without any a share of `files` is held out.
         valid_fraction: that share, chosen by the hash of the first instruction, at least one example.
@@ -124,7 +125,8 @@ class DpoConfig:
     """Preference data and the loss on it (Rafailov et al. 2023).
 
     Attributes:
-        files: .jsonl with prompt, chosen and rejected, or .xlsx with two options and rater columns.
+        files: .jsonl with prompt, chosen and rejected, or .xlsx with two options and rater columns; community
+            is the newest export of the web app.
         valid_fraction: share of the pairs held out, chosen by the hash of the prompt, at least one.
         sheet: the worksheet of a spreadsheet that holds preferences.
         min_agreement: share of raters behind the preferred option; rows below it are skipped and counted.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
 from pathlib import Path
 
 import uvicorn
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session as Database
 
 from conf.errors import InputError
 from conf.schema.community import CommunityConfig
-from elm_megatron.community import database, identity, items, lineage, settings
+from elm_megatron.community import beside, database, identity, items, lineage, settings
 from elm_megatron.community.app import make
 from elm_megatron.community.export import export
+from elm_megatron.community.exports import MANIFEST
 from elm_megatron.community.tables import Item, Person
 
 SQLITE = "community.sqlite"
@@ -26,26 +30,68 @@ def community_command(config: CommunityConfig) -> int:
     """
     folder = Path(config.dir).absolute()
     found = settings.read(folder)
+    if config.source is not None:
+        with beside.server(config.source_list, Path(config.runs_dir)) as models:
+            return _serve(config, folder, settings.read(folder, models))
     if config.invite:
         token = identity.invite(identity.secret(folder), config.invite)
         print(f"http://{config.host}:{config.port}/invitation/{token}")
         print(f"valid once, for {identity.INVITATION_DAYS} days; the role is {config.invite}")
         return 0
-    engine = database.opened(config.database or f"sqlite:///{folder / SQLITE}")
+    engine = _opened(config, folder)
     with database.sessions(engine)() as stored:
         if config.export:
-            manifest = export(stored, folder / "exports" / config.export)
-            for name, facts in manifest["files"].items():
-                print(f"{facts['rows']:6} rows  {folder / 'exports' / config.export / name}")
-            print(f"left out: {manifest['left_out'] or 'nothing'}")
+            _export(stored, folder / "exports" / config.export)
             return 0
         if config.withdraw:
             return _withdraw(stored, config, folder)
+    return _serve(config, folder, found)
+
+
+def export_once(folder: Path) -> None:
+    """Make an export of the app's database, unless it is there: a chain that goes on reads the same one.
+
+    Args:
+        folder: `<app's folder>/exports/<name>`.
+
+    Raises:
+        InputError: there is no app in that folder, or nothing may be exported.
+    """
+    home = folder.parent.parent
+    if (folder / MANIFEST).is_file():
+        print(f"community: {folder} is there already")
+        return
+    if not (home / SQLITE).is_file():
+        raise InputError(
+            f"stages=[community,…]: {home} has no {SQLITE}; start the app with launch/community.py."
+        )
+    with database.sessions(_opened(CommunityConfig(dir=str(home)), home))() as stored:
+        _export(stored, folder)
+
+
+def _opened(config: CommunityConfig, folder: Path) -> Engine:
+    return database.opened(config.database or f"sqlite:///{folder / SQLITE}")
+
+
+def _export(stored: Database, folder: Path) -> None:
+    manifest = export(stored, folder)
+    for name, facts in manifest["files"].items():
+        print(f"{facts['rows']:6} rows  {folder / name}")
+    print(f"left out: {manifest['left_out'] or 'nothing'}", flush=True)
+
+
+def _serve(config: CommunityConfig, folder: Path, found: settings.Settings) -> int:
+    """Serve the app until Ctrl-C."""
+    engine = _opened(config, folder)
+    address = f"http://{config.host}:{config.port}"
     if not found.models:
         print(f"note: {folder / 'models.yaml'} names no model, so nothing can be asked yet")
-    print(
-        f"the app: http://{config.host}:{config.port}   invitations: launch/community.py invite=contributor"
-    )
+    print(f"the app: {address}   invitations: launch/community.py invite=contributor", flush=True)
+    if config.source is not None:
+        page = f"{address}/invitation/{identity.invite(identity.secret(folder), 'curator')}"
+        print(f"log in, once: {page}", flush=True)
+        if sys.stdout.isatty() and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            webbrowser.open(page)
     app = make(found, engine, Path(config.runs_dir).absolute())
     # No access log: it would hold addresses of people.
     uvicorn.run(app, host=config.host, port=config.port, access_log=False, log_level="warning")

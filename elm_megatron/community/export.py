@@ -22,11 +22,11 @@ from sqlalchemy.orm import selectinload
 
 from conf.errors import InputError
 from data_prep import files
+from elm_megatron.community.exports import MANIFEST
 from elm_megatron.community.ratings import agreement
 from elm_megatron.community.tables import Comparison, Item, Tombstone, Vote
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
 VALID_SHARE = 0.1  # of the contributors
 
 

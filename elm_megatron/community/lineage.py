@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from elm_megatron.community.export import MANIFEST
+from elm_megatron.community.exports import MANIFEST
 
 
 def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:

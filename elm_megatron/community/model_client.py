@@ -37,7 +37,13 @@ async def stream(
     Raises:
         Unavailable: the server is not there, refuses, or breaks off.
     """
-    body = {"messages": list(messages), "stream": True, "max_tokens": MAX_TOKENS, "temperature": temperature}
+    body = {
+        "model": model.model or model.name,
+        "messages": list(messages),
+        "stream": True,
+        "max_tokens": MAX_TOKENS,
+        "temperature": temperature,
+    }
     limits = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     length = 0
     try:

@@ -31,12 +31,14 @@ class Endpoint:
         url: of its OpenAI-compatible server, without /v1.
         key_file: the file with its key, or None.
         source: the run or folder that is served, for the training works in an answer; None where unknown.
+        model: what the server calls it, where it has several; None is `name`.
     """
 
     name: str
     url: str
     key_file: Path | None = None
     source: str | None = None
+    model: str | None = None
 
     def key(self) -> str | None:
         """The server's key."""
@@ -95,15 +97,14 @@ def read(folder: Path, models: list[dict[str, str]] | None = None) -> Settings:
 def _endpoint(values: Any, folder: Path) -> Endpoint:
     if not isinstance(values, dict) or not {"name", "url"} <= values.keys():
         raise InputError(f"{folder / 'models.yaml'}: each model needs `name` and `url`, found {values!r}.")
-    key = values.get("key_file")
-    source = values.get("source")
-    texts = isinstance(values["name"], str) and all(isinstance(one, str | None) for one in (key, source))
-    if not (texts and _is_url(values["url"])):
+    key, source, model = (values.get(one) for one in ("key_file", "source", "model"))
+    texts = all(isinstance(one, str | None) for one in (key, source, model))
+    if not (isinstance(values["name"], str) and texts and _is_url(values["url"])):
         raise InputError(
-            f"{folder / 'models.yaml'}: `name`, `key_file` and `source` are texts and `url` is an address "
-            f"such as http://127.0.0.1:8080, found {values!r}."
+            f"{folder / 'models.yaml'}: `name`, `key_file`, `source` and `model` are texts and `url` is an "
+            f"address such as http://127.0.0.1:8080, found {values!r}."
         )
-    return Endpoint(values["name"], values["url"].rstrip("/"), Path(key) if key else None, source)
+    return Endpoint(values["name"], values["url"].rstrip("/"), Path(key) if key else None, source, model)
 
 
 def _is_url(value: Any) -> bool:

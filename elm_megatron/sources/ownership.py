@@ -29,7 +29,7 @@ RUN_FILES = {"config.yaml", "run.json", "lock", "logs", "rendezvous", "checkpoin
 RUN_FILES |= {"metrics.jsonl", "metrics.lost.jsonl", "valid.jsonl", "samples.jsonl", "curves.png", "model"}
 RUN_FILES |= {"model.gguf", "README.md", "tokenizer", "evaluation.json", "evaluation.md", "evaluation.png"}
 RUN_FILES |= {"contaminated.jsonl", "evaluations", "report.html", "profile", "notices"}
-RUN_FILES |= {"serving.json", "serve.key", "trace"}
+RUN_FILES |= {"serving.json", "serve.key", "comparison.json", "trace"}
 # A key that only one verb's config.yaml has.
 VERB_KEYS = {"tune": "finetune", "train": "pretrain", "shard_gb": "export", "tasks": "eval"}
 VERB_KEYS |= {"preprocess": "preprocess", "idle_minutes": "serve"}

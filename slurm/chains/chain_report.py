@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from elm_megatron.run.folder import RunFolder
 from slurm.chains.chain import Link, Row, Stage
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+LOSSES = {
+    "pretrain": "pretraining",
+    "finetune": "tuning, on the held-out answers",
+    "dpo": "preferences, on the held-out pairs",
+}
 
 
 def show(config: PipelineConfig, rows: list[Row]) -> int:
@@ -24,9 +30,21 @@ def show(config: PipelineConfig, rows: list[Row]) -> int:
         seconds = f"{row.seconds:.0f}" + (" (reused)" if row.reused else "")
         table.add_row(row.stage.verb, row.stage.source, row.stage.output, seconds)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for verb, what in (("pretrain", "pretraining"), ("finetune", "tuning, on the held-out answers")):
-        print(losses(RunFolder(config.stage_run(verb).dir), what))
-    return speak(config)
+    for verb, what in LOSSES.items():
+        if verb in config.verbs:
+            print(losses(RunFolder(config.stage_run(verb).dir), what))
+    if "export" not in config.verbs:
+        return 0
+    status = speak(config)
+    print(f"\nask it in your browser: {chat_page(config)}", flush=True)
+    return status
+
+
+def chat_page(config: PipelineConfig) -> str:
+    """The command that opens the chat page on the model that a chain has made."""
+    words = [LAUNCH.parent / ".venv" / "bin" / "python", LAUNCH / "community.py"]
+    command = [str(Path(os.path.relpath(word))) if word.exists() else "python" for word in words]
+    return " ".join([*command, f"source={config.stage_run('export').name}"])
 
 
 def show_queue(links: list[Link]) -> int:

@@ -25,6 +25,7 @@ EXIT_STOPPED = 143  # 128 + SIGTERM, as in end.sh
 END, PACKED = (Path(__file__).with_name(name) for name in ("end.sh", "packed.sh"))
 # Cores and GiB of a rank: the largest model is 4 GB in fp32, and is there two or three times.
 NEEDS = {"preprocess": (1, 4), "export": (4, 24), "import_hf": (4, 24), "eval": (4, 16), "serve": (4, 16)}
+NEEDS["compare"] = NEEDS["eval"]
 TEXT_KEYS = ("partition", "account", "qos", "constraint", "reservation", "exclude", "dependency")
 TEXT_KEYS += ("mail_user", "mail_type")
 

@@ -19,6 +19,7 @@ NEEDS = {
     "export": ("train", "hf"),
     "import_hf": ("train", "hf"),
     "eval": ("hf",),
+    "compare": ("hf",),
     "serve": ("community", "data"),
 }
 LIBRARIES = {
