@@ -4,6 +4,7 @@ python launch/community.py source=dpo-tiny-sample  # the chat page on that model
 python launch/community.py                      # serves it on http://127.0.0.1:8601
 python launch/community.py invite=reviewer      # prints an invitation link
 python launch/community.py export=autumn        # tuning files in community/exports/autumn
+python launch/community.py spreadsheet=students.xlsx   # its dialogues and ratings, into the database
 python launch/community.py withdraw=item:12     # or a pseudonym; names every dataset and model made with it
 
 Served models are listed in community/models.yaml: [{name: elm, url: "http://127.0.0.1:8080", key_file: …}].

@@ -9,7 +9,7 @@ from conf import typed
 from conf.errors import require
 from conf.limits import Within
 
-TASKS = ("source", "invite", "export", "withdraw")
+TASKS = ("source", "invite", "export", "spreadsheet", "withdraw")
 Port = Annotated[int, Within(ge=1, le=65535)]
 
 
@@ -28,6 +28,7 @@ class CommunityConfig:
             on it; null asks the models of models.yaml.
         invite: print an invitation link for a contributor, reviewer, moderator or curator; null is none.
         export: write what may be used for tuning into a folder of this name below exports/; null is none.
+        spreadsheet: take the dialogues and ratings of an .xlsx of students into the database; null is none.
         withdraw: take back all of a pseudonym, or one text as item:NUMBER; null is none.
     """
 
@@ -39,6 +40,7 @@ class CommunityConfig:
     source: str | list[str] | None = None
     invite: str | None = None
     export: str | None = None
+    spreadsheet: str | None = None
     withdraw: str | None = None
 
     @property

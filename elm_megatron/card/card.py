@@ -21,6 +21,7 @@ from elm_megatron.card.plot import PICTURE, draw
 from elm_megatron.model import hf_names
 from elm_megatron.planner import footprint
 from elm_megatron.sources.lineage import Stage, manifest_of, preparation
+from elm_megatron.sources.places import read_json
 from elm_megatron.sources.source import ModelSource
 
 FILE = "README.md"
@@ -215,7 +216,26 @@ def _examples(stage: Stage) -> list[tuple[str, Any]]:
     counts = stage.record.get("data_counts") or {}
     digest = stage.record.get("data_sha256")
     named = [("stage", stage.config.get("stage")), *(files or [("files", None)])]
-    return [*named, *counts.items(), ("sha256", digest and f"`{digest}`")]
+    return [*named, *counts.items(), ("sha256", digest and f"`{digest}`"), *_withdrawn(values)]
+
+
+def _withdrawn(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    """How many contributions people have taken back, where the data is an export of the community's app."""
+    rows: list[tuple[str, Any]] = []
+    for folder in dict.fromkeys(Path(name).parent for name in values.get("files") or []):
+        before = _json(folder / "manifest.json").get("withdrawn")
+        if isinstance(before, int):
+            since = _json(folder / "withdrawn.json").get("items") or []
+            rows.append((f"withdrawn before the export {folder.name}, and not in it", before))
+            rows.append((f"withdrawn since, and still in the export {folder.name}", len(since)))
+    return rows
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except InputError:
+        return {}
 
 
 def _setting(value: Any) -> Any:

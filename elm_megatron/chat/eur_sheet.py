@@ -137,6 +137,22 @@ def read_preferences(
     Raises:
         InputError: not an .xlsx, no such sheet, or no such columns.
     """
+    for texts, given in rated(path, sheet, counts):
+        votes = Counter(given.values())
+        reason = _unusable(texts, votes, min_agreement)
+        if reason:
+            counts[f"skipped, {reason}"] += 1
+            continue
+        (winner, number), *_ = votes.most_common()
+        yield Preference(texts[0], texts[winner], texts[3 - winner], number / votes.total())
+
+
+def rated(path: Path, sheet: str, counts: Counter[str]) -> Iterator[tuple[list[str], dict[str, int]]]:
+    """Each row: its prompt and two options, and who voted for which, 1 or 2, by the title of the column.
+
+    Raises:
+        InputError: not an .xlsx, no such sheet, or no such columns.
+    """
     book = Workbook(path)
     rows = book.rows(sheet)
     header = next(rows, [])
@@ -149,14 +165,9 @@ def read_preferences(
     for row in rows:
         cells = row + [None] * (max(*wanted, *raters, 0) + 1 - len(row))
         texts = [as_text(cells[i]) or "" for i in (prompt, *options)]
-        votes = Counter(vote for i in raters if (vote := _vote(cells[i])) in (1, 2))
         counts["ratings that are neither 1 nor 2"] += sum(_vote(cells[i]) == 0 for i in raters)
-        reason = _unusable(texts, votes, min_agreement)
-        if reason:
-            counts[f"skipped, {reason}"] += 1
-            continue
-        (winner, number), *_ = votes.most_common()
-        yield Preference(texts[0], texts[winner], texts[3 - winner], number / votes.total())
+        given = {f"{as_text(titled[i])} {i}": vote for i in raters if (vote := _vote(cells[i])) in (1, 2)}
+        yield texts, given
 
 
 def _raters(titled: dict[int, Cell], rows: Iterable[list[Cell]]) -> tuple[list[int], list[int]]:

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from elm_megatron.community import database, guards, identity
+from elm_megatron.community import database, guards, identity, oidc
 from elm_megatron.community.pages import admin, ask, compare, front, give, mine, review, works
 from elm_megatron.community.settings import Settings
 from elm_megatron.community.visit import Services
@@ -47,5 +47,7 @@ def make(settings: Settings, engine: Engine, runs: Path) -> Starlette:
         exception_handlers={404: front.not_found, 405: front.not_found},
     )
     key, sessions = identity.secret(settings.folder), database.sessions(engine)
-    app.state.services = Services(settings, key, sessions, templates, guards.Rates(), runs)
+    app.state.services = Services(
+        settings, key, sessions, templates, guards.Rates(), runs, provider=oidc.read(settings.folder)
+    )
     return app

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session as Database
 
 from conf.errors import InputError
 from conf.schema.community import CommunityConfig
-from elm_megatron.community import beside, database, identity, items, lineage, settings
+from elm_megatron.chat.read import data_file, listing
+from elm_megatron.community import beside, database, identity, items, lineage, settings, sheet
 from elm_megatron.community.app import make
 from elm_megatron.community.export import export
 from elm_megatron.community.exports import MANIFEST
@@ -43,6 +44,8 @@ def community_command(config: CommunityConfig) -> int:
         if config.export:
             _export(stored, folder / "exports" / config.export)
             return 0
+        if config.spreadsheet:
+            return _read_spreadsheet(stored, config, folder)
         if config.withdraw:
             return _withdraw(stored, config, folder)
     return _serve(config, folder, found)
@@ -98,6 +101,15 @@ def _serve(config: CommunityConfig, folder: Path, found: settings.Settings) -> i
     return 0
 
 
+def _read_spreadsheet(stored: Database, config: CommunityConfig, folder: Path) -> int:
+    """Take the spreadsheet of students into the database, with its raters."""
+    path = data_file(str(config.spreadsheet), "spreadsheet")
+    counts = sheet.take(stored, path, identity.secret(folder), settings.read(folder))
+    stored.commit()
+    print(f"{path.name}: {listing(counts) or 'nothing new'}")
+    return 0
+
+
 def _withdraw(stored: Database, config: CommunityConfig, folder: Path) -> int:
     """Take back a text or all of a person, and name what was made with it."""
     wanted = str(config.withdraw)
@@ -115,6 +127,7 @@ def _withdraw(stored: Database, config: CommunityConfig, folder: Path) -> int:
         names = items.exported_names(stored, person)
         items.withdraw_person(stored, person)
     stored.commit()
+    lineage.note_withdrawn(folder / "exports", names)
     used = lineage.used_in(folder / "exports", Path(config.runs_dir), names)
     print(f"withdrawn: {', '.join(names) or 'nothing was given'}")
     for place in used:

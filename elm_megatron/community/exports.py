@@ -18,6 +18,7 @@ from elm_megatron.sources.places import run_config
 WORD = "community"  # in a list of files
 FOLDER = Path("community")  # of the app, in the folder of the command
 MANIFEST = "manifest.json"
+WITHDRAWN = "withdrawn.json"  # beside it: what was taken back since
 
 
 def newest(folder: Path = FOLDER) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY = 64 * 1024  # bytes of a form
 FORMS_A_MINUTE = 40
 LOGINS_A_MINUTE = 10
+OF_ONE, OF_ALL = 2, 200  # answers that are being written at the same time
 
 HEADERS = {
     "content-security-policy": (
@@ -30,6 +33,10 @@ HEADERS = {
 
 class TooLarge(Exception):
     """A request has a larger body than `MAX_BODY`."""
+
+
+class TooMany(Exception):
+    """As many answers are being written as there may be."""
 
 
 class Headers:
@@ -83,6 +90,31 @@ class Rates:
             for other in [one for one, seen in self._times.items() if not seen or now - seen[-1] > 60]:
                 del self._times[other]
         return True
+
+
+class Streams:
+    """Counts the answers that are being written, so that one person cannot hold the model for everybody."""
+
+    def __init__(self, of_one: int = OF_ONE, of_all: int = OF_ALL) -> None:
+        self._open: Counter[str] = Counter()
+        self._of_one, self._of_all = of_one, of_all
+
+    @contextmanager
+    def one(self, person: str) -> Iterator[None]:
+        """Hold a place while an answer is written.
+
+        Raises:
+            TooMany: this person, or all of them, have as many as there may be.
+        """
+        if self._open[person] >= self._of_one or self._open.total() >= self._of_all:
+            raise TooMany
+        self._open[person] += 1
+        try:
+            yield
+        finally:
+            self._open[person] -= 1
+            if not self._open[person]:
+                del self._open[person]
 
 
 def same_token(expected: str, given: str | None) -> bool:

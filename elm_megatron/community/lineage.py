@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from elm_megatron.community.exports import MANIFEST
+from data_prep import files
+from elm_megatron.community.exports import MANIFEST, WITHDRAWN
 
 
 def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:
@@ -36,6 +37,18 @@ def used_in(exports: Path, runs: Path, names: Iterable[str]) -> list[Path]:
                 found.append(run)
                 grew = True
     return found
+
+
+def note_withdrawn(exports: Path, names: Iterable[str]) -> None:
+    """Leave a list beside each export of what was taken back since; cards of its models say how many."""
+    wanted = set(names)
+    for path in sorted(exports.glob(f"*/{MANIFEST}")):
+        gone = wanted & set((_read(path, json.loads) or {}).get("items") or [])
+        if not gone:
+            continue
+        beside = path.with_name(WITHDRAWN)
+        known = (_read(beside, json.loads) or {}).get("items") or [] if beside.exists() else []
+        files.write(beside, json.dumps({"items": sorted({*known, *gone})}) + "\n")
 
 
 def _configs(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import sessionmaker
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from elm_megatron.community import guards, identity, items
+from elm_megatron.community import guards, identity, items, oidc
 from elm_megatron.community.settings import LANGUAGES, Settings
 from elm_megatron.community.tables import Consent, Person, Session
 from elm_megatron.trace.tracer import Tracers
@@ -34,6 +34,8 @@ class Services:
     templates: Environment
     rates: guards.Rates
     runs: Path
+    streams: guards.Streams = field(default_factory=guards.Streams)
+    provider: oidc.Provider | None = None
     tracers: Tracers = field(default_factory=Tracers)
 
 
@@ -79,6 +81,7 @@ class Visit:
             path=self.request.url.path,
             settings=self.services.settings,
             form=self.form,
+            provider=self.services.provider,
             **values,
         )
         return HTMLResponse(text, status)
@@ -112,6 +115,8 @@ def page(least: str | None = "contributor", form: bool = False) -> Callable[[Pag
                     return answer
                 except guards.TooLarge:
                     return visit.refuse("too_large", 413)
+                except guards.TooMany:
+                    return visit.refuse("too_fast", 429)
                 except IntegrityError:  # the same was stored in this moment, by a second click
                     stored.rollback()
                     return visit.refuse("once", 409)

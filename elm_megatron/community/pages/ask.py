@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from elm_megatron.community import model_client
+from elm_megatron.community import guards, model_client
 from elm_megatron.community.settings import Endpoint
 from elm_megatron.community.visit import MAX_TEXT, Visit, page
 
@@ -27,7 +27,8 @@ async def answer(visit: Visit) -> Response:
         return visit.page("ask", 503, answer=None, message=visit.words["model_down"])
     visit.release()
     try:
-        text = await model_client.answer(model, model_client.asked(question))
+        with visit.services.streams.one(visit.person.pseudonym):
+            text = await model_client.answer(model, model_client.asked(question))
     except model_client.Unavailable:
         return visit.page("ask", 503, answer=None, message=visit.words["model_down"])
     return visit.page("ask", answer=text, model=model.name)
@@ -43,12 +44,20 @@ async def stream(visit: Visit) -> Response:
     if model is None:
         return PlainTextResponse(down, 503)
 
+    place = visit.services.streams.one(visit.person.pseudonym)
+    try:
+        place.__enter__()
+    except guards.TooMany:
+        return PlainTextResponse(visit.words["too_fast"], 429)
+
     async def pieces() -> AsyncIterator[str]:
         try:
             async for piece in model_client.stream(model, model_client.asked(question)):
                 yield piece
         except model_client.Unavailable:
             yield f"\n[{down}]"
+        finally:
+            place.__exit__(None, None, None)
 
     return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8")
 

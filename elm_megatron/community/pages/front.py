@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from elm_megatron.community import identity, items
+from elm_megatron.community import guards, identity, items, oidc
 from elm_megatron.community.settings import LANGUAGES
 from elm_megatron.community.tables import (
     Consent,
@@ -15,6 +15,7 @@ from elm_megatron.community.tables import (
 from elm_megatron.community.visit import COOKIE, LANGUAGE_COOKIE, Visit, page
 
 YEAR = 365 * 86400
+OIDC_COOKIE = "elm_oidc"
 
 
 @page(least=None)
@@ -58,6 +59,46 @@ def logged_in(visit: Visit, person: Person) -> Response:
     answer.set_cookie(
         COOKIE, value, max_age=identity.LOGIN_SECONDS, secure=True, httponly=True, samesite="lax", path="/"
     )
+    return answer
+
+
+@page(least=None)
+async def to_institution(visit: Visit) -> Response:
+    """Send a person to the institution, to log in there."""
+    provider = visit.services.provider
+    if provider is None:
+        return visit.refuse("not_found", 404)
+    visit.release()
+    try:
+        address, kept = await provider.begin(visit.services.key)
+    except oidc.Refused:
+        return visit.refuse("institution_down", 503)
+    answer = RedirectResponse(address, 303)
+    guarded = {"secure": True, "httponly": True, "samesite": "lax", "path": oidc.CALLBACK}
+    answer.set_cookie(OIDC_COOKIE, kept, max_age=oidc.SECONDS, **guarded)
+    return answer
+
+
+@page(least=None)
+async def from_institution(visit: Visit) -> Response:
+    """Take the institution's answer: who this is."""
+    provider, asked = visit.services.provider, visit.request.query_params
+    if provider is None:
+        return visit.refuse("not_found", 404)
+    who = visit.request.client.host if visit.request.client else "-"
+    if not visit.services.rates.allows(who, guards.LOGINS_A_MINUTE):
+        return visit.refuse("too_fast", 429)
+    visit.release()
+    cookie = visit.request.cookies.get(OIDC_COOKIE, "")
+    try:
+        subject = await provider.subject(
+            visit.services.key, cookie, asked.get("state", ""), asked.get("code", "")
+        )
+    except oidc.Refused:
+        return visit.refuse("institution_refused", 403)
+    person = identity.known(visit.database, visit.services.key, provider.issuer, subject)
+    answer = logged_in(visit, person)
+    answer.delete_cookie(OIDC_COOKIE, path=oidc.CALLBACK, secure=True, httponly=True, samesite="lax")
     return answer
 
 
@@ -114,6 +155,8 @@ ROUTES = [
     ("GET", "/health", health),
     ("GET", "/invitation/{invitation}", invitation),
     ("POST", "/log-in", log_in),
+    ("GET", "/log-in/institution", to_institution),
+    ("GET", oidc.CALLBACK, from_institution),
     ("POST", "/log-out", log_out),
     ("GET", "/language/{language}", language),
     ("GET", "/consent", consent),

@@ -77,6 +77,7 @@ async def withdraw(visit: Visit) -> Response:
         names = [f"item {item.id}"]
         items.withdraw_item(visit.database, item, visit.person.pseudonym)
     visit.release()  # it is stored, whatever is found below
+    lineage.note_withdrawn(folder, names)
     used = lineage.used_in(folder, visit.services.runs, names)
     return visit.page("withdrawn", used=[place.name for place in used])
 

@@ -17,6 +17,7 @@ from elm_megatron.community.visit import COOKIE
 from tests.elm_megatron.community.conftest import Community
 
 OPEN = {"/", "/about", "/health", "/invitation/{invitation}", "/log-in", "/language/{language}"}
+OPEN |= {"/log-in/institution", "/log-in/callback"}
 ROUTES = [route for room in ROOMS for route in room.ROUTES]
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
