@@ -38,7 +38,7 @@ stamp=$(cat "$root"/{setup.cfg,pyproject.toml,constraints.txt} | sha256sum)
 if ! grep -qsF "$stamp" "$venv"/{quickstart,tests}-installed; then
   echo "installing into $venv (some minutes, the first time)"
   (cd "$root" && "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt \
-    -e '.[train,data,hf]')
+    -e '.[train,data,hf,community,llamacpp]')
   echo "$stamp" >"$venv/quickstart-installed"
 fi
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from elm_megatron.serve.engines import free_port
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "launch" / "serve.py"
 STOP_SECONDS = 30.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def server(sources: Sequence[str], runs: Path) -> Iterator[list[dict[str, str]]]
     words = [f"source=[{','.join(sources)}]", f"run.name={name}", f"run.dir={runs / name}"]
     command = [sys.executable, str(LAUNCHER), *words, f"port={free_port()}", "idle_minutes=null"]
     began = time.time()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)
     try:
         while not _serves(found := status.read(runs / name), began):
             if process.poll() is not None:
@@ -44,6 +47,11 @@ def server(sources: Sequence[str], runs: Path) -> Iterator[list[dict[str, str]]]
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _end_with_parent() -> None:
+    """Have SIGTERM sent to this child when the app is gone, however it ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _serves(found: dict, began: float) -> bool:
