@@ -12,7 +12,6 @@ from conf.schema.cluster import ClusterConfig
 from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from conf.schema.run import Command, RunConfig
-from conf.schema.tune import DpoConfig
 
 HF_DTYPES = ("fp32", "bf16", "fp16")
 GGUF_DTYPES = ("f32", "f16", "q8_0")
@@ -222,30 +221,6 @@ class EvalConfig(Command):
         require(len(set(self.sources)) == len(self.sources), f"source={self.sources}: a model stands twice.")
         wanted = self.split is not None or bool(self.tasks) or self.memorization
         require(wanted, "split=null and tasks=[]: nothing to evaluate.")
-
-    def job_cluster(self) -> ClusterConfig:
-        """One process, on a GPU where the cluster has any."""
-        return self.cluster.for_one_process()
-
-
-@dataclass
-class CompareConfig(Command):
-    """A tuned model beside the one before it, on preferences that were held out.
-
-    Attributes:
-        run: the run being written: comparison.json.
-        source: the new model and the present one.
-        dpo: the pairs, and which share of them was held out.
-        held_out: files of more pairs, which tuning did not read.
-    """
-
-    run: RunConfig
-    source: list[str]
-    dpo: DpoConfig
-    held_out: list[str] = field(default_factory=list)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    dry_run: bool = False
-    notify: list[str] = field(default_factory=list)
 
     def job_cluster(self) -> ClusterConfig:
         """One process, on a GPU where the cluster has any."""

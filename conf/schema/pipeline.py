@@ -9,8 +9,9 @@ from typing import Literal, get_args
 from conf.errors import require
 from conf.limits import Count
 from conf.schema.cluster import ClusterConfig
+from conf.schema.compare import CompareConfig
 from conf.schema.data import TrainingData
-from conf.schema.hf import CompareConfig, EvalConfig, ExportConfig
+from conf.schema.hf import EvalConfig, ExportConfig
 from conf.schema.institution import Institution
 from conf.schema.model import ModelConfig
 from conf.schema.parallel import ParallelConfig, Ranks

@@ -20,7 +20,7 @@ import torch
 
 from conf.errors import InputError
 from conf.names import label
-from conf.schema.hf import CompareConfig
+from conf.schema.compare import CompareConfig
 from data_prep import files
 from elm_megatron.chat.examples import Encoder, Example, held_out, prompt_key
 from elm_megatron.chat.read import data_file, preferences

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema.hf import CompareConfig, EvalConfig
+from conf.schema.compare import CompareConfig
+from conf.schema.hf import EvalConfig
 from elm_megatron.hf.job import require_one
 from elm_megatron.run.world import Outcome, World
 
