@@ -4,7 +4,7 @@ Text works (made ones, or the ``.txt`` files of a folder) and PDFs go through th
 process, each step timed by itself; then the whole build is run with 1 and with 2 ranks. ``--peer`` is a
 script that is given a folder of ``.txt`` and does the same by other means; its wall time is shown too.
 
-MB are 10^6 bytes of raw text.
+MB are 10^6 bytes of raw text. On a machine that others use too, compare the seconds of processors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -52,8 +53,11 @@ def main() -> None:
         by_stage(works, size)
         by_page(arguments.pdfs)
         for ranks in (1, 2):
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds = whole(folder, Path(scratch) / f"data-{ranks}", ranks)
-            print(f"whole build, {ranks} rank(s)      {size / seconds:8.2f} MB/s")
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            busy = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+            print(f"whole build, {ranks} rank(s)      {size / seconds:8.2f} MB/s, {busy:.1f} s of processors")
         if arguments.peer:
             started = time.perf_counter()
             subprocess.run([sys.executable, arguments.peer, folder], check=True)
