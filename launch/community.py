@@ -14,12 +14,15 @@ With source: <run> beside them, the chat page shows which training works are in 
 import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.community import CommunityConfig
-from elm_megatron.community.command import community_command
+from slurm.jobs import extras
 
 
 @main("community", CommunityConfig)
 def launch(config: CommunityConfig) -> int:
     """Serve the app, or do what a curator asks."""
+    extras.check("community", config)
+    from elm_megatron.community.command import community_command
+
     return community_command(config)
 
 

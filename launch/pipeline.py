@@ -10,10 +10,10 @@ A stage whose output is there is skipped. On Slurm the stages are queued at once
 import checkout  # noqa: F401
 from conf.compose import main
 from conf.schema.pipeline import PipelineConfig
-from elm_megatron.community.command import export_once
 from slurm.chains import chain, chain_report
 from slurm.chains.stages import community_export, stages
 from slurm.chains.sweep import Sweep
+from slurm.jobs import extras
 from slurm.jobs.dry_run import show
 
 sweep = Sweep()
@@ -23,6 +23,9 @@ sweep = Sweep()
 def launch(config: PipelineConfig) -> int:
     """Run what is missing, then show what came out; on Slurm, queue it and show the queue."""
     if (export := community_export(config)) is not None and not config.dry_run:
+        extras.check("community", config)
+        from elm_megatron.community.command import export_once
+
         export_once(export)
     links = stages(config)
     if config.dry_run:

@@ -92,7 +92,7 @@ def pack() -> Path:
         ".",
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
         if done.returncode:
             raise InputError(f"{final}: cannot be made ({done.stderr.strip().splitlines()[-1]}).")
         temporary.rename(final)

@@ -21,13 +21,14 @@ NEEDS = {
     "eval": ("hf",),
     "compare": ("hf",),
     "serve": ("community", "data"),
+    "community": ("community",),
 }
 LIBRARIES = {
     "data": ("sentencepiece", "tokenizers", "pyarrow"),
     "train": ("torch", "megatron.core", "safetensors"),
     "hf": ("transformers", "safetensors"),
     "eval": ("lm_eval",),
-    "community": ("starlette", "uvicorn", "httpx2"),
+    "community": ("starlette", "uvicorn", "httpx2", "sqlalchemy", "alembic", "authlib"),
     "llamacpp": ("xllamacpp",),
     "vllm": ("vllm",),
 }
@@ -39,8 +40,8 @@ def check(verb: str, config: Any) -> None:
     Raises:
         InputError: naming the library and the command that installs it.
     """
-    cluster: ClusterConfig = config.cluster
-    if cluster.container:
+    cluster: ClusterConfig | None = getattr(config, "cluster", None)
+    if cluster is not None and cluster.container:
         return
     wanted = [*NEEDS.get(verb, ()), *(["eval"] if getattr(config, "tasks", None) else [])]
     wanted += [config.engine] if verb == "serve" else []

@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
 HEAVY = ("torch", "megatron", "transformers", "sentencepiece", "pyarrow", "mpi4py", "matplotlib")
+# Of extras too: a launcher explains itself where they are not installed.
+HEAVY += ("alembic", "authlib", "httpx2", "lm_eval", "mlcroissant", "pydivsufsort", "rocrate", "sqlalchemy")
+HEAVY += ("starlette", "uvicorn", "vllm", "xllamacpp")
 PROBE = """
 import os, runpy, sys
 sys.argv = sys.argv[1:]

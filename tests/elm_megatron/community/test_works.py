@@ -99,7 +99,7 @@ def test_nothing_of_it_is_stored(traced: Community) -> None:
 
 def test_a_source_is_text(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("- {name: a, url: 'http://127.0.0.1:1', source: [x]}\n")
-    with pytest.raises(InputError, match="`source` are texts"):
+    with pytest.raises(InputError, match="`source` and `model` are texts"):
         settings.read(tmp_path)
     (tmp_path / "models.yaml").write_text("- {name: a, url: 'http://127.0.0.1:1', source: runs/x}\n")
     assert settings.read(tmp_path).models[0].source == "runs/x"

@@ -146,6 +146,8 @@ def test_a_stopped_rank_ends_a_real_run(stopped: int, small_data: Path, tmp_path
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     assert process.returncode == 1
-    assert f"rank {stopped} has not been heard of" in errors and f"rank {1 - stopped} ends the job" in errors
+    host = socket.gethostname().split(".")[0]
+    assert f"rank {stopped} on {host} has not been heard of" in errors
+    assert f"rank {1 - stopped} on {host} ends the job" in errors
     assert not any(Path(f"/proc/{pid}/environ").exists() for pid in pids)
     assert run.read()["state"] == "failed"

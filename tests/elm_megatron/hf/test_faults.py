@@ -32,6 +32,11 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"run.json", "logs"}
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a model's folder and of the folders in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("fault", cases.WRONG)
 def test_gate_refuses(fault: str, run: Path, ranks: RankPool, tmp_path: Path):
     """A swap, a NaN, a thousandth, a wrong setting: the export fails and leaves nothing."""
@@ -51,14 +56,14 @@ def test_killed_at_any_point(run: Path, ranks: RankPool, executioner: Executione
         assert not (target.path / "model").exists()
     ranks.run(1, cases.export, config=config)
     assert files(target.path) == {"model"}
-    first = {path.name: path.read_bytes() for path in (target.path / "model").iterdir()}
+    first = contents(target.path / "model")
     config.dtype = "bf16"
     for point in points:
         assert executioner.do(Export(config), point) == 9
-        assert {path.name: path.read_bytes() for path in (target.path / "model").iterdir()} == first
+        assert contents(target.path / "model") == first
     # The two folders have changed names, and the earlier one is still there under a hidden name.
     assert executioner.do(Export(config), "rename-0") == 9
-    assert {path.name for path in (target.path / "model").iterdir()} == first.keys()
+    assert contents(target.path / "model").keys() == first.keys()
     assert json.loads((target.path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
     ranks.run(1, cases.export, config=config)
     assert files(target.path) == {"model"}
