@@ -55,10 +55,8 @@ def test_equal_code_is_kept_once_and_changes_are_in_it(checkout: Path, tmp_path:
     assert second != first and (second / "slurm/new_file.py").exists()
     assert b"+# edited" in (second / frozen_code.PATCH).read_bytes()
     copied = {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()}
-    listed = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True
-    )
-    assert copied == {*listed.stdout.split(), frozen_code.PATCH, frozen_code.COMMIT}
+    listed = subprocess.check_output(["git", "ls-tree", "-r", "--name-only", "HEAD"], cwd=checkout, text=True)
+    assert copied == {*listed.split(), frozen_code.PATCH, frozen_code.COMMIT}
     assert not [name for name in copied if name.startswith(("tests/", ".venv"))]
     shown = [sys.executable, str(first / "launch/pretrain.py"), "--cfg", "job"]
     done = subprocess.run(shown, cwd=tmp_path, capture_output=True, text=True, check=False)
