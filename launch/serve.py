@@ -11,7 +11,7 @@ import checkout  # noqa: F401
 from conf.compose import main
 from conf.plain import plain
 from conf.schema.serve import ServeConfig
-from elm_megatron.serve.connect import PORT, command_of
+from elm_megatron.serve.status import PORT, command_of
 from elm_megatron.sources import ownership
 from slurm.chains import chain, chain_report
 from slurm.chains.serving import ENGINES, stages

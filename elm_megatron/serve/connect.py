@@ -33,7 +33,6 @@ from conf.schema.serve import LOOPBACK
 from elm_megatron.serve import status
 from elm_megatron.serve.engines import free_port
 
-PORT = 8600
 WAIT_SECONDS = 60.0  # for a successor that starts
 AGAIN_SECONDS = 0.3
 TUNNEL_SECONDS = 15.0
@@ -127,11 +126,6 @@ async def _content(answer: httpx.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
-def command_of(run: Path) -> str:
-    """The command that leads to a run's server."""
-    return f"python -m elm_megatron.serve.connect {run}"
-
-
 def connect(argv: Any = None) -> int:
     """Listen on loopback until Ctrl-C.
 
@@ -140,7 +134,7 @@ def connect(argv: Any = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="the run folder of the server")
-    parser.add_argument("--port", type=int, default=PORT, help="where to listen on this machine")
+    parser.add_argument("--port", type=int, default=status.PORT, help="where to listen on this machine")
     given = parser.parse_args(argv)
     run = given.run.absolute()
     if not (run / "run.json").is_file():

@@ -25,7 +25,6 @@ from elm_megatron.serve.gateway import Gateway, Model
 WRITE_SECONDS = 2.0
 POLL_SECONDS = 0.1
 DRAIN_SECONDS = 120  # for the answers that are being given when the server stops
-LOCAL_PORT = 8600
 
 
 class Serving(Protocol):
@@ -96,7 +95,7 @@ class Server:
         """
         host = self.config.host
         local = self.config.cluster.executor == "local"
-        port = self.config.port or (LOCAL_PORT if local else 0)
+        port = self.config.port or (status.PORT if local else 0)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             return socket.create_server((host, port), family=family, backlog=512)

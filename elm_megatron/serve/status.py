@@ -16,8 +16,14 @@ from typing import Any
 from conf.errors import InputError
 from data_prep import files
 
+PORT = 8600  # on the machine of the person who asks
 STATUS_FILE = "serving.json"
 KEY_FILE = "serve.key"
+
+
+def command_of(run: Path) -> str:
+    """The command that leads from this machine to a run's server."""
+    return f"python -m elm_megatron.serve.connect {run}"
 
 
 def key_of(run: Path) -> str:

@@ -78,9 +78,13 @@ def test_four_nodes_and_a_sweep(devcluster: DevCluster, tmp_path: Path) -> None:
 
 def leaks(folder: Path) -> list[Path]:
     """Files that hold the caller's secrets: none of logs, configs, pickles, scripts, checkpoints may."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(files) > 20
-    return [path for path in files if CANARY.encode() in path.read_bytes()]
+    while True:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert len(files) > 20
+        try:
+            return [path for path in files if CANARY.encode() in path.read_bytes()]
+        except FileNotFoundError:  # a rank has just renamed its result
+            time.sleep(0.2)
 
 
 def curve(folder: Path) -> list[tuple[float, float, float]]:
