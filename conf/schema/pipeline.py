@@ -68,7 +68,7 @@ class PipelineConfig(Ranks):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     institution: Institution = field(default_factory=Institution)
-    prompt: str = "Het onderzoek naar de haven"
+    prompt: str = "Uit het onderzoek naar de haven blijkt dat"
     max_new_tokens: Count = 40
     dry_run: bool = False
     force: bool = False
