@@ -59,7 +59,7 @@ def chain(folder: Path, **env: str) -> None:
     done = subprocess.run(command, cwd=folder, env={**kept, **env}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-3000:]
     assert b"Traceback" not in done.stderr
-    assert b"Het onderzoek naar de haven" in done.stdout
+    assert b"Uit het onderzoek naar de haven blijkt dat" in done.stdout
     for stage in STAGES:
         record = folder / "runs" / f"quickstart-tiny-sample-{stage}" / "run.json"
         assert json.loads(record.read_text(encoding="utf-8"))["state"] == "done", stage
