@@ -30,6 +30,8 @@ def community_command(config: CommunityConfig) -> int:
         InputError: a name is not known, or a file of the folder is not what it must be.
     """
     folder = Path(config.dir).absolute()
+    if (config.export or config.withdraw) and not (config.database or (folder / SQLITE).is_file()):
+        raise InputError(f"dir={config.dir}: has no {SQLITE}; nobody has used the app there yet.")
     found = settings.read(folder)
     if config.source is not None:
         with beside.server(config.source_list, Path(config.runs_dir)) as models:

@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from conf.errors import InputError
 from conf.schema.community import CommunityConfig
-from elm_megatron.community import identity, items, model_client
-from elm_megatron.community.command import community_command
+from elm_megatron.community import database, identity, items, model_client
+from elm_megatron.community.command import SQLITE, community_command
 from elm_megatron.community.export import export
 from elm_megatron.community.tables import Comparison, Item, Person, Report, Review, Vote
 from elm_megatron.community.visit import COOKIE
@@ -195,13 +195,21 @@ def test_a_key_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 def test_strange_lists_of_models_are_a_sentence(models: str, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text(models)
     with pytest.raises(InputError, match=r"models.yaml: .*\.$"):
-        community_command(CommunityConfig(dir=str(tmp_path), withdraw="item:1"))
+        community_command(CommunityConfig(dir=str(tmp_path), invite="reviewer"))
 
 
 @pytest.mark.parametrize("withdraw", ["item:" + "9" * 30, "item:x", "item:", "nobody"])
 def test_what_is_not_there_cannot_be_withdrawn(withdraw: str, tmp_path: Path) -> None:
+    database.opened(f"sqlite:///{tmp_path / SQLITE}").dispose()
     with pytest.raises(InputError, match="no such"):
         community_command(CommunityConfig(dir=str(tmp_path), withdraw=withdraw))
+
+
+@pytest.mark.parametrize("asked", [{"withdraw": "item:1"}, {"export": "autumn"}])
+def test_a_folder_without_an_app_is_left_as_it_is(asked: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nobody has used the app there yet"):
+        community_command(CommunityConfig(dir=str(tmp_path / "community"), **asked))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_is_whole_or_not_there(
