@@ -25,6 +25,7 @@ from conf.errors import InputError
 from conf.schema.preprocess import PACKAGE, CorpusConfig, PreprocessConfig
 from data_prep import files, raw, tombstones
 from data_prep.account import OPT_OUTS, Account
+from data_prep.bundle.write import is_of_provenance
 from data_prep.clean import BLOCK_BREAK
 from data_prep.documents import DOCUMENTS, UNKNOWN
 from data_prep.journal import HARVESTED, read_journal
@@ -328,6 +329,8 @@ def _derived(runs: Path, manifests: set[str], removal: Removal) -> set[Path]:
     found = set()
     for pattern in ("run.json", "README.md", "lineage.json"):
         for path in runs.rglob(pattern):
+            if is_of_provenance(path.parent):
+                continue
             try:
                 small = path.is_file() and path.stat().st_size <= SMALL
                 text = path.read_text(encoding="utf-8", errors="replace") if small else ""

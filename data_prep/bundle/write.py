@@ -15,6 +15,12 @@ from data_prep.bundle.facts import Facts
 from data_prep.manifest import Manifest
 
 FOLDER = "bundle"
+PROVENANCE = f"{FOLDER}/provenance"  # of a model: copies of the records of runs
+
+
+def is_of_provenance(folder: Path) -> bool:
+    """Whether a folder with a run.json is no run, but in the documents of a model."""
+    return f"/{PROVENANCE}/" in f"{folder.as_posix()}/"
 
 
 def documents(manifest: Manifest, institution: Institution) -> dict[str, str]:

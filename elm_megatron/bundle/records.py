@@ -10,6 +10,7 @@ import yaml
 
 from conf.names import folder_name
 from data_prep.bundle.facts import Facts
+from data_prep.bundle.write import PROVENANCE
 from data_prep.manifest import FILE as MANIFEST
 from data_prep.manifest import LINEAGE
 from elm_megatron.bundle.trained import Trained
@@ -22,7 +23,6 @@ from elm_megatron.sources.places import ADAPTER_FACTS, ADAPTER_FOLDER
 # Of run.json: who handed the run in, from where and as which jobs; and who was given an export.
 PRIVATE = ("recipients", "submit_host", "slurm_conf", "job_ids", "reason", "made_from", OWNER, ATTEMPTS)
 LEARNT = ("model", "train", "tune", "sft", "dpo", "data", "parallel", "stage", "source")
-FOLDER = "bundle/provenance"
 
 
 def published(value: Any) -> Any:
@@ -38,7 +38,7 @@ def published(value: Any) -> Any:
 
 def folder_of(number: int, name: str) -> str:
     """The folder of a step's records in the model's folder."""
-    return f"{FOLDER}/{number:02d}-{folder_name(name)}"
+    return f"{PROVENANCE}/{number:02d}-{folder_name(name)}"
 
 
 def of_stage(folder: str, stage: Stage, step: int | None = None) -> dict[str, str]:

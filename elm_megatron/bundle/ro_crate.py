@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema.institution import Institution
+from data_prep.bundle.write import PROVENANCE
 from data_prep.markdown import one_line
 from elm_megatron.bundle import records
 from elm_megatron.bundle.trained import Trained
@@ -153,7 +154,7 @@ def _files(trained: Trained, present: dict[str, int | None]) -> Iterator[Entity]
         entity["encodingFormat"] = FORMATS.get(Path(name).suffix, "application/octet-stream")
         if name == "README.md":
             entity["about"] = _ref(ROOT)
-        if name.startswith(records.FOLDER):
+        if name.startswith(PROVENANCE):
             entity["description"] = "Copy of a record, without paths, hosts and job numbers."
         if size is not None:
             entity["contentSize"] = str(size)

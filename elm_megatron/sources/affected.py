@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import InputError
+from data_prep.bundle.write import is_of_provenance
 from data_prep.files import sha256
 from elm_megatron.run.folder import RunFolder
 from elm_megatron.sources.lineage import LOST, Stage, recorded, stages_of
@@ -127,7 +128,8 @@ def _folders(roots: Iterable[Path], found: Found) -> Iterator[tuple[Path, set[st
                 continue
             seen.add(folder)
             folders[:] = sorted(item for item in folders if item[0] != "." and item not in PRUNED)
-            yield folder, set(names)
+            if not is_of_provenance(folder):
+                yield folder, set(names)
 
 
 def _with_links(roots: Iterable[Path]) -> Iterator[Path]:

@@ -72,6 +72,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreprocessConfig
     (tuned / "adapter" / "elm.json").write_text(json.dumps(facts))
     (tuned / "adapter" / "adapter_config.json").write_text("{}")
     exported(runs / "export-base", base, digest, ["Faculty of Law", "b@example.org"])
+    for name in ("base", "tuned"):  # what a bundle has of the runs behind a model
+        shutil.copytree(runs / name, runs / "export-base/model/bundle/provenance" / name)
     exported(runs / "export-tuned", tuned, digest, [])
     exported(runs / "export-stranger", runs / "stranger", other, ["Somebody else"])
     a_run(runs / "chat", {"source": ["export-base", "stranger"]}, verb="serve", state="running")
@@ -224,11 +226,15 @@ def test_remove_and_notice_together_are_refused(project: PreprocessConfig) -> No
 
 
 @needs_browser
-def test_notice_page_summary_and_card_agree_after_one_command(project: PreprocessConfig) -> None:
+def test_notice_page_summary_and_card_agree_after_one_command(
+    project: PreprocessConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = project.data_dir() / "works.html"
     assert type_into(page, [BANK])[BANK]["ids"] == [BANK]
     project.remove = BANK
     Preprocess(project, notice.follow_up)()
+    said = capsys.readouterr().out
+    assert "export-base/model" in said and "provenance" not in said
     shown, manifest = type_into(page, [BANK]), Manifest.load(project.data_dir())
     assert (
         shown[BANK]["ids"] == []
